@@ -1,0 +1,65 @@
+"""The backend `compute` as MLflow loads it (entry point group `mlflow.project_backend`).
+
+Everything but MLflow's own base class is imported when a run is submitted:
+`mlflow run --help` does not pay for it.
+"""
+
+import sys
+
+from mlflow.projects.backend.abstract_backend import AbstractBackend
+
+
+class ComputeBackend(AbstractBackend):
+    """Runs a project on this machine, or where `COMPUTE` of the backend_config says."""
+
+    def run(self, project_uri, entry_point, params, version, backend_config, tracking_uri, experiment_id):
+        """Start the run and return its SubmittedRun without waiting.
+
+        The arguments are those of `AbstractBackend.run`. Raises ComputeError (an
+        ExecutionException) for everything a user can mend. Under the command
+        `mlflow run`, which would return at once, the wait is done at its end.
+        """
+        from mlflow.version import VERSION
+
+        from mlflow_backend import project as projects
+        from mlflow_backend.config.backend_config import parse
+        from mlflow_backend.environment import spec
+        from mlflow_backend.progress import Progress
+
+        progress = Progress()
+        config = parse(backend_config)
+        project = projects.load(project_uri, version, entry_point, params)
+        environment = None
+        if not config.is_local or config.builds_environment:
+            wanted = spec.read(project.spec, VERSION)
+            environment = wanted and wanted.environment
+            for warning in wanted.warnings if wanted else ():
+                progress.say(warning)
+        if config.is_local:
+            from mlflow_backend.local import submit
+        else:
+            from mlflow_backend.cluster.submit import submit
+        run = submit(config, project, environment, experiment_id, tracking_uri, progress)
+        if config.STREAM_OUTPUT:
+            _wait_at_the_end_of_the_command(run)
+        return run
+
+
+def _wait_at_the_end_of_the_command(run) -> None:
+    """Under `mlflow run`: wait after MLflow has set the run's name and tags, and exit as the run did."""
+    import click
+
+    context = click.get_current_context(silent=True)
+    if context is None or context.info_name != "run" or "backend_config" not in context.params:
+        return
+
+    def wait():
+        try:
+            if not run.wait():
+                sys.exit(1)
+        except KeyboardInterrupt:
+            print("mlflow-compute: cancelling the run", file=sys.stderr)
+            run.cancel()
+            sys.exit(130)
+
+    context.call_on_close(wait)

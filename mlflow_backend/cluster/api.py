@@ -1,0 +1,231 @@
+"""The Kubernetes API as this package uses it: dicts in, dicts out, one-line errors."""
+
+import contextlib
+import copy
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from mlflow_backend.errors import ClusterError
+
+CONNECT_TIMEOUT_S = 10
+REQUEST_TIMEOUT_S = 60
+STREAM_TIMEOUT = (CONNECT_TIMEOUT_S, None)
+
+
+class Cluster:
+    """One namespace of one cluster, reached as the kubeconfig says, or as the pod we are in says.
+
+    Every method raises ClusterError with what failed, where, and what is missing.
+    """
+
+    def __init__(self, context: str | None = None, namespace: str | None = None):
+        from kubernetes import client, config
+        from kubernetes.config import ConfigException
+
+        configuration = client.Configuration()
+        try:
+            try:
+                config.load_kube_config(context=context, client_configuration=configuration)
+                self._context, default = _context(config, context)
+            except ConfigException:
+                if context is not None:
+                    raise
+                config.load_incluster_config(client_configuration=configuration)
+                self._context, default = "in-cluster", _service_account_namespace()
+        except (ConfigException, OSError, TypeError, ValueError) as error:
+            raise ClusterError(
+                f"kubeconfig{f', context {context!r}' if context else ''}: {_first_line(error)}: set KUBECONFIG to a file that works with kubectl"
+            ) from None
+        configuration.retries = False
+        self.namespace = namespace or default
+        self.context = self._context
+        self._api = client.ApiClient(configuration)
+        self.core = client.CoreV1Api(self._api)
+        self.batch = client.BatchV1Api(self._api)
+        self._server = configuration.host
+
+    def check(self, objects: list[Mapping[str, Any]]) -> None:
+        """Let the API server judge `objects` without storing them: permissions, quantities, admission.
+
+        Data of ConfigMaps and Secrets is not sent.
+        """
+        with ThreadPoolExecutor(len(objects)) as pool:
+            for future in [pool.submit(self.create, _without_data(item), dry_run=True) for item in objects]:
+                future.result()
+
+    def create(self, item: Mapping[str, Any], dry_run: bool = False) -> dict[str, Any] | None:
+        """Create one object; None if one of its name is there already."""
+        from kubernetes.client import ApiException
+
+        call = {
+            "Job": self.batch.create_namespaced_job,
+            "ConfigMap": self.core.create_namespaced_config_map,
+            "Secret": self.core.create_namespaced_secret,
+        }[item["kind"]]
+        keywords = {"dry_run": "All"} if dry_run else {}
+        with self._errors(f"create {item['kind']} {item['metadata']['name']}"):
+            try:
+                return self._json(call(self.namespace, item, **keywords, **self._raw()))
+            except ApiException as error:
+                if error.status == 409 and _reason(error) == "AlreadyExists":
+                    return None
+                raise
+
+    def add_owner(self, config_map: Mapping[str, Any], owner: Mapping[str, Any]) -> None:
+        """Add the owner to a ConfigMap that other Jobs may own too; make it again if it was just collected."""
+        from kubernetes.client import ApiException
+
+        name = config_map["metadata"]["name"]
+        patch = {"metadata": {"ownerReferences": [dict(owner)]}}
+        with self._errors(f"patch ConfigMap {name}"):
+            try:
+                self.core.patch_namespaced_config_map(name, self.namespace, patch, **self._raw())
+                return
+            except ApiException as error:
+                if error.status != 404:
+                    raise
+        again = copy.deepcopy(dict(config_map))
+        again["metadata"]["ownerReferences"] = [dict(owner)]
+        self.create(again)
+
+    def read_config_map(self, name: str) -> dict[str, Any] | None:
+        from kubernetes.client import ApiException
+
+        with self._errors(f"get ConfigMap {name}"):
+            try:
+                return self._json(self.core.read_namespaced_config_map(name, self.namespace, **self._raw()))
+            except ApiException as error:
+                if error.status == 404:
+                    return None
+                raise
+
+    def read_job(self, name: str) -> dict[str, Any] | None:
+        """The Job, or None when there is none of this name."""
+        from kubernetes.client import ApiException
+
+        with self._errors(f"get Job {name}"):
+            try:
+                return self._json(self.batch.read_namespaced_job(name, self.namespace, **self._raw()))
+            except ApiException as error:
+                if error.status == 404:
+                    return None
+                raise
+
+    def list_pods(self, selector: str) -> list[dict[str, Any]]:
+        with self._errors("list Pods"):
+            return self._json(self.core.list_namespaced_pod(self.namespace, label_selector=selector, **self._raw()))["items"]
+
+    def list_events(self, kind: str, name: str) -> list[dict[str, Any]]:
+        """Events about one object; an empty list where the user may not read events."""
+        selector = f"involvedObject.kind={kind},involvedObject.name={name}"
+        try:
+            with self._errors("list Events"):
+                return self._json(self.core.list_namespaced_event(self.namespace, field_selector=selector, **self._raw()))["items"]
+        except ClusterError:
+            return []
+
+    def delete_job(self, name: str) -> None:
+        """Delete the Job, its pods and what it owns. No error if it is gone."""
+        from kubernetes.client import ApiException
+
+        with self._errors(f"delete Job {name}"):
+            try:
+                self.batch.delete_namespaced_job(name, self.namespace, propagation_policy="Background", **self._raw())
+            except ApiException as error:
+                if error.status != 404:
+                    raise
+
+    def follow_log(self, pod: str, since_s: int | None) -> Iterator[bytes]:
+        """The lines of the pod's log as they come, each with its RFC 3339 time and a space before it."""
+        keywords: dict[str, Any] = {"since_seconds": since_s} if since_s is not None else {}
+        with self._errors(f"read the log of Pod {pod}"):
+            response = self.core.read_namespaced_pod_log(
+                pod, self.namespace, container="run", follow=True, timestamps=True,
+                _preload_content=False, _request_timeout=STREAM_TIMEOUT, **keywords,
+            )  # fmt: skip
+            try:
+                yield from _lines(response)
+            finally:
+                response.release_conn()
+
+    @contextlib.contextmanager
+    def _errors(self, what):
+        import urllib3
+        from kubernetes.client import ApiException
+
+        try:
+            yield
+        except ApiException as error:
+            raise ClusterError(self._explain(what, error)) from None
+        except urllib3.exceptions.HTTPError as error:
+            raise ClusterError(
+                f"cluster {self._server} (context {self.context}) cannot be reached: {_cause(error)}: check the address and VPN"
+            ) from None
+
+    def _explain(self, what, error) -> str:
+        where = f"context {self.context}, namespace {self.namespace}"
+        message = _message(error)
+        if error.status == 401:
+            return f"{where}: cannot {what}: not logged in (401): renew the kubeconfig's credentials"
+        if error.status == 403 and "is forbidden: User" in message:
+            return f"{where}: cannot {what}: {message}: ask for the Role in k8s/base"
+        if error.status == 404 and "namespaces" in message:
+            return f"{where}: cannot {what}: {message}: create the namespace or correct 'namespace' in the target"
+        return f"{where}: cannot {what}: {message}"
+
+    @staticmethod
+    def _raw():
+        return {"_preload_content": False, "_request_timeout": (CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S)}
+
+    @staticmethod
+    def _json(response) -> dict[str, Any]:
+        return json.loads(response.data)
+
+
+def _context(config, name) -> tuple[str, str]:
+    contexts, active = config.list_kube_config_contexts()
+    chosen = active if name is None else next(item for item in contexts if item["name"] == name)
+    return chosen["name"], chosen["context"].get("namespace") or "default"
+
+
+def _service_account_namespace() -> str:
+    with open("/var/run/secrets/kubernetes.io/serviceaccount/namespace") as file:
+        return file.read().strip()
+
+
+def _without_data(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in item.items() if key not in ("data", "binaryData")}
+
+
+def _lines(response) -> Iterator[bytes]:
+    rest = b""
+    for block in response.stream(65536, decode_content=False):
+        *lines, rest = (rest + block).split(b"\n")
+        yield from (line + b"\n" for line in lines)
+    if rest:
+        yield rest
+
+
+def _message(error) -> str:
+    try:
+        return json.loads(error.body)["message"]
+    except (TypeError, ValueError, KeyError):
+        return _first_line(error.reason or error)
+
+
+def _reason(error) -> str | None:
+    try:
+        return json.loads(error.body).get("reason")
+    except (TypeError, ValueError):
+        return None
+
+
+def _cause(error) -> str:
+    inner = getattr(error, "reason", None) or error
+    return _first_line(inner).rpartition(": ")[2]
+
+
+def _first_line(error) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,239 @@
+"""From a Submission and a Target to Kubernetes objects: plain values in, plain dicts out.
+
+Pods pass the `restricted` Pod Security Standard
+(https://kubernetes.io/docs/concepts/security/pod-security-standards/).
+"""
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow_runner.submission import ENVIRONMENT_VARIABLE, Submission
+
+from mlflow_backend.cluster.merge import strategic_merge
+from mlflow_backend.config.target import Target
+
+PREFIX = "mlflow-compute"
+CONTAINER = "run"
+BUNDLE_DIR = "/mlflow/bundle"
+SECRETS_DIR = "/mlflow/secrets"
+WORK_DIR = "/mlflow/work"
+PROJECT_DIR = f"{WORK_DIR}/unpacked/project"
+INPUTS_DIR = f"{WORK_DIR}/unpacked/inputs"
+RUNNER_KEY = "runner.pyz"
+SNAPSHOT_KEY = "snapshot.tar.gz"
+TERMINATION_LOG = "/dev/termination-log"
+REPORT_S = 5
+"""Of the pod's grace period, the seconds kept for the runner to report the end."""
+USER_ID = 1000
+LABEL_RUN = f"{PREFIX}/run-id"
+LABEL_CLIENT = f"{PREFIX}/client"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who and what a Job is for, beyond its Submission: shown in labels and annotations."""
+
+    name: str
+    project: str
+    user: str
+    client: str
+    target: str
+    run_url: str | None = None
+    source: str | None = None
+
+
+def job_name(project: str, run_id: str, unique: str) -> str:
+    """A Job's name that tells the project and the run: a DNS label of at most 63 characters."""
+    slug = re.sub(r"[^a-z0-9]+", "-", project.lower()).strip("-")[:40].strip("-") or "project"
+    return f"{slug}-{run_id[:8]}-{unique}"
+
+
+def bundle(runner: bytes, snapshot: bytes | None) -> dict[str, Any]:
+    """The immutable ConfigMap of runner and code, named by their hash: the same for all runs of the same code."""
+    digest = hashlib.sha256(runner + b"\0" + (snapshot or b"")).hexdigest()
+    data = {RUNNER_KEY: runner, **({SNAPSHOT_KEY: snapshot} if snapshot is not None else {})}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": f"{PREFIX}-{digest[:20]}", "labels": _managed()},
+        "immutable": True,
+        "binaryData": {key: base64.b64encode(value).decode() for key, value in data.items()},
+    }
+
+
+def secret(job: Mapping[str, Any], values: Mapping[str, bytes]) -> dict[str, Any]:
+    """The run's own credentials, owned by the created Job `job` and so deleted with it."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": job["metadata"]["name"], "labels": _managed(), "ownerReferences": [owner(job)]},
+        "immutable": True,
+        "data": {key: base64.b64encode(value).decode() for key, value in values.items()},
+    }
+
+
+def owner(job: Mapping[str, Any]) -> dict[str, Any]:
+    """The ownerReference to a Job that the API server has returned."""
+    return {"apiVersion": "batch/v1", "kind": "Job", "name": job["metadata"]["name"], "uid": job["metadata"]["uid"]}
+
+
+def job(
+    submission: Submission,
+    target: Target,
+    identity: Identity,
+    bundle_name: str,
+    secret_name: str | None,
+    variables: Mapping[str, str],
+) -> dict[str, Any]:
+    """The Job of one run. `variables` are MLflow settings that are no secret; the target's `env` goes before them."""
+    labels = {
+        **_managed(),
+        LABEL_RUN: submission.run_id,
+        LABEL_CLIENT: identity.client,
+        f"{PREFIX}/experiment-id": submission.experiment_id,
+        f"{PREFIX}/project": _label(identity.project),
+        f"{PREFIX}/user": _label(identity.user),
+        f"{PREFIX}/target": _label(identity.target),
+    }
+    if target.queue:
+        labels["kueue.x-k8s.io/queue-name"] = target.queue
+    annotations = {
+        f"{PREFIX}/run-url": identity.run_url,
+        f"{PREFIX}/source": identity.source,
+        f"{PREFIX}/snapshot": submission.archive.sha256 if submission.archive else None,
+        "kubectl.kubernetes.io/default-container": CONTAINER,
+    }
+    annotations = {key: value for key, value in annotations.items() if value}
+    template = {
+        "metadata": {"labels": dict(labels), "annotations": dict(annotations)},
+        "spec": _pod(submission, target, bundle_name, secret_name, variables),
+    }
+    spec = {
+        "backoffLimit": 0,
+        "podReplacementPolicy": "Failed",
+        "podFailurePolicy": {"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}]},
+        "ttlSecondsAfterFinished": target.keep_finished,
+        "template": strategic_merge(template, target.pod_template),
+    }
+    if target.deadline:
+        spec["activeDeadlineSeconds"] = target.deadline
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": identity.name, "labels": labels, "annotations": annotations},
+        "spec": spec,
+    }
+
+
+def grace_period_s(target: Target) -> float:
+    """How long the command has to end after a SIGTERM, in seconds."""
+    return float(target.grace_period - REPORT_S)
+
+
+def on_host_network(target: Target) -> bool:
+    """Whether a pod of this target sees the node's own loopback addresses."""
+    return bool((target.pod_template.get("spec") or {}).get("hostNetwork"))
+
+
+def _pod(submission, target, bundle_name, secret_name, variables) -> dict[str, Any]:
+    volumes = [
+        {"name": "bundle", "configMap": {"name": bundle_name}},
+        {"name": "work", "emptyDir": {}},
+        {"name": "tmp", "emptyDir": {}},
+    ]
+    if secret_name:
+        volumes.append({"name": "secrets", "secret": {"secretName": secret_name, "defaultMode": 0o440}})
+    pod = {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": target.grace_period,
+        "automountServiceAccountToken": target.tracking_auth == "kubernetes",
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER_ID,
+            "runAsGroup": USER_ID,
+            "fsGroup": USER_ID,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(submission, target, bool(secret_name), variables)],
+        "volumes": volumes,
+    }
+    optional = {
+        "serviceAccountName": target.service_account,
+        "nodeSelector": dict(target.node_selector),
+        "tolerations": [dict(item) for item in target.tolerations],
+        "imagePullSecrets": [{"name": name} for name in target.image_pull_secrets],
+    }
+    return pod | {key: value for key, value in optional.items() if value}
+
+
+def _container(submission, target, has_secrets, variables) -> dict[str, Any]:
+    values = {
+        "MLFLOW_TRACKING_URI": submission.tracking_uri,
+        "MLFLOW_RUN_ID": submission.run_id,
+        "MLFLOW_EXPERIMENT_ID": submission.experiment_id,
+        **variables,
+        **({"MLFLOW_TRACKING_AUTH": target.tracking_auth} if target.tracking_auth else {}),
+        "HOME": WORK_DIR,
+        "USER": "mlflow",
+        "LOGNAME": "mlflow",
+        "MLFLOW_COMPUTE_IMAGE": target.image,
+        **{key: _text(value) for key, value in target.env.items()},
+        ENVIRONMENT_VARIABLE: submission.to_json(),
+    }
+    env = [{"name": name, "value": value} for name, value in values.items()]
+    env.append({"name": "MLFLOW_COMPUTE_NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}})
+    mounts = [
+        {"name": "bundle", "mountPath": BUNDLE_DIR, "readOnly": True},
+        {"name": "work", "mountPath": WORK_DIR},
+        {"name": "tmp", "mountPath": "/tmp"},
+    ]
+    if has_secrets:
+        mounts.append({"name": "secrets", "mountPath": SECRETS_DIR, "readOnly": True})
+    container = {
+        "name": CONTAINER,
+        "image": target.image,
+        "command": ["python3", f"{BUNDLE_DIR}/{RUNNER_KEY}", "run"],
+        "env": env,
+        "volumeMounts": mounts,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+    if target.image_pull_policy:
+        container["imagePullPolicy"] = target.image_pull_policy
+    amounts = _resources(target)
+    if amounts:
+        container["resources"] = {"requests": amounts, "limits": dict(amounts)}
+    return container
+
+
+def _resources(target: Target) -> dict[str, str]:
+    wanted = target.resources
+    amounts = {
+        "cpu": wanted.cpu,
+        "memory": wanted.memory,
+        "ephemeral-storage": wanted.ephemeral_storage,
+        target.gpu_resource: wanted.gpu or None,
+        **wanted.__pydantic_extra__,
+    }
+    return {name: str(value) for name, value in amounts.items() if value is not None}
+
+
+def _managed() -> dict[str, str]:
+    return {"app.kubernetes.io/managed-by": PREFIX}
+
+
+def _label(text: str) -> str:
+    """`text` as a label's value: what Kubernetes does not allow becomes a dash."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:63].strip("-._")
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

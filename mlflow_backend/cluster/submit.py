@@ -1,0 +1,250 @@
+"""Send a project to a cluster: judge everything first, create the run, then what the run needs."""
+
+import contextlib
+import dataclasses
+import functools
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlflow_runner.submission import (
+    TAG_CONTEXT,
+    TAG_ENVIRONMENT,
+    TAG_JOB,
+    TAG_NAMESPACE,
+    TAG_SNAPSHOT,
+    TAG_TARGET,
+    Archive,
+    Download,
+    Environment,
+    Submission,
+)
+
+from mlflow_backend import project as projects
+from mlflow_backend import runner_zip, snapshot, tracking
+from mlflow_backend.cluster import manifest
+from mlflow_backend.cluster.api import Cluster
+from mlflow_backend.cluster.observe import Observer
+from mlflow_backend.cluster.run import ClusterRun
+from mlflow_backend.config import lookup
+from mlflow_backend.config.backend_config import BackendConfig
+from mlflow_backend.config.target import Target
+from mlflow_backend.config.targets_file import Targets, parse
+from mlflow_backend.errors import ComputeError, ConfigError
+from mlflow_backend.progress import Progress
+from mlflow_backend.project import Project
+
+IN_CONFIG_MAP_BYTES = 700 * 1024
+"""A larger archive travels as an artifact of the run: an object in Kubernetes is at most 1 MiB, base64 included."""
+CONFIG_MAP = "mlflow-compute-targets"
+CLIENT = secrets.token_hex(4)
+"""Labels the Jobs of this process, so that one watch sees them all and no others."""
+UNKNOWN_RUN = "0" * 32
+
+
+def submit(
+    config: BackendConfig, project: Project, environment: Environment | None, experiment_id: str, client_uri: str, progress: Progress
+) -> ClusterRun:
+    """Submit the run and return without waiting for it.
+
+    Raises ComputeError; before the MLflow run is created nothing is left behind,
+    after it the run is FAILED with its cause and what was created is removed.
+    """
+    found = lookup.find(config, targets_of_cluster)
+    target = found.target
+    if not target.image:
+        raise ConfigError(f"target '{found.name}' ({found.source}): has no 'image': build one from runner/Dockerfile and name it there")
+    uri = tracking.uri_for_pods(target.tracking_uri, client_uri, found.name, manifest.on_host_network(target))
+    uri, settings = tracking.settings(os.environ, uri)
+    cluster = Cluster(target.context, target.namespace)
+    with _snapshot(project, progress) as (taken, placed, downloads):
+        small = taken.size_bytes <= IN_CONFIG_MAP_BYTES
+        archive = f"{manifest.BUNDLE_DIR}/{manifest.SNAPSHOT_KEY}" if small else None
+        draft = Submission(
+            run_id=UNKNOWN_RUN,
+            experiment_id=str(experiment_id),
+            tracking_uri=uri,
+            command=projects.command(project, placed),
+            project_dir=manifest.PROJECT_DIR,
+            scratch_dir=f"{manifest.WORK_DIR}/runner",
+            cache_dir=f"{manifest.WORK_DIR}/cache",
+            unpack_dir=os.path.dirname(manifest.PROJECT_DIR),
+            archive=Archive(taken.sha256, archive, None if small else "code/snapshot.tar.gz"),
+            keep_archive=archive,
+            downloads=downloads,
+            environment=environment,
+            secrets_dir=manifest.SECRETS_DIR,
+            termination_log=manifest.TERMINATION_LOG,
+            stopped_means="Terminated",
+            grace_period_s=manifest.grace_period_s(target),
+        )
+        plan = _Plan(cluster, target, found.name, project, draft, settings, taken)
+        cluster.check(plan.objects(UNKNOWN_RUN, None))
+        given = tracking.given_run_id(os.environ, config.run_id)
+        run = tracking.create_run(project, experiment_id, given, plan.tags())
+        return plan.send(run, client_uri, config.STREAM_OUTPUT, progress)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """All that is known before the run exists."""
+
+    cluster: Cluster
+    target: Target
+    target_name: str
+    project: Project
+    draft: Submission
+    settings: tracking.Settings
+    taken: snapshot.Snapshot
+    unique: str = dataclasses.field(default_factory=lambda: secrets.token_hex(2))
+
+    def tags(self) -> dict[str, str]:
+        tags = {
+            TAG_TARGET: self.target_name,
+            TAG_CONTEXT: self.cluster.context,
+            TAG_NAMESPACE: self.cluster.namespace,
+            TAG_SNAPSHOT: self.draft.archive.sha256,
+        }
+        if self.draft.environment:
+            tags[TAG_ENVIRONMENT] = self.draft.environment.key
+        return tags
+
+    def objects(self, run_id: str, run_url: str | None) -> list[dict[str, Any]]:
+        """ConfigMap, Job, and the Secret as far as it can be known before the Job exists."""
+        name = manifest.job_name(self.project.name, run_id, self.unique)
+        bundle = self.bundle()
+        own_secret = self.own_secret()
+        secret_name = name if own_secret else self.target.secret
+        identity = manifest.Identity(name, self.project.name, _user(), CLIENT, self.target_name, run_url, self.project.uri)
+        submission = dataclasses.replace(self.draft, run_id=run_id)
+        job = manifest.job(submission, self.target, identity, bundle["metadata"]["name"], secret_name, self.settings.plain)
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}}
+        return [bundle, job, *([secret] if own_secret else [])]
+
+    def own_secret(self) -> Mapping[str, bytes]:
+        """The credentials of the submitting user; none where the target names a Secret."""
+        if self.target.secret:
+            return {}
+        values = {name: value.encode() for name, value in self.settings.secret.items()}
+        return values | {f"{name}.file": content for name, content in self.settings.files.items()}
+
+    def bundle(self) -> dict[str, Any]:
+        small = self.draft.archive.path is not None
+        return manifest.bundle(runner_zip.build(), self.taken.read() if small else None)
+
+    def send(self, run: Any, client_uri: str, stream: bool, progress: Progress) -> ClusterRun:
+        run_id = run.info.run_id
+        url = tracking.run_url(client_uri, run.info.experiment_id, run_id)
+        bundle, job, *_ = self.objects(run_id, url)
+        try:
+            if self.draft.archive.artifact:
+                progress.waiting(f"uploading the snapshot ({self.taken.size_bytes / 1e6:.1f} MB)")
+                _upload(run_id, self.taken.path, self.draft.archive.artifact)
+            self.cluster.create(bundle)
+            created = self.cluster.create(job)
+            if values := self.own_secret():
+                self.cluster.create(manifest.secret(created, values))
+            self.cluster.add_owner(bundle, manifest.owner(created))
+            _tag(run_id, {TAG_JOB: created["metadata"]["name"]})
+        except BaseException as error:
+            with contextlib.suppress(ComputeError):
+                self.cluster.delete_job(job["metadata"]["name"])
+            tracking.fail(run_id, "SubmitError", str(error) or type(error).__name__)
+            raise
+        progress.say(f"submitted Job {job['metadata']['name']} to namespace {self.cluster.namespace} (context {self.cluster.context})")
+        if url:
+            progress.say(f"run {url}")
+        return ClusterRun(
+            self.cluster,
+            _observer(self.cluster.context, self.cluster.namespace, self.cluster),
+            job["metadata"]["name"],
+            run_id,
+            stream,
+            self.target.grace_period,
+            progress,
+        )
+
+
+@contextlib.contextmanager
+def _snapshot(project: Project, progress: Progress):
+    """The archive of project and local inputs, the parameters' values in a pod, and what the runner must download."""
+    listing = snapshot.project_files(project.work_dir)
+    placed, inputs, downloads = {}, {}, []
+    for parameter in projects.file_parameters(project):
+        if parameter.local is None:
+            path = f"{manifest.INPUTS_DIR}/{parameter.name}/{projects.base_name(parameter.value)}"
+            downloads.append(Download(parameter.value, path))
+        elif (inside := _inside(parameter.local, project.work_dir, listing)) is not None:
+            path = os.path.normpath(f"{manifest.PROJECT_DIR}/{inside}")
+        else:
+            name = f"inputs/{parameter.name}/{parameter.local.name}"
+            inputs[name] = parameter.local
+            path = f"{os.path.dirname(manifest.INPUTS_DIR)}/{name}"
+        placed[parameter.name] = parameter.placed(path)
+    taken = snapshot.take(listing, inputs)
+    if taken.secrets:
+        progress.say(f"left out, may be secret: {', '.join(taken.secrets)} (write !NAME in .mlflowignore to send one)")
+    try:
+        yield taken, placed, tuple(downloads)
+    finally:
+        taken.discard()
+
+
+def _inside(path: Path, root: Path, listing: snapshot.Listing) -> str | None:
+    """The path below the project's folder if all that it names travels with the project."""
+    try:
+        name = path.resolve().relative_to(root.resolve()).as_posix()
+    except ValueError:
+        return None
+    if path.is_file():
+        return name if name in listing.members else None
+    files = [file.relative_to(root).as_posix() for file in path.rglob("*") if file.is_file()]
+    return name if files and all(file in listing.members for file in files) else None
+
+
+def targets_of_cluster() -> Targets | None:
+    """What an administrator defined for all users, in the ConfigMap of the current context's namespace."""
+    cluster = Cluster()
+    found = cluster.read_config_map(CONFIG_MAP)
+    if found is None:
+        return None
+    source = f"ConfigMap {cluster.namespace}/{CONFIG_MAP}"
+    text = (found.get("data") or {}).get("mlflow-compute.yaml")
+    if text is None:
+        raise ConfigError(f"{source}: has no key 'mlflow-compute.yaml'")
+    return parse(text, source)
+
+
+@functools.cache
+def _observer(context: str, namespace: str, cluster: Cluster) -> Observer:
+    return Observer(cluster, CLIENT)
+
+
+def _upload(run_id: str, path: Path, artifact: str) -> None:
+    from mlflow.tracking import MlflowClient
+
+    named = path.with_name(os.path.basename(artifact))
+    folder = path.parent / path.stem.replace(".tar", "")
+    folder.mkdir()
+    try:
+        named = folder / os.path.basename(artifact)
+        named.symlink_to(path)
+        MlflowClient().log_artifact(run_id, str(named), os.path.dirname(artifact))
+    finally:
+        named.unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def _tag(run_id: str, tags: Mapping[str, str]) -> None:
+    from mlflow.entities import RunTag
+    from mlflow.tracking import MlflowClient
+
+    MlflowClient().log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+
+def _user() -> str:
+    from mlflow.tracking.context.default_context import _get_user
+
+    return _get_user()

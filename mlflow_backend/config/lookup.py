@@ -1,0 +1,51 @@
+"""Find the target that a run names: in the user's files, else in the cluster's own list."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mlflow_backend.config.backend_config import BackendConfig
+from mlflow_backend.config.target import Target
+from mlflow_backend.config.targets_file import VARIABLE, Targets, load_files, overlay, search_path
+from mlflow_backend.config.validation import validate
+from mlflow_backend.errors import ClusterError, ConfigError, hint
+
+
+@dataclass(frozen=True)
+class Found:
+    """A target with the name and the place it was found under."""
+
+    name: str
+    source: str
+    target: Target
+
+
+def find(config: BackendConfig, from_cluster: Callable[[], Targets | None]) -> Found:
+    """The target `config.COMPUTE` with the run's overrides.
+
+    `from_cluster` is called only for a name that no file defines. Raises
+    ConfigError that lists the names there are and where they were looked for.
+    """
+    name = config.COMPUTE
+    sources: Sequence[Targets] = load_files()
+    found = _in(sources, name)
+    trouble = ""
+    if found is None:
+        try:
+            cluster = from_cluster()
+            sources = [*sources, cluster] if cluster else sources
+            found = _in(sources, name)
+        except ClusterError as error:
+            trouble = f"; the cluster's list could not be read: {error}"
+    if found is None:
+        known = [known for source in sources for known in source.targets]
+        places = ", ".join(source.source for source in sources) or f"{search_path()[0]} and above, {search_path()[-1]}"
+        raise ConfigError(f"COMPUTE: there is no target '{name}' in {places} (or name a file in {VARIABLE}); {hint(name, known)}{trouble}")
+    if not config.overrides:
+        return found
+    values = overlay(found.target.model_dump(exclude_unset=True), config.overrides)
+    target = validate(Target, values, lambda path: f"backend_config {'.'.join(map(str, path))}")
+    return Found(name, found.source, target)
+
+
+def _in(sources, name) -> Found | None:
+    return next((Found(name, source.source, source.targets[name]) for source in sources if name in source.targets), None)

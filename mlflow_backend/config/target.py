@@ -1,0 +1,74 @@
+"""A compute target: where and how the pods of a run are made. Field for field what users write."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+NAMESPACE_OF_CONTEXT = None
+DEFAULT_GPU_RESOURCE = "nvidia.com/gpu"
+
+_QUANTITY = re.compile(r"[+]?(\d+\.?\d*|\.\d+)(m|k|[KMGTPE]i|[MGTPE]|[eE][+-]?\d+)?")
+
+
+def _quantity(value: Any) -> str:
+    """A quantity as Kubernetes reads it (apimachinery's resource.Quantity); the unit is case-sensitive."""
+    text = str(value)
+    if isinstance(value, bool) or not _QUANTITY.fullmatch(text):
+        raise ValueError(f"{text!r} is not a Kubernetes quantity: write for example 500m, 4, 512Mi or 16Gi")
+    return text
+
+
+Quantity = Annotated[str | int | float, AfterValidator(_quantity)]
+
+
+class Strict(BaseModel):
+    """Unknown keys are refused; values do not change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Resources(Strict):
+    """What one pod gets: requests and limits alike, so that it is the last to be evicted (QoS class Guaranteed).
+
+    Further keys are extended resources by their full name, such as `amd.com/gpu: 1`.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, Quantity]
+
+    cpu: Quantity | None = None
+    memory: Quantity | None = None
+    ephemeral_storage: Quantity | None = None
+    gpu: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _extended_names_have_a_domain(self):
+        for name in self.__pydantic_extra__:
+            if "/" not in name:
+                raise ValueError(f"unknown resource {name!r}: write cpu, memory, gpu, ephemeral_storage or domain/name")
+        return self
+
+
+class Target(Strict):
+    """A place in a cluster where runs can be sent. Times are in seconds."""
+
+    context: str | None = None
+    namespace: str | None = None
+    image: str | None = None
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    image_pull_secrets: tuple[str, ...] = ()
+    resources: Resources = Resources()
+    gpu_resource: str = DEFAULT_GPU_RESOURCE
+    env: dict[str, str | int | float | bool] = {}
+    secret: str | None = None
+    node_selector: dict[str, str] = {}
+    tolerations: tuple[dict[str, Any], ...] = ()
+    service_account: str | None = None
+    queue: str | None = None
+    tracking_uri: str | None = None
+    tracking_auth: Literal["kubernetes"] | None = None
+    deadline: Annotated[int, Field(gt=0)] | None = None
+    grace_period: Annotated[int, Field(ge=10)] = 30
+    keep_finished: Annotated[int, Field(ge=0)] = 86400
+    pod_template: dict[str, Any] = {}

@@ -1,0 +1,47 @@
+"""What a user can mend: one line that says what, where, and what to do.
+
+`mlflow run` prints an ExecutionException as one line and exits 1; any other
+class would be a traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+from mlflow.exceptions import ExecutionException
+
+
+class ComputeError(ExecutionException):
+    """Base of all errors of this package."""
+
+
+class ConfigError(ComputeError):
+    """A backend_config or a targets file that cannot be used."""
+
+
+class ProjectError(ComputeError):
+    """A project that cannot be read or run."""
+
+
+class SnapshotError(ComputeError):
+    """Files that cannot travel with the run."""
+
+
+class EnvironmentSpecError(ComputeError):
+    """An environment file with an entry that cannot be made."""
+
+
+class TrackingError(ComputeError):
+    """A tracking server that the run could not report to."""
+
+
+class ClusterError(ComputeError):
+    """A cluster that cannot be reached or says no."""
+
+
+def hint(word: str, known: Iterable[str]) -> str:
+    """The nearest known word as a question, or all of them: the tail of an error's sentence."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=1) or difflib.get_close_matches(word.lower(), [name.lower() for name in names], n=1)
+    if near:
+        return f"did you mean '{next(name for name in names if name.lower() == near[0].lower())}'?"
+    return "known: " + (", ".join(names) or "none")

@@ -1,0 +1,148 @@
+"""A run on this machine: the same runner as in a pod, as a child process."""
+
+import codecs
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import platformdirs
+from mlflow.projects.submitted_run import SubmittedRun
+from mlflow_runner.submission import TAG_ENVIRONMENT, TAG_TARGET, Download, Environment, Submission
+
+from mlflow_backend import project as projects
+from mlflow_backend import runner_zip, snapshot, tracking
+from mlflow_backend.config.backend_config import BackendConfig
+from mlflow_backend.errors import SnapshotError
+from mlflow_backend.progress import Progress
+from mlflow_backend.project import Project
+
+
+def submit(
+    config: BackendConfig, project: Project, environment: Environment | None, experiment_id: str, client_uri: str, progress: Progress
+) -> "LocalRun":
+    """Start the project in its own folder and return without waiting for it.
+
+    Raises ComputeError before anything is created.
+    """
+    scratch = _scratch_dir(config.storage_dir)
+    try:
+        placed, downloads = _place_inputs(project, scratch)
+        command = projects.command(project, placed)
+        run_id = tracking.given_run_id(os.environ, config.run_id)
+        tags = {TAG_TARGET: "local", **({TAG_ENVIRONMENT: environment.key} if environment else {})}
+        run = tracking.create_run(project, experiment_id, run_id, tags)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    try:
+        submission = Submission(
+            run_id=run.info.run_id,
+            experiment_id=str(run.info.experiment_id),
+            tracking_uri=tracking.uri_for_here(client_uri),
+            command=command,
+            project_dir=str(project.work_dir),
+            scratch_dir=str(scratch),
+            cache_dir=platformdirs.user_cache_dir("mlflow-compute"),
+            keep_archive=_keep_code(project, scratch, progress),
+            downloads=downloads,
+            environment=environment,
+        )
+        process = _start(submission)
+    except BaseException as error:
+        tracking.fail(run.info.run_id, "SubmitError", str(error) or type(error).__name__)
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    if url := tracking.run_url(client_uri, run.info.experiment_id, run.info.run_id):
+        progress.say(f"run {url}")
+    return LocalRun(run.info.run_id, process, config.STREAM_OUTPUT, progress, scratch)
+
+
+def _scratch_dir(storage_dir: str | None) -> Path:
+    """A folder of the run's own, below `storage_dir` (the option --storage-dir) if that is given."""
+    if storage_dir:
+        os.makedirs(storage_dir, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix="mlflow-compute-", dir=storage_dir))
+
+
+def _place_inputs(project: Project, scratch: Path) -> tuple[dict[str, str], tuple[Download, ...]]:
+    """Local files stay where they are; what is remote is downloaded below `scratch`."""
+    placed, downloads = {}, []
+    for parameter in projects.file_parameters(project):
+        path = str(parameter.local or scratch / "inputs" / parameter.name / projects.base_name(parameter.value))
+        placed[parameter.name] = parameter.placed(path)
+        if parameter.local is None:
+            downloads.append(Download(parameter.value, path))
+    return placed, tuple(downloads)
+
+
+def _keep_code(project: Project, scratch: Path, progress: Progress) -> str | None:
+    """An archive of the code for the run's artifacts; a project too large for that still runs here."""
+    try:
+        taken = snapshot.take(snapshot.project_files(project.work_dir), {})
+    except SnapshotError as error:
+        progress.say(f"the code is not kept with the run: {error}")
+        return None
+    return str(shutil.move(taken.path, scratch / "snapshot.tar.gz"))
+
+
+def _start(submission: Submission) -> subprocess.Popen:
+    scratch = Path(submission.scratch_dir)
+    runner, text = scratch / "runner.pyz", scratch / "run.json"
+    runner.write_bytes(runner_zip.build())
+    text.write_text(submission.to_json())
+    here = os.path.dirname(sys.executable)  # `python` is the one that runs us, in an activated environment or not
+    path = here + os.pathsep + os.environ.get("PATH", os.defpath)
+    return subprocess.Popen(
+        [sys.executable, str(runner), "run", str(text)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PATH": path, "MLFLOW_COMPUTE_NODE": socket.gethostname()},
+        start_new_session=True,  # Ctrl-C is ours to pass on, once
+    )
+
+
+class LocalRun(SubmittedRun):
+    """A run whose runner is a child of this process. Its output is kept until `wait` shows it."""
+
+    def __init__(self, run_id: str, process: subprocess.Popen, stream: bool, progress: Progress, scratch: Path):
+        super().__init__()
+        self._run_id = run_id
+        self._process = process
+        self._progress = progress
+        self._stream = stream
+        self._scratch = scratch
+        self._reader = threading.Thread(target=self._copy_output, daemon=True)
+        self._reader.start()
+
+    @property
+    def run_id(self) -> str:
+        return self._run_id
+
+    def wait(self) -> bool:
+        """True if the run FINISHED. The runner has told MLflow before it ends."""
+        code = self._process.wait()
+        self._reader.join(5)
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        return code == 0
+
+    def get_status(self) -> str:
+        from mlflow.tracking import MlflowClient
+
+        return MlflowClient().get_run(self._run_id).info.status
+
+    def cancel(self) -> None:
+        """Stop the command and wait until the run is KILLED in MLflow."""
+        if self._process.poll() is None:
+            self._process.terminate()
+        self.wait()
+
+    def _copy_output(self) -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        while block := self._process.stdout.read1(65536):
+            if self._stream:
+                self._progress.output(decoder.decode(block))

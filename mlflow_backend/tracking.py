@@ -1,0 +1,159 @@
+"""The MLflow side of a submit: the run, where pods find the tracking server, and what a client there needs."""
+
+import os
+import re
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow_backend.errors import TrackingError
+from mlflow_backend.project import Project
+
+FORWARDED = re.compile(
+    r"MLFLOW_(TRACKING|HTTP|S3|GCS|ENABLE|ARTIFACT|MULTIPART|ASYNC|SYSTEM_METRICS|LOG|REGISTRY|REQUESTER|TRUNCATE|DISABLE|WORKSPACE)\w*"
+)
+"""Settings of MLflow that mean something to a client elsewhere; a server's own (store URIs, secret keys) do not match."""
+SET_FOR_EACH_RUN = {"MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_TRACKING_DIR"}
+SECRET = re.compile(r".*(USERNAME|PASSWORD|TOKEN|SECRET|ACCESS_KEY|CREDENTIAL)\w*")
+FILES = {"MLFLOW_TRACKING_SERVER_CERT_PATH", "MLFLOW_TRACKING_CLIENT_CERT_PATH"}
+NOT_FROM_A_POD = ("localhost", "127.", "0.0.0.0", "::1")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """MLflow variables for a client elsewhere: in the open, secret, and files by the variable that holds their path."""
+
+    plain: Mapping[str, str]
+    secret: Mapping[str, str]
+    files: Mapping[str, bytes]
+
+
+def settings(environ: Mapping[str, str], tracking_uri: str) -> tuple[str, Settings]:
+    """The tracking URI without credentials, and every MLflow setting of `environ` that a client elsewhere needs.
+
+    Raises TrackingError when a certificate file cannot be read.
+    """
+    plain, secret, files = {}, {}, {}
+    for name, value in environ.items():
+        if not FORWARDED.fullmatch(name) or name in SET_FOR_EACH_RUN or not value:
+            continue
+        if name in FILES:
+            try:
+                files[name] = Path(value).read_bytes()
+            except OSError as error:
+                raise TrackingError(f"{name}: {value} cannot be read: {error.strerror}") from None
+        else:
+            (secret if SECRET.fullmatch(name) else plain)[name] = value
+    parsed = urllib.parse.urlsplit(tracking_uri)
+    if parsed.username:
+        secret["MLFLOW_TRACKING_USERNAME"] = urllib.parse.unquote(parsed.username)
+        secret["MLFLOW_TRACKING_PASSWORD"] = urllib.parse.unquote(parsed.password or "")
+        tracking_uri = urllib.parse.urlunsplit(parsed._replace(netloc=parsed.netloc.rpartition("@")[2]))
+    return tracking_uri, Settings(plain, secret, files)
+
+
+def uri_for_pods(target_uri: str | None, client_uri: str, target: str, on_host_network: bool) -> str:
+    """The tracking URI that a pod uses: the target's, else the client's.
+
+    Raises TrackingError when a pod cannot reach it: a file, a database of this
+    machine, or localhost (unless the pods are on the host's network).
+    """
+    uri = target_uri or client_uri
+    parsed = urllib.parse.urlsplit(uri)
+    host = parsed.hostname or ""
+    remote = parsed.scheme in ("http", "https") and (on_host_network or not host.startswith(NOT_FROM_A_POD))
+    if remote or parsed.scheme.startswith(("databricks", "postgresql", "mysql", "mssql")):
+        return uri
+    shown = uri if "@" not in uri else f"{parsed.scheme}://{parsed.netloc.rpartition('@')[2]}"
+    raise TrackingError(
+        f"tracking URI {shown}: a pod of target '{target}' cannot reach it; set MLFLOW_TRACKING_URI to a server's "
+        "address that is valid in the cluster, or 'tracking_uri' in the targets file"
+    )
+
+
+def uri_for_here(client_uri: str) -> str:
+    """The tracking URI with its path made absolute: the command runs in the project's folder, not in this one."""
+    relative = re.fullmatch(r"(sqlite:///)(?!/)(.+)", client_uri)
+    if relative:
+        return relative[1] + os.path.abspath(relative[2])
+    if "://" not in client_uri and not client_uri.startswith(("file:", "databricks")):
+        return Path(client_uri).absolute().as_uri()
+    return client_uri
+
+
+def run_url(tracking_uri: str, experiment_id: str, run_id: str) -> str | None:
+    """The run's page in MLflow's UI; None where no server is there to show it."""
+    if not tracking_uri.startswith(("http://", "https://")):
+        return None
+    return f"{tracking_uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+
+
+def create_run(project: Project, experiment_id: str, run_id: str | None, tags: Mapping[str, str]):
+    """The MLflow run of a submit, SCHEDULED: a new one as MLflow's own backends make it, or `run_id` taken up again.
+
+    Returns an mlflow.entities.Run. Raises TrackingError.
+    """
+    from mlflow.entities import Param, RunTag
+    from mlflow.exceptions import MlflowException
+    from mlflow.projects.utils import get_or_create_run
+    from mlflow.tracking import MlflowClient
+    from mlflow_runner.submission import END_TAGS
+
+    client = MlflowClient()
+    parameters = dict(project.parameters)
+    try:
+        run = get_or_create_run(run_id, project.uri, experiment_id, str(project.work_dir), project.version, project.entry_point, parameters)
+        params = []
+        if run_id:
+            declared, extra = project.spec.get_entry_point(project.entry_point).compute_parameters(parameters, None)
+            params = [Param(key, value) for key, value in {**declared, **extra}.items()]
+            for tag in END_TAGS:
+                if tag in run.data.tags:
+                    client.delete_tag(run_id, tag)
+        client.log_batch(run.info.run_id, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
+        client.update_run(run.info.run_id, "SCHEDULED")
+    except MlflowException as error:
+        what = f"run {run_id} cannot be continued" if run_id else "the run cannot be created"
+        raise TrackingError(f"{what}: {str(error).splitlines()[0]}") from None
+    return run
+
+
+def given_run_id(environ: Mapping[str, str], from_config: str | None) -> str | None:
+    """The run that the user asked to continue: `--run-id`, else MLFLOW_RUN_ID (mlflow#4095).
+
+    A variable that the runner set for the process we are in names that process's own
+    run, which a project started from it must not take over.
+    """
+    from mlflow_runner.run import INHERITED_RUN
+
+    if asked_for := from_config or _command_line_run_id():
+        return asked_for
+    given = environ.get("MLFLOW_RUN_ID")
+    return None if given == environ.get(INHERITED_RUN) else given
+
+
+def _command_line_run_id() -> str | None:
+    import click
+
+    context = click.get_current_context(silent=True)
+    return context.params.get("run_id") if context and context.info_name == "run" else None
+
+
+def fail(run_id: str, cause: str, message: str) -> None:
+    """Mark the run FAILED with its cause, as far as the tracking server lets us."""
+    end(run_id, "FAILED", cause, message)
+
+
+def end(run_id: str, status: str, cause: str, message: str, exit_code: int | None = None) -> None:
+    """Write a run's end: the tags first, so that a terminal status always has its cause."""
+    from mlflow.entities import RunTag
+    from mlflow.tracking import MlflowClient
+    from mlflow_runner.submission import TAG_CAUSE, TAG_EXIT_CODE, TAG_MESSAGE
+
+    tags = {TAG_CAUSE: cause, TAG_MESSAGE: message[:5000]}
+    if exit_code is not None:
+        tags[TAG_EXIT_CODE] = str(exit_code)
+    client = MlflowClient()
+    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+    client.set_terminated(run_id, status)

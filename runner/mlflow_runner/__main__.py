@@ -1,0 +1,27 @@
+"""Entry of the zip that travels with each run: `python3 runner.pyz run|report|fetch ...`."""
+
+import sys
+import time
+
+
+def main(arguments):
+    started_s = time.monotonic()
+    mode = arguments[0] if arguments else ""
+    if mode == "run":
+        from mlflow_runner.run import main as run
+
+        return run(arguments[1:], started_s)
+    if mode == "report":
+        from mlflow_runner.report import main as report
+
+        return report(arguments[1:])
+    if mode == "fetch":
+        from mlflow_runner.fetch import main as fetch
+
+        return fetch(arguments[1:])
+    print("usage: runner.pyz run [SUBMISSION_FILE]", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

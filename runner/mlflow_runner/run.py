@@ -1,0 +1,249 @@
+"""A run from its first instruction to its reported end."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from mlflow_runner.errors import RunnerError
+from mlflow_runner.state import State
+from mlflow_runner.submission import ENVIRONMENT_VARIABLE, Submission
+from mlflow_runner.supervise import Output, Supervisor
+
+INHERITED_RUN = "MLFLOW_COMPUTE_RUN_ID"
+"""Names the run that a process belongs to, so that a project started from inside it is not taken for it."""
+
+
+def main(arguments, started_s: float) -> int:
+    """Run the Submission in the file `arguments[0]`, or in the environment variable of a pod."""
+    text = Path(arguments[0]).read_text() if arguments else os.environ.pop(ENVIRONMENT_VARIABLE)
+    submission = Submission.from_json(text)
+    _read_secrets(submission.secrets_dir)
+    return Run(submission, started_s).execute()
+
+
+class Run:
+    """One run: its phases in order, and what is known of them."""
+
+    def __init__(self, submission: Submission, started_s: float):
+        self._submission = submission
+        self._phase_start = started_s
+        self._state = State(node=os.environ.get("MLFLOW_COMPUTE_NODE"), image=os.environ.get("MLFLOW_COMPUTE_IMAGE"))
+        self._scratch = Path(submission.scratch_dir)
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        self._reporter = Reporter(self._scratch)
+        self._output = Output(self._scratch, submission.log_backlog_bytes, on_data=self._reporter.wake)
+        self._supervisor = Supervisor(self._output, submission.grace_period_s)
+
+    def execute(self) -> int:
+        try:
+            self._prepare()
+            code = self._run_command()
+        except RunnerError as error:
+            if self._supervisor.stopped_by is not None:
+                return self._end_stopped(128 + self._supervisor.stopped_by)
+            code = self._end("FAILED", exit_code=1, cause=error.cause, message=str(error))
+        except Exception as error:  # a defect of ours must end the run too, and say so
+            self._end("FAILED", exit_code=1, cause="RunnerError", message=f"{type(error).__name__}: {error}")
+            raise
+        return code
+
+    def _prepare(self):
+        submission = self._submission
+        archive = submission.archive
+        path = archive and (archive.path or self._fetch_archive())
+        if archive:
+            from mlflow_runner.unpack import unpack
+
+            unpack(path, archive.sha256, submission.unpack_dir)
+            self._phase("unpack")
+        if submission.downloads:
+            self._start_reporter()
+            for item in submission.downloads:
+                self._output.say(f"downloading {item.uri}")
+                self._fetch(item.uri, item.path, "DownloadError")
+            self._phase("download")
+        if submission.environment:
+            from mlflow_runner import environment
+
+            if not environment.is_ready(submission.environment, submission.cache_dir):
+                self._start_reporter()
+                environment.realise(
+                    submission.environment, submission.cache_dir, self._supervisor, self._output.say, submission.project_dir
+                )
+            self._phase("environment")
+
+    def _run_command(self) -> int:
+        submission = self._submission
+        if self._supervisor.stopped_by is not None:
+            return self._end_stopped(128 + self._supervisor.stopped_by)
+        if not shutil.which("bash"):
+            raise RunnerError("EnvironmentError", "There is no bash here, which MLflow runs commands with: use an image that has it.")
+        try:
+            exit_ = self._supervisor.run(
+                ["bash", "-c", submission.command], submission.project_dir, self._command_env(), on_start=self._started
+            )
+        except OSError as error:
+            raise RunnerError("EnvironmentError", f"The command could not be started: {error}.")
+        self._phase("run")
+        if self._supervisor.stopped_by is not None:
+            return self._end_stopped(exit_.code)
+        if exit_.code == 0:
+            return self._end("FINISHED", 0)
+        how = f"was killed by {_signal_name(exit_.signal)}" if exit_.signal else f"exited with code {exit_.code}"
+        return self._end("FAILED", exit_.code, cause="ExitCode", message=f"The command {how}: see the log's last lines.")
+
+    def _started(self):
+        self._phase("start")
+        self._state.started = True
+        self._state.write(self._scratch)
+        self._start_reporter()
+
+    def _end_stopped(self, exit_code) -> int:
+        name = _signal_name(self._supervisor.stopped_by)
+        return self._end("KILLED", exit_code, cause=self._submission.stopped_means, message=f"The run was stopped by {name}.")
+
+    def _end(self, status, exit_code, cause=None, message=None) -> int:
+        state = self._state
+        state.status, state.exit_code, state.cause, state.message = status, exit_code, cause, message
+        summary = f"{status}, exit code {exit_code}" + (f", cause {cause}: {message}" if cause else "")
+        self._output.say(summary)
+        state.write(self._scratch)
+        self._start_reporter()
+        reported = self._reporter.finish(self._supervisor, self._submission.report_timeout_s)
+        self._write_termination_log(reported)
+        self._output.say(f"run {self._submission.run_id} has ended" if reported else
+                         f"run {self._submission.run_id} has ended, but the tracking server does not know it yet")  # fmt: skip
+        self._output.close(timeout_s=5)
+        return exit_code
+
+    def _phase(self, name):
+        now = time.monotonic()
+        self._state.phases[name] = round(now - self._phase_start, 4)
+        self._phase_start = now
+
+    def _start_reporter(self):
+        self._reporter.start(self._submission, self._supervisor)
+
+    def _command_env(self) -> dict:
+        submission = self._submission
+        env = dict(os.environ)
+        env.update(
+            MLFLOW_TRACKING_URI=submission.tracking_uri,
+            MLFLOW_RUN_ID=submission.run_id,
+            MLFLOW_EXPERIMENT_ID=submission.experiment_id,
+            PYTHONUNBUFFERED="1",
+        )
+        env[INHERITED_RUN] = submission.run_id
+        path = env.get("PATH", os.defpath)
+        if submission.environment:
+            from mlflow_runner import environment
+
+            prefix = environment.prefix(submission.environment, submission.cache_dir)
+            env["VIRTUAL_ENV"] = str(prefix)
+            env["PATH"] = f"{prefix / 'bin'}{os.pathsep}{path}"
+        elif not shutil.which("python", path=path):
+            env["PATH"] = f"{path}{os.pathsep}{self._python_command()}"
+        return env
+
+    def _python_command(self) -> Path:
+        """A folder with the command `python`, for images that only have `python3` (Debian's)."""
+        directory = self._scratch / "bin"
+        directory.mkdir(exist_ok=True)
+        wrapper = directory / "python"
+        wrapper.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        wrapper.chmod(0o755)
+        return directory
+
+    def _fetch_archive(self) -> str:
+        path = str(self._scratch / "snapshot.tar.gz")
+        self._output.say("fetching the snapshot from the run's artifacts")
+        self._fetch(f"runs:/{self._submission.run_id}/{self._submission.archive.artifact}", path, "SnapshotError")
+        self._phase("fetch")
+        return path
+
+    def _fetch(self, uri, path, cause):
+        env = dict(os.environ, MLFLOW_TRACKING_URI=self._submission.tracking_uri)
+        exit_ = self._supervisor.run([sys.executable, sys.argv[0], "fetch", uri, path], os.path.dirname(sys.argv[0]) or ".", env)
+        if exit_.code:
+            raise RunnerError(cause, f"{uri} could not be downloaded: see the log.")
+
+    def _write_termination_log(self, reported):
+        """What `kubectl describe pod` shows, and what is left to tell the end when MLflow could not be."""
+        if self._submission.termination_log:
+            state = self._state
+            text = json.dumps({"status": state.status, "exit_code": state.exit_code, "cause": state.cause,
+                               "message": state.message, "reported": reported})  # fmt: skip
+            try:
+                Path(self._submission.termination_log).write_text(text[:4096])
+            except OSError:
+                pass
+
+
+class Reporter:
+    """The process that talks to MLflow, so that a slow server or a large import never slows the run."""
+
+    def __init__(self, directory: Path):
+        self._directory = directory
+        self._wake_fd = None
+        self._status = None
+
+    def start(self, submission: Submission, supervisor: Supervisor) -> None:
+        """Start it, or start it again when it has died."""
+        if self._wake_fd is not None and self._status is None:
+            return
+        self._status = None
+        if self._wake_fd is not None:
+            os.close(self._wake_fd)
+        path = self._directory / "submission.json"
+        path.write_text(submission.to_json())
+        read_fd, self._wake_fd = os.pipe()
+        os.set_blocking(self._wake_fd, False)
+        process = subprocess.Popen([sys.executable, sys.argv[0], "report", str(path)], stdin=read_fd, stdout=2, start_new_session=True)
+        os.close(read_fd)
+        supervisor.adopt(process, self._exited)
+
+    def _exited(self, status):
+        self._status = status
+
+    def wake(self) -> None:
+        """Say that there is something new; never blocks."""
+        self._send(b"d")
+
+    def finish(self, supervisor: Supervisor, timeout_s: float) -> bool:
+        """Have the end reported; False when that was not possible within `timeout_s` seconds."""
+        self._send(b"e")
+        supervisor.wait_until(lambda: self._status is not None, timeout_s + 5)
+        return self._status == 0
+
+    def _send(self, byte):
+        if self._wake_fd is not None:
+            try:
+                os.write(self._wake_fd, byte)
+            except (BlockingIOError, BrokenPipeError):
+                pass
+
+
+def _read_secrets(directory):
+    """Every file of the mounted Secret becomes a variable; `NAME.file` becomes NAME with the file's path."""
+    if not directory or not os.path.isdir(directory):
+        return
+    for name in os.listdir(directory):
+        path = os.path.join(directory, name)
+        if name.startswith(".") or not os.path.isfile(path):
+            continue
+        if name.endswith(".file"):
+            os.environ[name[: -len(".file")]] = path
+        else:
+            os.environ[name] = Path(path).read_text()
+
+
+def _signal_name(number):
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,94 @@
+"""The run's output on disk: one writer, several readers that may be slower than it.
+
+The output is an endless row of bytes cut into segment files named by the
+offset of their first byte. At most `capacity` bytes are kept: a reader that
+falls further behind than that is told how many bytes it missed, and the
+user's process never waits for it.
+"""
+
+import os
+from pathlib import Path
+from typing import List, NamedTuple, Tuple
+
+SEGMENT_BYTES = 8 * 1024 * 1024
+
+
+class Chunk(NamedTuple):
+    """`data` starts at `start`; `lost` bytes before it are gone."""
+
+    start: int
+    data: bytes
+    lost: int
+
+
+class SpoolWriter:
+    """Appends to the spool in `directory`, which holds at most about `capacity` bytes."""
+
+    def __init__(self, directory, capacity: int, segment_bytes: int = SEGMENT_BYTES):
+        self._directory = Path(directory)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._segment_bytes = min(segment_bytes, max(1, capacity // 2))
+        self._kept = max(2, capacity // self._segment_bytes)
+        self._file = None
+        self._room = 0
+        self.end = 0
+
+    def append(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            if self._room == 0:
+                self._rotate()
+            written = self._file.write(view[: self._room])
+            self._room -= written
+            self.end += written
+            view = view[written:]
+
+    def _rotate(self) -> None:
+        if self._file:
+            self._file.close()
+        self._file = open(self._directory / f"{self.end:020d}.log", "ab", buffering=0)
+        self._room = self._segment_bytes
+        for _, path in _segments(self._directory)[: -self._kept]:
+            path.unlink()
+
+
+class SpoolReader:
+    """Reads the spool in `directory` from any process; `offset` is the next byte it will return."""
+
+    def __init__(self, directory, offset: int = 0):
+        self._directory = Path(directory)
+        self.offset = offset
+
+    def peek(self, limit: int) -> Chunk:
+        """At most `limit` bytes from `offset` on, without moving it; empty when there are none yet."""
+        while True:
+            segments = _segments(self._directory)
+            if not segments:
+                return Chunk(self.offset, b"", 0)
+            position = max(self.offset, segments[0][0])
+            try:
+                data = b"".join(_read(segments, position, limit))
+            except FileNotFoundError:  # dropped by the writer since it was listed
+                continue
+            return Chunk(position, data, position - self.offset)
+
+    def advance(self, chunk: Chunk, length: int) -> None:
+        """Count the first `length` bytes of `chunk`, and all that was lost before it, as read."""
+        self.offset = chunk.start + length
+
+
+def _segments(directory: Path) -> List[Tuple[int, Path]]:
+    names = sorted(name for name in os.listdir(directory) if name.endswith(".log"))
+    return [(int(name[:-4]), directory / name) for name in names]
+
+
+def _read(segments, position, limit):
+    ends = [start for start, _ in segments[1:]] + [float("inf")]
+    for (start, path), end in zip(segments, ends):
+        if end > position and limit > 0:
+            with open(path, "rb") as file:
+                file.seek(position - start)
+                data = file.read(limit)
+            yield data
+            position += len(data)
+            limit -= len(data)

@@ -1,0 +1,103 @@
+"""The one contract between client and runner: what to run, where, and what to report to.
+
+A `Submission` holds no credential. Those reach the runner as environment
+variables (a run on this machine) or as files of a mounted Secret (a pod).
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Optional, Tuple
+
+ENVIRONMENT_VARIABLE = "MLFLOW_COMPUTE_SUBMISSION"
+"""Carries the JSON text of the Submission into a pod."""
+
+# Tags that a run carries; their names are read by people and by other tools.
+TAG_TARGET = "compute.target"
+TAG_JOB = "compute.job"
+TAG_NAMESPACE = "compute.namespace"
+TAG_CONTEXT = "compute.context"
+TAG_NODE = "compute.node"
+TAG_IMAGE = "compute.image"
+TAG_CAUSE = "compute.cause"
+TAG_MESSAGE = "compute.message"
+TAG_EXIT_CODE = "compute.exit_code"
+TAG_SNAPSHOT = "compute.snapshot"
+TAG_ENVIRONMENT = "compute.environment"
+
+END_TAGS = (TAG_CAUSE, TAG_MESSAGE, TAG_EXIT_CODE)
+"""Written before the final status: a terminal status without one of them was set by the user's script."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The project's files: a tar.gz whose bytes have this sha256 (hex).
+
+    `path` is a file on the runner's machine; else `artifact` is its path below
+    the run's artifacts.
+    """
+
+    sha256: str
+    path: Optional[str] = None
+    artifact: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Download:
+    """A remote parameter value: `uri` must stand at the absolute `path` before the command starts."""
+
+    uri: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A Python environment of pip packages. `key` (hex) depends on the other fields only."""
+
+    key: str
+    python: Optional[str]
+    packages: Tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Submission:
+    """Everything the runner needs to know about one run.
+
+    Paths are absolute on the runner's machine. `archive` is None where the
+    project is run in place. `stopped_means` is the cause of an end by SIGTERM: a
+    pod gets it from an eviction too. Times are in seconds.
+    """
+
+    run_id: str
+    experiment_id: str
+    tracking_uri: str
+    command: str
+    project_dir: str
+    scratch_dir: str
+    cache_dir: str
+    unpack_dir: Optional[str] = None
+    archive: Optional[Archive] = None
+    keep_archive: Optional[str] = None  # a file to log as the run's code
+    downloads: Tuple[Download, ...] = ()
+    environment: Optional[Environment] = None
+    secrets_dir: Optional[str] = None
+    termination_log: Optional[str] = None
+    grace_period_s: float = 25.0
+    report_timeout_s: float = 600.0
+    stopped_means: str = "Cancelled"
+    log_backlog_bytes: int = 256 * 1024 * 1024
+
+    def to_json(self) -> str:
+        """Canonical JSON: equal submissions give equal text."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @staticmethod
+    def from_json(text: str) -> "Submission":
+        """Inverse of `to_json`. Raises ValueError or TypeError on anything else."""
+        fields = json.loads(text)
+        if fields.get("archive"):
+            fields["archive"] = Archive(**fields["archive"])
+        if fields.get("environment"):
+            packages = tuple(fields["environment"].pop("packages"))
+            fields["environment"] = Environment(packages=packages, **fields["environment"])
+        fields["downloads"] = tuple(Download(**item) for item in fields.get("downloads", ()))
+        return Submission(**fields)

@@ -1,0 +1,239 @@
+"""Run commands as an init process does: their output kept, signals passed on, orphans reaped.
+
+Nothing here waits for the tracking server or for whoever reads the runner's
+own output: the command's output goes to the spool, and `Echo` copies it from
+there to standard output at the pace of its reader.
+"""
+
+import fcntl
+import os
+import selectors
+import signal
+import subprocess
+import threading
+import time
+from typing import Callable, List, NamedTuple, Optional
+
+from mlflow_runner.spool import SpoolReader, SpoolWriter
+
+READ_BYTES = 1024 * 1024
+PREFIX = "[mlflow-compute] "
+
+
+class Exit(NamedTuple):
+    """How a command ended: its exit code as a shell gives it (128 + signal), and its signal if any."""
+
+    code: int
+    signal: Optional[int]
+
+
+class Output:
+    """What the run prints: the command's bytes and the runner's own lines, in one row."""
+
+    def __init__(self, directory, capacity: int, on_data: Callable[[], None]):
+        self._spool = SpoolWriter(directory, capacity)
+        self._on_data = on_data
+        self._line_start = True
+        self._echo = Echo(directory)
+
+    def write(self, data: bytes) -> None:
+        if data:
+            self._spool.append(data)
+            self._line_start = data.endswith(b"\n")
+            self._echo.wake()
+            self._on_data()
+
+    def say(self, text: str) -> None:
+        """A line of the runner itself, never in the middle of a line of the command."""
+        start = "" if self._line_start else "\n"
+        self.write(f"{start}{PREFIX}{text}\n".encode())
+
+    def close(self, timeout_s: float) -> None:
+        self._echo.finish(self._spool.end, timeout_s)
+
+
+class Echo:
+    """A thread that copies the spool to standard output and gives up when nobody reads it any more."""
+
+    def __init__(self, directory, fd: int = 1):
+        self._reader = SpoolReader(directory)
+        self._fd = fd
+        self._data = threading.Event()
+        self._until = None
+        self._thread = threading.Thread(target=self._copy, daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        self._data.set()
+
+    def finish(self, end: int, timeout_s: float) -> None:
+        self._until = end
+        self._data.set()
+        self._thread.join(timeout_s)
+
+    def _copy(self):
+        try:
+            while True:
+                self._data.wait()
+                self._data.clear()
+                while True:
+                    chunk = self._reader.peek(READ_BYTES)
+                    if chunk.lost:
+                        self._write(f"\n{PREFIX}{chunk.lost} bytes of output left out here\n".encode())
+                    if not chunk.data:
+                        break
+                    self._write(chunk.data)
+                    self._reader.advance(chunk, len(chunk.data))
+                if self._until is not None and self._reader.offset >= self._until:
+                    return
+        except OSError:
+            return  # the reader of our output is gone; the run is not
+
+    def _write(self, data):
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]
+
+
+class Supervisor:
+    """Runs one command after another and knows whether the run has been asked to stop.
+
+    A SIGTERM or SIGINT goes to the command's whole process group; what is left
+    of it after `grace_period_s` gets SIGKILL.
+    """
+
+    def __init__(self, output: Output, grace_period_s: float):
+        self._output = output
+        self._grace_period_s = grace_period_s
+        self._group = None
+        self._kill_at = None
+        self._others = {}
+        self.stopped_by: Optional[int] = None
+        self._wakeup, wakeup_write = os.pipe()
+        for fd in (self._wakeup, wakeup_write):
+            os.set_blocking(fd, False)
+        signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_stop)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def _on_stop(self, number, _frame):
+        self.stop(number)
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Ask the running command, and every later one, to end."""
+        if self.stopped_by is None:
+            self.stopped_by = number
+            self._kill_at = time.monotonic() + self._grace_period_s
+        _signal_group(self._group, number)
+
+    def adopt(self, process: subprocess.Popen, on_exit: Callable[[int], None]) -> None:
+        """Reap `process` too, which is not the command, and tell its wait status to `on_exit`."""
+        self._others[process.pid] = on_exit
+
+    def run(self, argv: List[str], cwd: str, env: dict, on_start: Callable[[], None] = lambda: None) -> Exit:
+        """Run `argv` to its end; `on_start` is called when it has been started.
+
+        Raises OSError when it cannot be started.
+        """
+        read_fd, write_fd = os.pipe()
+        _enlarge(read_fd)
+        try:
+            process = subprocess.Popen(
+                argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=write_fd, stderr=write_fd, start_new_session=True
+            )
+        except BaseException:
+            os.close(read_fd)
+            raise
+        finally:
+            os.close(write_fd)
+        self._group = process.pid
+        if self.stopped_by is not None:
+            _signal_group(self._group, self.stopped_by)
+        try:
+            on_start()
+            return self._pump(process, read_fd)
+        finally:
+            os.close(read_fd)
+            _signal_group(self._group, signal.SIGTERM)  # what the command left behind
+            self._group = None
+
+    def wait_until(self, done: Callable[[], bool], timeout_s: float) -> None:
+        """Go on reaping until `done()` or for `timeout_s` seconds."""
+        deadline = time.monotonic() + timeout_s
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wakeup, selectors.EVENT_READ)
+            self._reap(None)
+            while not done() and time.monotonic() < deadline:
+                if selector.select(deadline - time.monotonic()):
+                    os.read(self._wakeup, 4096)
+                self._reap(None)
+
+    def _pump(self, process, read_fd) -> Exit:
+        os.set_blocking(read_fd, False)
+        with selectors.DefaultSelector() as selector:
+            selector.register(read_fd, selectors.EVENT_READ)
+            selector.register(self._wakeup, selectors.EVENT_READ)
+            status, reading = None, True
+            while status is None:
+                for key, _ in selector.select(self._kill_delay()):
+                    if key.fd == self._wakeup:
+                        os.read(self._wakeup, 4096)
+                    elif not self._read(read_fd):
+                        selector.unregister(read_fd)
+                        reading = False
+                self._kill_if_due()
+                status = self._reap(process.pid)
+            while reading and self._read(read_fd, available_only=True):
+                pass
+        process.returncode = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
+        if os.WIFSIGNALED(status):
+            return Exit(128 + os.WTERMSIG(status), os.WTERMSIG(status))
+        return Exit(os.WEXITSTATUS(status), None)
+
+    def _read(self, fd, available_only=False) -> bool:
+        """Move one block to the output; False at the end, or when nothing is there and only that counts."""
+        try:
+            data = os.read(fd, READ_BYTES)
+        except BlockingIOError:
+            return not available_only
+        self._output.write(data)
+        return bool(data)
+
+    def _kill_delay(self):
+        return None if self._kill_at is None else max(0.05, self._kill_at - time.monotonic())
+
+    def _kill_if_due(self):
+        if self._kill_at is not None and time.monotonic() >= self._kill_at:
+            _signal_group(self._group, signal.SIGKILL)
+
+    def _reap(self, pid):
+        """Reap every child that has ended, ours or adopted as PID 1; the wait status of `pid` if it was one."""
+        ended = None
+        while True:
+            try:
+                child, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return ended
+            if child == 0:
+                return ended
+            if child == pid:
+                ended = status
+            elif child in self._others:
+                self._others.pop(child)(status)
+
+
+def _signal_group(group, number):
+    if group is not None:
+        try:
+            os.killpg(group, number)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+
+def _enlarge(fd):
+    """A pipe of 1 MiB instead of 64 KiB, where the kernel allows it (F_SETPIPE_SZ, Linux)."""
+    try:
+        fcntl.fcntl(fd, getattr(fcntl, "F_SETPIPE_SZ", 1031), READ_BYTES)
+    except OSError:
+        pass
