@@ -77,7 +77,7 @@ def _print_table(rows) -> None:
         table.add_row(
             name, target.context or "(current)", target.namespace or "(context's)", target.image or "(missing)", resources or "-", source
         )
-    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+    Console(width=None if sys.stdout.isatty() else 250).print(table)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from mlflow_backend.errors import ClusterError
 
 CONNECT_TIMEOUT_S = 10
 REQUEST_TIMEOUT_S = 60
-STREAM_TIMEOUT = (CONNECT_TIMEOUT_S, None)
+SILENT_LOG_TIMEOUT_S = 600
+"""A log that is silent for so long is asked for again: the connection may be dead."""
 
 
 class Cluster:
@@ -143,7 +144,7 @@ class Cluster:
         with self._errors(f"read the log of Pod {pod}"):
             response = self.core.read_namespaced_pod_log(
                 pod, self.namespace, container="run", follow=True, timestamps=True,
-                _preload_content=False, _request_timeout=STREAM_TIMEOUT, **keywords,
+                _preload_content=False, _request_timeout=(CONNECT_TIMEOUT_S, SILENT_LOG_TIMEOUT_S), **keywords,
             )  # fmt: skip
             try:
                 yield from _lines(response)

@@ -1,0 +1,116 @@
+"""The cluster with everything a person needs to try runs: image, tracking server, targets file, variables to source."""
+
+import json
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+from tests.cluster.place import IMAGE, TRACKING_URI, Access, choose
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / ".cluster"
+RUNNER_IMAGE = "local/mlflow-runner:full"
+NAMESPACE = "mlflow"
+NODE_PORT = 30500
+
+
+def up() -> Access:
+    """Idempotent; leaves `.cluster/env` and `.cluster/mlflow-compute.yaml`."""
+    place = choose()
+    access = place.up()
+    if access.base_image:
+        _build_image(access)
+        place.load(RUNNER_IMAGE)
+        tracking_uri = _tracking_server(access)
+    else:
+        tracking_uri = os.environ[TRACKING_URI]
+    _write_files(access, tracking_uri)
+    return access
+
+
+def down() -> None:
+    choose().down()
+    for name in ("env", "mlflow-compute.yaml"):
+        (FOLDER / name).unlink(missing_ok=True)
+
+
+def _build_image(access: Access) -> None:
+    """With the whole of MLflow, so that the example's packages are there: its runs need no environment of their own."""
+    subprocess.run(
+        ["docker", "build", "--quiet", "--network=host", "--tag", RUNNER_IMAGE, "--build-arg", f"BASE={access.base_image}",
+         "--build-arg", "MLFLOW=mlflow", str(ROOT / "runner")],
+        check=True, stdout=subprocess.DEVNULL, env=_docker_env(access),
+    )  # fmt: skip
+
+
+def _tracking_server(access: Access) -> str:
+    """Apply k8s/dev with the image that is loaded; the server's address for people and pods alike."""
+    rendered = subprocess.run([access.kubectl, "kustomize", str(ROOT / "k8s/dev")], check=True, capture_output=True, text=True).stdout
+    rendered = rendered.replace("image: python:3.12-slim", f"image: {RUNNER_IMAGE}")
+    if not kubectl(access, "get", "storageclass", "-o", "name"):
+        kubectl(access, "apply", "-f", "-", stdin=json.dumps(_volume()))
+    kubectl(access, "apply", "-f", "-", stdin=rendered)
+    kubectl(access, "-n", NAMESPACE, "rollout", "status", "deployment/mlflow", "--timeout=180s")
+    address = kubectl(access, "get", "nodes", "-o", "jsonpath={.items[0].status.addresses[?(@.type=='InternalIP')].address}")
+    return f"http://{address.split()[0]}:{NODE_PORT}"
+
+
+def _volume() -> dict:
+    """For a cluster without a storage class: a folder of the node."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": "mlflow-compute-dev"},
+        "spec": {
+            "capacity": {"storage": "5Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "persistentVolumeReclaimPolicy": "Retain",
+            "claimRef": {"namespace": NAMESPACE, "name": "mlflow"},
+            "hostPath": {"path": _shared_folder(), "type": "DirectoryOrCreate"},
+        },
+    }
+
+
+def _shared_folder() -> str:
+    """fsGroup does not apply to hostPath volumes: the folder is made writable for every pod."""
+    from tests.cluster.debian.paths import STATE
+
+    folder = STATE / "volumes" / "mlflow"
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o777)
+    return str(folder)
+
+
+def _write_files(access: Access, tracking_uri: str) -> None:
+    FOLDER.mkdir(exist_ok=True)
+    image = RUNNER_IMAGE if access.base_image else os.environ[IMAGE]
+    targets = FOLDER / "mlflow-compute.yaml"
+    targets.write_text(
+        f"tracking_uri: {tracking_uri}\n"
+        "targets:\n"
+        "  dev-cluster:\n"
+        f"    context: {access.context}\n"
+        f"    namespace: {NAMESPACE}\n"
+        f"    image: {image}\n"
+        "    resources: {memory: 2Gi}\n"
+    )
+    variables = {"KUBECONFIG": access.kubeconfig, "MLFLOW_TRACKING_URI": tracking_uri, "MLFLOW_COMPUTE_CONFIG": str(targets)}
+    if access.docker_host:
+        variables["DOCKER_HOST"] = access.docker_host
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()]
+    if os.sep in access.kubectl:
+        lines.append(f"export PATH={shlex.quote(os.path.dirname(access.kubectl))}:$PATH\n")
+    (FOLDER / "env").write_text("".join(lines))
+
+
+def kubectl(access: Access, *arguments: str, stdin: str | None = None) -> str:
+    command = [access.kubectl, "--kubeconfig", access.kubeconfig, "--context", access.context, *arguments]
+    result = subprocess.run(command, input=stdin, capture_output=True, text=True)
+    if result.returncode:
+        raise SystemExit(f"cluster: {' '.join(arguments)}: {result.stderr.strip()}")
+    return result.stdout.strip()
+
+
+def _docker_env(access: Access) -> dict[str, str]:
+    return {**os.environ, **({"DOCKER_HOST": access.docker_host} if access.docker_host else {})}
