@@ -15,6 +15,8 @@ from mlflow_runner.supervise import Supervisor
 
 CAUSE = "EnvironmentError"
 MARKER = ".complete"
+SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+"""What the image trusts, a company's own authority included; uv by itself trusts the public ones only."""
 
 
 def prefix(environment: Environment, cache_dir: str) -> Path:
@@ -40,22 +42,25 @@ def realise(environment: Environment, cache_dir: str, supervisor: Supervisor, sa
         with _locked(root.with_suffix(".lock"), say):
             if (root / MARKER).exists():
                 return
-            say(f"environment {environment.key[:12]}: installing {len(environment.packages)} packages with uv")
+            say(f"environment {environment.key[:12]}: installing {len(environment.packages)} listed packages with uv")
             shutil.rmtree(root, ignore_errors=True)
             python = ["--python", environment.python] if environment.python else ["--python", sys.executable]
             env = dict(os.environ, UV_CACHE_DIR=os.environ.get("UV_CACHE_DIR", str(Path(cache_dir) / "uv")))
             env.pop("VIRTUAL_ENV", None)
+            if os.path.exists(SYSTEM_CERTIFICATES):
+                env.setdefault("SSL_CERT_FILE", SYSTEM_CERTIFICATES)
             run = lambda *argv: supervisor.run([uv, *argv], project_dir, env).code  # noqa: E731
             if run("venv", "--quiet", "--no-project", "--no-config", *python, str(root)):
                 wanted = environment.python or "this Python"
                 raise RunnerError(CAUSE, f"An environment with Python {wanted} could not be made: see uv's lines in the log.")
             requirements = root / "requirements.txt"
             requirements.write_text("".join(f"{package}\n" for package in environment.packages))
-            if run("pip", "install", "--python", str(root / "bin" / "python"), "--requirement", str(requirements)):
+            if run("pip", "install", "--quiet", "--python", str(root / "bin" / "python"), "--requirement", str(requirements)):
                 raise RunnerError(CAUSE, "The project's packages could not be installed: see uv's lines in the log.")
             (root / MARKER).touch()
+            say(f"environment {environment.key[:12]}: ready")
     except OSError as error:
-        raise RunnerError(CAUSE, f"The environment could not be made in {cache_dir}: {error}.")
+        raise RunnerError(CAUSE, f"The environment could not be made in {cache_dir}: {error}.") from None
 
 
 def find_uv() -> str:

@@ -88,7 +88,7 @@ class Run:
                 ["bash", "-c", submission.command], submission.project_dir, self._command_env(), on_start=self._started
             )
         except OSError as error:
-            raise RunnerError("EnvironmentError", f"The command could not be started: {error}.")
+            raise RunnerError("EnvironmentError", f"The command could not be started: {error}.") from None
         self._phase("run")
         if self._supervisor.stopped_by is not None:
             return self._end_stopped(exit_.code)

@@ -40,9 +40,7 @@ def images() -> None:
     """The sandbox image and a Python base image, in docker and in the cluster."""
     if not _in_docker(PAUSE_IMAGE):
         with tempfile.TemporaryDirectory() as directory:
-            subprocess.run(
-                ["gcc", "-static", "-O2", "-o", f"{directory}/pause", str(SOURCE / "config" / "pause.c")], check=True
-            )
+            subprocess.run(["gcc", "-static", "-O2", "-o", f"{directory}/pause", str(SOURCE / "config" / "pause.c")], check=True)
             _import(Path(directory), PAUSE_IMAGE, 'ENTRYPOINT ["/pause"]')
     if not _in_docker(BASE_IMAGE):
         root = STATE / "rootfs"

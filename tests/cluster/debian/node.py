@@ -8,7 +8,18 @@ from pathlib import Path
 
 from tests.cluster.debian import build, pki
 from tests.cluster.debian.paths import (
-    BIN, BRIDGE, CONFIG, CONTAINERD, DOCKER_HOST, KUBECONFIG, NODE, NODE_IP, PKI, RUN, SERVICE_CIDR, STATE,
+    BIN,
+    BRIDGE,
+    CONFIG,
+    CONTAINERD,
+    DOCKER_HOST,
+    KUBECONFIG,
+    NODE,
+    NODE_IP,
+    PKI,
+    RUN,
+    SERVICE_CIDR,
+    STATE,
     write_config,
 )  # fmt: skip
 from tests.cluster.debian.processes import alive, await_success, start, stop
@@ -132,5 +143,3 @@ def _remove_rules() -> None:
     saved = subprocess.run(["iptables-save"], capture_output=True, text=True).stdout
     kept = "".join(f"{line}\n" for line in saved.splitlines() if "KUBE-" not in line and "CNI-" not in line)
     subprocess.run(["iptables-restore"], input=kept, text=True, capture_output=True)
-
-

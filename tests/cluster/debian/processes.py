@@ -17,9 +17,7 @@ def start(name: str, *command: str) -> None:
     LOG.mkdir(parents=True, exist_ok=True)
     env = dict(os.environ, DOCKER_HOST=DOCKER_HOST, KUBECONFIG=str(KUBECONFIG), PATH=f"{BIN}:{os.environ['PATH']}")
     with open(LOG / f"{name}.log", "a") as log:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=env
-        )
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=env)
     (RUN / f"{name}.pid").write_text(f"{process.pid} {Path(command[0]).name}")
 
 
