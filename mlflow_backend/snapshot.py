@@ -33,7 +33,7 @@ SECRET_NAMES = re.compile(
     r"\.env(\..+)?|\.netrc|\.pypirc|\.git-credentials|id_(rsa|dsa|ecdsa|ed25519)|.*\.(key|p12|pfx|kubeconfig)|kubeconfig", re.I
 )
 NOT_SECRET = re.compile(r"\.env\.(example|sample|template|dist)", re.I)
-SECRET_CONTENT = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----|^\s*client-key-data:|^\s*aws_secret_access_key\s*=", re.M)
+SECRET_CONTENT = re.compile(rb"^-----BEGIN [A-Z ]*PRIVATE KEY-----|^[\s-]*client-key-data:|^\s*aws_secret_access_key\s*=", re.M)
 SEEN_BYTES = 4096
 
 

@@ -145,13 +145,13 @@ def fail(run_id: str, cause: str, message: str) -> None:
     end(run_id, "FAILED", cause, message)
 
 
-def end(run_id: str, status: str, cause: str, message: str, exit_code: int | None = None) -> None:
+def end(run_id: str, status: str, cause: str | None, message: str, exit_code: int | None = None) -> None:
     """Write a run's end: the tags first, so that a terminal status always has its cause."""
     from mlflow.entities import RunTag
     from mlflow.tracking import MlflowClient
     from mlflow_runner.submission import TAG_CAUSE, TAG_EXIT_CODE, TAG_MESSAGE
 
-    tags = {TAG_CAUSE: cause, TAG_MESSAGE: message[:5000]}
+    tags = {TAG_CAUSE: cause, TAG_MESSAGE: message[:5000]} if cause else {}
     if exit_code is not None:
         tags[TAG_EXIT_CODE] = str(exit_code)
     client = MlflowClient()

@@ -28,15 +28,17 @@ class Diagnosis:
 
 
 def ended(job: Mapping[str, Any] | None, pod: Mapping[str, Any] | None) -> Diagnosis | None:
-    """How the run of this Job has ended, or None while it may still run. A Job that is gone is None."""
+    """How the run of this Job has ended, or None while it may still run. A Job that is gone is None.
+
+    A pod that was evicted or preempted is no end: its Job makes another one.
+    """
     if job is None:
         return Diagnosis("KILLED", "Deleted", "The Job was deleted: submit the run again if that was not meant.")
+    failed = _condition(job, "Failed")
     if pod is not None and _phase(pod) in ("Succeeded", "Failed"):
-        return _of_pod(pod, job)
-    condition = _condition(job, "Failed")
-    if condition:
-        return _of_job(condition)
-    return None
+        disrupted = _pod_condition(pod, "DisruptionTarget").get("status") == "True"
+        return _of_pod(pod, job) if failed or not disrupted else None
+    return _of_job(failed) if failed else None
 
 
 def cannot_start(pod: Mapping[str, Any]) -> tuple[Diagnosis, float] | None:

@@ -131,6 +131,11 @@ class _Waiting:
             self._take_pod(change.value)
 
     def _take_pod(self, pod) -> None:
+        if self._pod is not None and pod["metadata"]["creationTimestamp"] < self._pod["metadata"]["creationTimestamp"]:
+            return  # an earlier pod of this Job, which another one has replaced
+        replaces = self._pod is not None and pod["metadata"]["name"] != self._pod["metadata"]["name"]
+        if replaces:
+            self._pod, self._log = None, None
         if self._pod is None or _state(pod) != _state(self._pod):
             self._explain_at = time.monotonic() + EXPLAIN_AFTER_S
         node = pod["spec"].get("nodeName")
@@ -155,8 +160,11 @@ class _Waiting:
         return max(0.0, min(moments) - time.monotonic()) if moments else None
 
     def _explain(self) -> None:
-        """Nothing has changed for a while: say what the run waits for."""
+        """Nothing has changed for a while: find out what the run waits for, and say it."""
         self._explain_at = None
+        if self._job is None and self._run._cluster.read_job(self._run.job_name) is None:
+            self._job_deleted = True  # before we began to watch
+            return
         kind, name = ("Pod", self._pod["metadata"]["name"]) if self._pod else ("Job", self._run.job_name)
         events = self._run._cluster.list_events(kind, name)
         self._run._progress.waiting(diagnose.waiting_for(self._pod, self._job, events))
@@ -168,12 +176,10 @@ class _Waiting:
         if not (over or hopeless or self._end_announced()):
             return None
         run = self._run._mlflow_run()
-        if has_ended(run):
-            return run
-        if hopeless:
+        if hopeless and not has_ended(run):
             write(run, diagnose.cannot_start(self._pod)[0])
             self._run._cluster.delete_job(self._run.job_name)
-        elif settle(run, None if self._job_deleted else (self._job or {}), self._pod) is None:
+        elif not settle(run, None if self._job_deleted else (self._job or {}), self._pod):
             return None
         return self._run._mlflow_run()
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mlflow_runner.submission import END_TAGS
+from mlflow_runner.submission import END_TAGS, STOPPED_BY_CLUSTER, TAG_CAUSE
 
 from mlflow_backend import tracking
 from mlflow_backend.cluster.diagnose import Diagnosis, ended
@@ -12,23 +12,27 @@ TERMINAL = ("FINISHED", "FAILED", "KILLED")
 
 
 def has_ended(run: Any) -> bool:
-    """Whether an mlflow Run has its final status, told by the runner or a settler and not by the user's script alone."""
-    return run.info.status in TERMINAL and any(tag in run.data.tags for tag in END_TAGS)
+    """Whether an mlflow Run has its final status, told by the runner or a settler and not by the user's script alone.
 
-
-def settle(run: Any, job: Mapping[str, Any] | None, pod: Mapping[str, Any] | None) -> str | None:
-    """Write the end that Job and pod show, unless the run has its end already.
-
-    Returns the run's final status, or None when it may still run.
+    A pod that was stopped from outside is not final: its Job may go on with another one.
     """
+    told = any(tag in run.data.tags for tag in END_TAGS)
+    return run.info.status in TERMINAL and told and run.data.tags.get(TAG_CAUSE) != STOPPED_BY_CLUSTER
+
+
+def settle(run: Any, job: Mapping[str, Any] | None, pod: Mapping[str, Any] | None) -> bool:
+    """Write the end that Job and pod show, unless the run has its end already; False if it may still run."""
     if has_ended(run):
-        return run.info.status
+        return True
     diagnosis = ended(job, pod)
     if diagnosis is None:
-        return None
-    write(run, diagnosis)
-    return diagnosis.status
+        return False
+    known = run.info.status in TERMINAL and TAG_CAUSE in run.data.tags
+    if not (known and diagnosis.cause == STOPPED_BY_CLUSTER):
+        write(run, diagnosis)
+    return True
 
 
 def write(run: Any, diagnosis: Diagnosis) -> None:
+    """Write `diagnosis` as the run's end."""
     tracking.end(run.info.run_id, diagnosis.status, diagnosis.cause, diagnosis.message, diagnosis.exit_code)

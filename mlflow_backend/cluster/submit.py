@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_runner.submission import (
+    STOPPED_BY_CLUSTER,
     TAG_CONTEXT,
     TAG_ENVIRONMENT,
     TAG_JOB,
@@ -77,7 +78,7 @@ def submit(
             environment=environment,
             secrets_dir=manifest.SECRETS_DIR,
             termination_log=manifest.TERMINATION_LOG,
-            stopped_means="Terminated",
+            stopped_means=STOPPED_BY_CLUSTER,
             grace_period_s=manifest.grace_period_s(target),
         )
         plan = _Plan(cluster, target, found.name, project, draft, settings, taken)

@@ -15,7 +15,16 @@ from typing import Optional
 
 from mlflow_runner.spool import SpoolReader
 from mlflow_runner.state import State
-from mlflow_runner.submission import TAG_CAUSE, TAG_EXIT_CODE, TAG_IMAGE, TAG_MESSAGE, TAG_NODE, Submission
+from mlflow_runner.submission import (
+    END_TAGS,
+    STOPPED_BY_CLUSTER,
+    TAG_CAUSE,
+    TAG_EXIT_CODE,
+    TAG_IMAGE,
+    TAG_MESSAGE,
+    TAG_NODE,
+    Submission,
+)
 from mlflow_runner.supervise import PREFIX
 from mlflow_runner.tracking import NeedsMlflow, Refused, Unavailable, connect
 
@@ -84,9 +93,7 @@ class Report:
         if self._run is None:
             self._run = connect(self._submission.tracking_uri, self._submission.run_id)
         if not self._running_told and state.started and not state.status:
-            if self._run.get().status != "KILLED":
-                self._run.log(self._place(state), {})
-                self._run.set_status("RUNNING", ended=False)
+            self._tell_running(state)
             self._running_told = True
         self._log.ship(self._run, closing=bool(state.status))
         if not self._code_sent:
@@ -95,14 +102,23 @@ class Report:
         if state.status:
             self._tell_end(state)
 
+    def _tell_running(self, state):
+        found = self._run.get()
+        if found.status == "KILLED" and found.tags.get(TAG_CAUSE) != STOPPED_BY_CLUSTER:
+            return  # cancelled before it began
+        self._run.remove_tags([tag for tag in END_TAGS if tag in found.tags])  # of an earlier pod of this Job
+        self._run.log(self._place(state), {})
+        self._run.set_status("RUNNING", ended=False)
+
     def _tell_end(self, state):
-        found = self._run.get().status
+        found = self._run.get()
         status = state.status
-        if found == "KILLED" or (status == "FINISHED" and found == "FAILED"):
-            status = found  # cancelled, or the script's own verdict on a run that ended without error
+        if found.status == "KILLED" or (status == "FINISHED" and found.status == "FAILED"):
+            status = found.status  # cancelled, or the script's own verdict on a run that ended without error
         tags = self._place(state)
         tags[TAG_EXIT_CODE] = str(state.exit_code)
-        if state.cause:
+        cancelled = found.status == "KILLED" and TAG_CAUSE in found.tags
+        if state.cause and not cancelled:
             tags.update({TAG_CAUSE: state.cause, TAG_MESSAGE: state.message[:5000]})
         self._run.log(tags, {f"compute/{name}_s": value for name, value in state.phases.items()})
         self._run.set_status(status, ended=True)

@@ -139,6 +139,7 @@ class Run:
             PYTHONUNBUFFERED="1",
         )
         env[INHERITED_RUN] = submission.run_id
+        env.setdefault("GIT_PYTHON_REFRESH", "quiet")  # mlflow uses GitPython, and few images have git
         path = env.get("PATH", os.defpath)
         if submission.environment:
             from mlflow_runner import environment

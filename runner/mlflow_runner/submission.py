@@ -27,6 +27,9 @@ TAG_ENVIRONMENT = "compute.environment"
 END_TAGS = (TAG_CAUSE, TAG_MESSAGE, TAG_EXIT_CODE)
 """Written before the final status: a terminal status without one of them was set by the user's script."""
 
+STOPPED_BY_CLUSTER = "Terminated"
+"""The cause a pod gives for an end by SIGTERM: it cannot see who sent it, and its Job may start another pod."""
+
 
 @dataclass(frozen=True)
 class Archive:

@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 import time
-from typing import Dict
+from typing import Dict, Iterable
 
 from mlflow_runner.tracking import NeedsMlflow, Refused, RunInfo, Unavailable
 
@@ -46,6 +46,10 @@ class ClientRun:
             metrics=[Metric(key, value, now_ms, 0) for key, value in metrics.items()],
             tags=[RunTag(key, value) for key, value in tags.items()],
         )
+
+    def remove_tags(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._call(self._client.delete_tag, self._run_id, name)
 
     def upload(self, artifact: str, data: bytes) -> None:
         with tempfile.TemporaryDirectory() as directory:

@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from typing import Dict, Optional
+from typing import Dict, Iterable, Optional
 
 from mlflow_runner.tracking import Refused, RunInfo, Unavailable
 
@@ -54,6 +54,10 @@ class RestRun:
                 "metrics": [{"key": k, "value": v, "timestamp": now_ms, "step": 0} for k, v in metrics.items()],
             },
         )
+
+    def remove_tags(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._api("POST", "runs/delete-tag", {"run_id": self._run_id, "key": name})
 
     def upload(self, artifact: str, data: bytes) -> None:
         self._request("PUT", self._artifact_url(artifact), data, "text/plain").close()

@@ -1,0 +1,190 @@
+"""The Kubernetes objects of a run: plain values in, the whole expected dict out."""
+
+import base64
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlflow_backend.cluster import manifest
+from mlflow_backend.config.target import Target
+from mlflow_runner.submission import Archive, Submission
+
+SUBMISSION = Submission(
+    run_id="r" * 32,
+    experiment_id="7",
+    tracking_uri="http://mlflow:5000",
+    command="python train.py",
+    project_dir=manifest.PROJECT_DIR,
+    scratch_dir="/mlflow/work/runner",
+    cache_dir="/mlflow/work/cache",
+    archive=Archive("ab" * 32, "/mlflow/bundle/snapshot.tar.gz"),
+)
+IDENTITY = manifest.Identity("wine-rrrrrrrr-1", "wine", "ada@example.com", "c1", "cpu", "http://mlflow:5000/#/x", "/home/ada/wine")
+LABELS = {
+    "app.kubernetes.io/managed-by": "mlflow-compute",
+    "mlflow-compute/run-id": "r" * 32,
+    "mlflow-compute/client": "c1",
+    "mlflow-compute/experiment-id": "7",
+    "mlflow-compute/project": "wine",
+    "mlflow-compute/user": "ada-example.com",
+    "mlflow-compute/target": "cpu",
+}
+ANNOTATIONS = {
+    "mlflow-compute/run-url": "http://mlflow:5000/#/x",
+    "mlflow-compute/source": "/home/ada/wine",
+    "mlflow-compute/snapshot": "ab" * 32,
+    "kubectl.kubernetes.io/default-container": "run",
+}
+
+
+def job(secret_name=None, variables=None, **fields):
+    return manifest.job(SUBMISSION, Target(image="runner:1", **fields), IDENTITY, "bundle-1", secret_name, variables or {})
+
+
+def pod_of(made):
+    return made["spec"]["template"]["spec"]
+
+
+def test_the_job_of_a_plain_target():
+    assert job(variables={"MLFLOW_HTTP_REQUEST_TIMEOUT": "9"}) == {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "wine-rrrrrrrr-1", "labels": LABELS, "annotations": ANNOTATIONS},
+        "spec": {
+            "backoffLimit": 0,
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}]},
+            "ttlSecondsAfterFinished": 86400,
+            "template": {
+                "metadata": {"labels": LABELS, "annotations": ANNOTATIONS},
+                "spec": {
+                    "restartPolicy": "Never",
+                    "terminationGracePeriodSeconds": 30,
+                    "automountServiceAccountToken": False,
+                    "enableServiceLinks": False,
+                    "securityContext": {
+                        "runAsNonRoot": True,
+                        "runAsUser": 1000,
+                        "runAsGroup": 1000,
+                        "fsGroup": 1000,
+                        "seccompProfile": {"type": "RuntimeDefault"},
+                    },
+                    "containers": [
+                        {
+                            "name": "run",
+                            "image": "runner:1",
+                            "command": ["python3", "/mlflow/bundle/runner.pyz", "run"],
+                            "env": [
+                                {"name": "MLFLOW_TRACKING_URI", "value": "http://mlflow:5000"},
+                                {"name": "MLFLOW_RUN_ID", "value": "r" * 32},
+                                {"name": "MLFLOW_EXPERIMENT_ID", "value": "7"},
+                                {"name": "MLFLOW_HTTP_REQUEST_TIMEOUT", "value": "9"},
+                                {"name": "HOME", "value": "/mlflow/work"},
+                                {"name": "USER", "value": "mlflow"},
+                                {"name": "LOGNAME", "value": "mlflow"},
+                                {"name": "MLFLOW_COMPUTE_IMAGE", "value": "runner:1"},
+                                {"name": "MLFLOW_COMPUTE_SUBMISSION", "value": SUBMISSION.to_json()},
+                                {"name": "MLFLOW_COMPUTE_NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+                            ],
+                            "volumeMounts": [
+                                {"name": "bundle", "mountPath": "/mlflow/bundle", "readOnly": True},
+                                {"name": "work", "mountPath": "/mlflow/work"},
+                                {"name": "tmp", "mountPath": "/tmp"},
+                            ],
+                            "securityContext": {
+                                "allowPrivilegeEscalation": False,
+                                "readOnlyRootFilesystem": True,
+                                "capabilities": {"drop": ["ALL"]},
+                            },
+                        }
+                    ],
+                    "volumes": [
+                        {"name": "bundle", "configMap": {"name": "bundle-1"}},
+                        {"name": "work", "emptyDir": {}},
+                        {"name": "tmp", "emptyDir": {}},
+                    ],
+                },
+            },
+        },
+    }
+
+
+def test_resources_are_requests_and_limits_alike():
+    made = job(resources={"cpu": 2, "memory": "4Gi", "ephemeral_storage": "1Gi", "gpu": 1, "example.com/nic": 2})
+    amounts = {"cpu": "2", "memory": "4Gi", "ephemeral-storage": "1Gi", "nvidia.com/gpu": "1", "example.com/nic": "2"}
+    assert pod_of(made)["containers"][0]["resources"] == {"requests": amounts, "limits": amounts}
+    made = job(resources={"gpu": 2}, gpu_resource="amd.com/gpu")
+    assert pod_of(made)["containers"][0]["resources"]["limits"] == {"amd.com/gpu": "2"}
+
+
+def test_every_other_field_of_a_target_has_its_place():
+    made = job(
+        node_selector={"disk": "ssd"},
+        tolerations=[{"key": "gpu", "operator": "Exists"}],
+        image_pull_secrets=["registry"],
+        image_pull_policy="Always",
+        service_account="trainer",
+        queue="team-a",
+        deadline=60,
+        grace_period=45,
+        keep_finished=10,
+        tracking_auth="kubernetes",
+        env={"DEBUG": True, "LEVEL": 3},
+    )
+    pod = pod_of(made)
+    assert pod["nodeSelector"] == {"disk": "ssd"}
+    assert pod["tolerations"] == [{"key": "gpu", "operator": "Exists"}]
+    assert pod["imagePullSecrets"] == [{"name": "registry"}]
+    assert pod["serviceAccountName"] == "trainer"
+    assert pod["terminationGracePeriodSeconds"] == 45
+    assert pod["automountServiceAccountToken"] is True
+    assert pod["containers"][0]["imagePullPolicy"] == "Always"
+    env = {item["name"]: item.get("value") for item in pod["containers"][0]["env"]}
+    assert (env["DEBUG"], env["LEVEL"], env["MLFLOW_TRACKING_AUTH"]) == ("true", "3", "kubernetes")
+    assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-a"
+    assert (made["spec"]["activeDeadlineSeconds"], made["spec"]["ttlSecondsAfterFinished"]) == (60, 10)
+
+
+def test_a_secret_is_mounted_as_files_and_owned_by_the_job():
+    made = job(secret_name="own")
+    assert {"name": "secrets", "secret": {"secretName": "own", "defaultMode": 0o440}} in pod_of(made)["volumes"]
+    assert {"name": "secrets", "mountPath": "/mlflow/secrets", "readOnly": True} in pod_of(made)["containers"][0]["volumeMounts"]
+    secret = manifest.secret({"metadata": {"name": "own", "uid": "u1"}}, {"MLFLOW_TRACKING_TOKEN": b"t"})
+    assert secret["metadata"]["ownerReferences"] == [{"apiVersion": "batch/v1", "kind": "Job", "name": "own", "uid": "u1"}]
+    assert base64.b64decode(secret["data"]["MLFLOW_TRACKING_TOKEN"]) == b"t"
+    assert secret["immutable"] is True
+
+
+def test_a_pod_template_is_merged_onto_the_pod():
+    template = {"metadata": {"annotations": {"a": "b"}}, "spec": {"hostNetwork": True, "containers": [{"name": "run", "tty": True}]}}
+    made = job(pod_template=template)
+    assert made["spec"]["template"]["metadata"]["annotations"]["a"] == "b"
+    assert pod_of(made)["hostNetwork"] is True
+    assert pod_of(made)["containers"][0]["tty"] is True and pod_of(made)["containers"][0]["image"] == "runner:1"
+    assert manifest.on_host_network(Target(pod_template=template)) and not manifest.on_host_network(Target())
+
+
+def test_the_bundle_is_named_by_what_is_in_it():
+    first, again, other = (manifest.bundle(b"runner", code) for code in (b"code", b"code", b"code2"))
+    assert first == again and first["metadata"]["name"] != other["metadata"]["name"]
+    assert first["immutable"] is True
+    assert base64.b64decode(first["binaryData"]["snapshot.tar.gz"]) == b"code"
+    assert "snapshot.tar.gz" not in manifest.bundle(b"runner", None)["binaryData"]
+
+
+@given(project=st.text(max_size=80), run_id=st.from_regex(r"[0-9a-f]{32}", fullmatch=True))
+def test_a_job_s_name_is_a_dns_label_whatever_the_project_is_called(project, run_id):
+    import re
+
+    assert re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", manifest.job_name(project, run_id, "1a2b"))
+
+
+@given(st.text(max_size=100))
+def test_every_label_is_one_that_kubernetes_allows(text):
+    import re
+
+    made = manifest.job(SUBMISSION, Target(image="i"), manifest.Identity("n", text, text, "c", text), "b", None, {})
+    for value in made["metadata"]["labels"].values():
+        assert re.fullmatch(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?", value) and len(value) <= 63
+    assert json.loads(json.dumps(made)) == made

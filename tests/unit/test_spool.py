@@ -1,0 +1,55 @@
+"""The spool: every reader gets every byte in order, or is told how many it missed."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlflow_runner.spool import SpoolReader, SpoolWriter
+
+
+def drain(reader, limit):
+    """All bytes that are there, and how many were lost on the way."""
+    data, lost = b"", 0
+    while (chunk := reader.peek(limit)).data:
+        data, lost = data + chunk.data, lost + chunk.lost
+        reader.advance(chunk, len(chunk.data))
+    return data, lost
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.binary(max_size=40), max_size=20), st.integers(1, 16), st.integers(1, 50))
+def test_a_reader_within_the_capacity_gets_every_byte_in_order(tmp_path_factory, blocks, segment, limit):
+    directory = tmp_path_factory.mktemp("spool")
+    writer, reader, read = SpoolWriter(directory, 10_000, segment), SpoolReader(directory), b""
+    for block in blocks:
+        writer.append(block)
+        data, lost = drain(reader, limit)
+        read += data
+        assert lost == 0
+    assert read == b"".join(blocks) and reader.offset == writer.end
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.binary(min_size=1, max_size=60), min_size=1, max_size=30), st.integers(4, 60))
+def test_a_late_reader_gets_the_newest_bytes_and_the_count_of_those_it_missed(tmp_path_factory, blocks, capacity):
+    directory = tmp_path_factory.mktemp("spool")
+    writer = SpoolWriter(directory, capacity, segment_bytes=8)
+    for block in blocks:
+        writer.append(block)
+    everything = b"".join(blocks)
+    data, lost = drain(SpoolReader(directory), 1000)
+    assert everything.endswith(data) and lost + len(data) == len(everything)
+    assert sum(path.stat().st_size for path in directory.iterdir()) <= max(capacity, 16) + 8
+
+
+def test_peeking_does_not_move_and_part_of_a_chunk_can_be_counted(tmp_path):
+    SpoolWriter(tmp_path, 100).append(b"one\ntwo")
+    reader = SpoolReader(tmp_path)
+    assert reader.peek(100) == reader.peek(100)
+    reader.advance(reader.peek(100), 4)
+    assert reader.peek(100).data == b"two"
+
+
+@pytest.mark.parametrize("offset", [0, 5])
+def test_an_empty_spool_has_nothing_and_loses_nothing(tmp_path, offset):
+    assert SpoolReader(tmp_path, offset).peek(10) == (offset, b"", 0)

@@ -1,0 +1,22 @@
+"""The contract between client and runner survives its journey."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlflow_runner.submission import Archive, Download, Environment, Submission
+
+TEXT = st.text(max_size=20)
+SUBMISSIONS = st.builds(
+    Submission,
+    run_id=TEXT, experiment_id=TEXT, tracking_uri=TEXT, command=TEXT, project_dir=TEXT, scratch_dir=TEXT, cache_dir=TEXT,
+    unpack_dir=st.none() | TEXT,
+    archive=st.none() | st.builds(Archive, sha256=TEXT, path=st.none() | TEXT, artifact=st.none() | TEXT),
+    downloads=st.lists(st.builds(Download, uri=TEXT, path=TEXT), max_size=3).map(tuple),
+    environment=st.none() | st.builds(Environment, key=TEXT, python=st.none() | TEXT, packages=st.lists(TEXT, max_size=3).map(tuple)),
+)  # fmt: skip
+
+
+@given(SUBMISSIONS)
+def test_a_submission_read_back_is_the_one_written(submission):
+    assert Submission.from_json(submission.to_json()) == submission
+    assert Submission.from_json(submission.to_json()).to_json() == submission.to_json()

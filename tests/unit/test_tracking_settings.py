@@ -1,0 +1,83 @@
+"""What a client elsewhere is told of MLflow, and that no credential is among the open things."""
+
+import pytest
+
+from mlflow_backend.errors import TrackingError
+from mlflow_backend.tracking import run_url, settings, uri_for_here, uri_for_pods
+
+
+def test_settings_of_a_client_travel_and_those_of_a_server_or_of_this_run_do_not(tmp_path):
+    certificate = tmp_path / "ca.pem"
+    certificate.write_text("cert")
+    uri, found = settings(
+        {
+            "MLFLOW_HTTP_REQUEST_TIMEOUT": "9",
+            "MLFLOW_S3_ENDPOINT_URL": "http://s3",
+            "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true",
+            "MLFLOW_TRACKING_USERNAME": "ada",
+            "MLFLOW_TRACKING_PASSWORD": "pw",
+            "MLFLOW_TRACKING_TOKEN": "tok",
+            "MLFLOW_TRACKING_SERVER_CERT_PATH": str(certificate),
+            "MLFLOW_TRACKING_INSECURE_TLS": "",
+            "MLFLOW_BACKEND_STORE_URI": "postgresql://u:p@db",
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": "key",
+            "MLFLOW_RUN_ID": "r",
+            "MLFLOW_TRACKING_URI": "http://x",
+            "AWS_SECRET_ACCESS_KEY": "aws",
+        },
+        "http://mlflow:5000",
+    )
+    assert uri == "http://mlflow:5000"
+    assert found.plain == {
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "9",
+        "MLFLOW_S3_ENDPOINT_URL": "http://s3",
+        "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true",
+    }
+    assert found.secret == {"MLFLOW_TRACKING_USERNAME": "ada", "MLFLOW_TRACKING_PASSWORD": "pw", "MLFLOW_TRACKING_TOKEN": "tok"}
+    assert found.files == {"MLFLOW_TRACKING_SERVER_CERT_PATH": b"cert"}
+
+
+def test_credentials_in_the_tracking_uri_become_secret_settings():
+    uri, found = settings({}, "https://ada:p%40w@mlflow.example.com/x")
+    assert uri == "https://mlflow.example.com/x"
+    assert found.secret == {"MLFLOW_TRACKING_USERNAME": "ada", "MLFLOW_TRACKING_PASSWORD": "p@w"}
+
+
+def test_an_unreadable_certificate_is_named():
+    with pytest.raises(TrackingError, match="MLFLOW_TRACKING_SERVER_CERT_PATH: /no/ca.pem cannot be read"):
+        settings({"MLFLOW_TRACKING_SERVER_CERT_PATH": "/no/ca.pem"}, "http://x")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["sqlite:////tmp/m.db", "file:///tmp/mlruns", "mlruns", "http://localhost:5000", "http://127.0.0.1", "http://[::1]:5000", "http://0.0.0.0:1"],
+)
+def test_a_tracking_uri_that_a_pod_cannot_reach_is_refused_with_what_to_set(uri):
+    with pytest.raises(TrackingError) as error:
+        uri_for_pods(None, uri, "cpu", on_host_network=False)
+    assert all(word in str(error.value) for word in (uri, "'cpu'", "MLFLOW_TRACKING_URI", "'tracking_uri'"))
+
+
+def test_a_refusal_does_not_show_a_password():
+    with pytest.raises(TrackingError) as error:
+        uri_for_pods(None, "http://ada:hunter2@localhost:5000", "cpu", on_host_network=False)
+    assert "hunter2" not in str(error.value)
+
+
+def test_the_target_s_tracking_uri_goes_before_the_client_s():
+    assert uri_for_pods("http://in:5000", "http://localhost:5000", "cpu", False) == "http://in:5000"
+    assert uri_for_pods(None, "https://mlflow.example.com", "cpu", False) == "https://mlflow.example.com"
+    assert uri_for_pods(None, "http://127.0.0.1:5000", "cpu", True) == "http://127.0.0.1:5000", "a pod on the host's network"
+
+
+def test_a_relative_store_means_the_same_from_the_project_s_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert uri_for_here("sqlite:///m.db") == f"sqlite:///{tmp_path}/m.db"
+    assert uri_for_here("sqlite:////abs/m.db") == "sqlite:////abs/m.db"
+    assert uri_for_here("mlruns") == f"file://{tmp_path}/mlruns"
+    assert uri_for_here("http://x") == "http://x"
+
+
+def test_a_run_s_page_exists_only_where_a_server_shows_it():
+    assert run_url("http://x/", "1", "r") == "http://x/#/experiments/1/runs/r"
+    assert run_url("sqlite:///m.db", "1", "r") is None
