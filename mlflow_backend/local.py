@@ -116,6 +116,7 @@ class LocalRun(SubmittedRun):
         self._progress = progress
         self._stream = stream
         self._scratch = scratch
+        self._cancelled = False
         self._reader = threading.Thread(target=self._copy_output, daemon=True)
         self._reader.start()
 
@@ -127,6 +128,8 @@ class LocalRun(SubmittedRun):
         """True if the run FINISHED. The runner has told MLflow before it ends."""
         code = self._process.wait()
         self._reader.join(5)
+        if code < 0:
+            self._settle(code)
         shutil.rmtree(self._scratch, ignore_errors=True)
         return code == 0
 
@@ -137,9 +140,17 @@ class LocalRun(SubmittedRun):
 
     def cancel(self) -> None:
         """Stop the command and wait until the run is KILLED in MLflow."""
+        self._cancelled = True
         if self._process.poll() is None:
             self._process.terminate()
         self.wait()
+
+    def _settle(self, code: int) -> None:
+        """The runner was killed before it could tell the run's end: tell it in its place."""
+        if self._cancelled:
+            tracking.end(self._run_id, "KILLED", "Cancelled", "The run was cancelled before its command was started.", 128 - code)
+        else:
+            tracking.end(self._run_id, "FAILED", "RunnerLost", "The runner was killed from outside.", 128 - code)
 
     def _copy_output(self) -> None:
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")

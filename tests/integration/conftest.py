@@ -1,0 +1,167 @@
+"""The real things that the tests run on: an MLflow server, a cluster, projects on disk."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.tracking import MlflowClient
+
+BIN = Path(sys.executable).parent
+
+
+class Server:
+    """An MLflow tracking server of the tests' own, with its store in `directory`; it can be stopped and started again."""
+
+    def __init__(self, directory: Path):
+        self._directory = directory
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        directory = self._directory
+        command = [str(BIN / "mlflow"), "server", "--host", "0.0.0.0", "--port", str(self.port), "--workers", "1",
+                   "--allowed-hosts", "*", "--backend-store-uri", f"sqlite:///{directory}/mlflow.db",
+                   "--artifacts-destination", f"{directory}/artifacts"]  # fmt: skip
+        with open(directory / "log", "a") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=_clean_env())
+        deadline = time.monotonic() + 90
+        while True:
+            try:
+                urllib.request.urlopen(f"{self.uri}/health", timeout=2).close()
+                return
+            except OSError:
+                if time.monotonic() > deadline or self._process.poll() is not None:
+                    raise RuntimeError((directory / "log").read_text()[-2000:]) from None
+                time.sleep(0.2)
+
+    def stop(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+def _clean_env() -> dict:
+    return {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+
+
+@pytest.fixture(scope="session")
+def shared_server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_server(tmp_path):
+    """A server that a test may stop."""
+    directory = tmp_path / "server"
+    directory.mkdir()
+    server = Server(directory)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch, tmp_path):
+    """No MLflow setting and no targets file of whoever runs the tests; an empty current directory."""
+    for name in list(os.environ):
+        if name.startswith("MLFLOW_") and not name.startswith("MLFLOW_COMPUTE_TEST_"):
+            monkeypatch.delenv(name)
+    folder = tmp_path / "cwd"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    yield
+    while mlflow.active_run():
+        mlflow.end_run()
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def server(shared_server, monkeypatch):
+    """The session's server, set as this process's and its children's tracking URI."""
+    use(shared_server.uri, monkeypatch)
+    return shared_server
+
+
+def use(uri: str, monkeypatch) -> None:
+    mlflow.set_tracking_uri(uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A function that writes a project: `command` of the entry point main, further files by name, parameters."""
+
+    def make(command=None, name="demo", parameters=None, head="", **files):
+        root = tmp_path / name
+        root.mkdir(exist_ok=True)
+        if command is not None:
+            lines = "".join(f"      {key}: {value}\n" for key, value in (parameters or {}).items())
+            listed = f"    parameters:\n{lines}" if lines else ""
+            (root / "MLproject").write_text(f"name: {name}\n{head}entry_points:\n  main:\n{listed}    command: {command!r}\n")
+        for file, content in files.items():
+            path = root / file.replace("__", "/").replace("_dot_", ".")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+        return root
+
+    return make
+
+
+@pytest.fixture
+def seen():
+    """What MLflow knows of a run afterwards."""
+    return Seen
+
+
+class Seen:
+    """A run with its artifacts: `log` is all its log parts joined."""
+
+    def __init__(self, run_id: str):
+        self._client = MlflowClient()
+        self.run = self._client.get_run(run_id)
+        self.status = self.run.info.status
+        self.tags, self.params, self.metrics = self.run.data.tags, self.run.data.params, self.run.data.metrics
+        self.cause = self.tags.get("compute.cause")
+
+    def artifact(self, path: str) -> bytes:
+        return Path(self._client.download_artifacts(self.run.info.run_id, path)).read_bytes()
+
+    def artifacts(self, path: str) -> list[str]:
+        return [item.path for item in self._client.list_artifacts(self.run.info.run_id, path)]
+
+    @property
+    def log(self) -> bytes:
+        return b"".join(self.artifact(path) for path in sorted(self.artifacts("logs")))
+
+
+@pytest.fixture
+def last_run():
+    def find():
+        return Seen(MlflowClient().search_runs(["0"], order_by=["attributes.start_time DESC"], max_results=1)[0].info.run_id)
+
+    return find
+
+
+@pytest.fixture
+def mlflow_run():
+    """The command `mlflow run`, started; its standard output and error are text."""
+
+    def start(*arguments, **keywords):
+        command = [str(BIN / "mlflow"), "run", *map(str, arguments), "--backend", "compute"]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **keywords)
+
+    return start
