@@ -165,3 +165,55 @@ def mlflow_run():
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **keywords)
 
     return start
+
+
+@pytest.fixture(scope="session")
+def cluster_access():
+    """A cluster with k8s/dev applied and the runner's image loaded. In CI its absence is a failure, never a skip."""
+    from tests.cluster import dev
+    from tests.cluster.place import NoCluster
+
+    try:
+        return dev.up()
+    except NoCluster as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def kubectl(cluster_access):
+    """Run kubectl in the namespace of the runs; its output as text."""
+    from tests.cluster import dev
+
+    def call(*arguments, **keywords):
+        return dev.kubectl(cluster_access, "--namespace", dev.NAMESPACE, *arguments, **keywords)
+
+    return call
+
+
+@pytest.fixture
+def cluster(cluster_access, server, kubectl, monkeypatch):
+    """The target `dev-cluster`, whose pods report to the tests' server; a function that sets further fields of it."""
+    from tests.cluster import dev
+    from tests.cluster.place import IMAGE, TRACKING_URI
+
+    monkeypatch.setenv("KUBECONFIG", cluster_access.kubeconfig)
+    tracking_uri = f"http://{cluster_access.host}:{server.port}" if cluster_access.host else os.environ[TRACKING_URI]
+    if not cluster_access.host:
+        use(tracking_uri, monkeypatch)
+    base = {
+        "context": cluster_access.context,
+        "namespace": dev.NAMESPACE,
+        "image": dev.RUNNER_IMAGE if cluster_access.base_image else os.environ[IMAGE],
+        "tracking_uri": tracking_uri,
+    }
+
+    def set_target(**fields):
+        import json
+
+        Path("mlflow-compute.yaml").write_text(json.dumps({"targets": {"dev-cluster": {**base, **fields}}}))
+
+    set_target()
+    yield set_target
+    kubectl("delete", "jobs", "--all", "--wait=false")
