@@ -12,7 +12,6 @@ from pathlib import Path
 
 import platformdirs
 from mlflow.projects.submitted_run import SubmittedRun
-from mlflow_runner.submission import TAG_ENVIRONMENT, TAG_TARGET, Download, Environment, Submission
 
 from mlflow_backend import project as projects
 from mlflow_backend import runner_zip, snapshot, tracking
@@ -20,6 +19,7 @@ from mlflow_backend.config.backend_config import BackendConfig
 from mlflow_backend.errors import SnapshotError
 from mlflow_backend.progress import Progress
 from mlflow_backend.project import Project
+from mlflow_runner.submission import TAG_ENVIRONMENT, TAG_TARGET, Download, Environment, Submission
 
 
 def submit(

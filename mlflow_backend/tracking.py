@@ -98,6 +98,7 @@ def create_run(project: Project, experiment_id: str, run_id: str | None, tags: M
     from mlflow.exceptions import MlflowException
     from mlflow.projects.utils import get_or_create_run
     from mlflow.tracking import MlflowClient
+
     from mlflow_runner.submission import END_TAGS
 
     client = MlflowClient()
@@ -149,6 +150,7 @@ def end(run_id: str, status: str, cause: str | None, message: str, exit_code: in
     """Write a run's end: the tags first, so that a terminal status always has its cause."""
     from mlflow.entities import RunTag
     from mlflow.tracking import MlflowClient
+
     from mlflow_runner.submission import TAG_CAUSE, TAG_EXIT_CODE, TAG_MESSAGE
 
     tags = {TAG_CAUSE: cause, TAG_MESSAGE: message[:5000]} if cause else {}

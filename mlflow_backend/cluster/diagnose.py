@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mlflow_runner.submission import STOPPED_BY_CLUSTER
+
 CANNOT_START = {
     # reason of a waiting container: (cause, seconds before it counts as final, hint)
     "InvalidImageName": ("InvalidImageName", 0, "correct 'image' in the target"),
@@ -30,14 +32,16 @@ class Diagnosis:
 def ended(job: Mapping[str, Any] | None, pod: Mapping[str, Any] | None) -> Diagnosis | None:
     """How the run of this Job has ended, or None while it may still run. A Job that is gone is None.
 
-    A pod that was evicted or preempted is no end: its Job makes another one.
+    A pod that was stopped from outside is no end: its Job, which comes to know of it
+    later, makes another one or says why not.
     """
+    if job is None and pod is not None and _phase(pod) not in ("Succeeded", "Failed"):
+        return None  # being deleted too: its runner may still tell the end
     if job is None:
         return Diagnosis("KILLED", "Deleted", "The Job was deleted: submit the run again if that was not meant.")
-    failed = _condition(job, "Failed")
+    failed = _condition(job, "Failed") or _condition(job, "FailureTarget")
     if pod is not None and _phase(pod) in ("Succeeded", "Failed"):
-        disrupted = _pod_condition(pod, "DisruptionTarget").get("status") == "True"
-        return _of_pod(pod, job) if failed or not disrupted else None
+        return _of_pod(pod, failed) if failed or not _stopped_from_outside(pod) else None
     return _of_job(failed) if failed else None
 
 
@@ -73,14 +77,19 @@ def waiting_for(pod: Mapping[str, Any] | None, job: Mapping[str, Any] | None, ev
     return "starting the container"
 
 
-def _of_pod(pod, job) -> Diagnosis:
+def _stopped_from_outside(pod) -> bool:
+    told = _told_by_runner(_container(pod).get("state", {}).get("terminated", {}).get("message"))
+    disrupted = _pod_condition(pod, "DisruptionTarget").get("status") == "True"
+    return disrupted or (told is not None and told.cause == STOPPED_BY_CLUSTER)
+
+
+def _of_pod(pod, failed) -> Diagnosis:
     status = pod.get("status", {})
     terminated = _container(pod).get("state", {}).get("terminated", {})
     code = terminated.get("exitCode")
     told = _told_by_runner(terminated.get("message"))
-    deadline = _condition(job, "Failed")
-    if deadline and deadline.get("reason") == "DeadlineExceeded":
-        return _of_job(deadline, code)
+    if failed and failed.get("reason") == "DeadlineExceeded":
+        return _of_job(failed, code)
     if status.get("reason") == "Evicted":
         return Diagnosis(
             "FAILED",

@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_runner.submission import ENVIRONMENT_VARIABLE, Submission
-
 from mlflow_backend.cluster.merge import strategic_merge
 from mlflow_backend.config.target import Target
+from mlflow_runner.submission import ENVIRONMENT_VARIABLE, Submission
 
 PREFIX = "mlflow-compute"
 CONTAINER = "run"

@@ -21,6 +21,8 @@ from mlflow_backend.progress import Progress
 EXPLAIN_AFTER_S = 2.0
 """A pod that does not run after this time gets its events read, once for each new state."""
 LOG_DRAIN_S = 5.0
+POD_GONE_S = 30.0
+"""Beyond its grace period, how long the pod of a deleted Job is waited for."""
 
 
 class ClusterRun(SubmittedRun):
@@ -80,7 +82,7 @@ class ClusterRun(SubmittedRun):
             self._observer.unsubscribe(self._run_id, changes)
 
     def _wait_until_gone(self, changes) -> None:
-        deadline = time.monotonic() + self._grace_period_s + 30
+        deadline = time.monotonic() + self._grace_period_s + POD_GONE_S
         while self._cluster.list_pods(f"mlflow-compute/run-id={self._run_id},job-name={self._job_name}"):
             try:
                 while (change := changes.get(timeout=max(0.0, deadline - time.monotonic()))).kind != "Pod" or change.value:
@@ -102,6 +104,7 @@ class _Waiting:
         self._changes = changes
         self._job: Mapping[str, Any] | None = None
         self._job_deleted = False
+        self._pod_gone_at: float | None = None
         self._pod: Mapping[str, Any] | None = None
         self._pod_changed = threading.Event()
         self._log: threading.Thread | None = None
@@ -124,11 +127,18 @@ class _Waiting:
     def _take(self, change) -> None:
         if change.kind == "Job":
             if change.value is None:
-                self._job_deleted = self._job_deleted or self._job is not None
+                self._see_job_deleted()
             elif change.value["metadata"]["name"] == self._run.job_name:
                 self._job = change.value
         elif change.kind == "Pod" and change.value is not None:
             self._take_pod(change.value)
+        elif change.kind == "Pod" and self._job_deleted:
+            self._pod = None
+
+    def _see_job_deleted(self) -> None:
+        """Its pod goes next; one that does not, on a lost node, is not waited for longer than its grace period."""
+        self._job_deleted = True
+        self._pod_gone_at = time.monotonic() + self._run._grace_period_s + POD_GONE_S
 
     def _take_pod(self, pod) -> None:
         if self._pod is not None and pod["metadata"]["creationTimestamp"] < self._pod["metadata"]["creationTimestamp"]:
@@ -156,14 +166,15 @@ class _Waiting:
             self._give_up = (time.monotonic() + trouble[1], trouble[0].cause)
 
     def _delay(self) -> float | None:
-        moments = [moment for moment in (self._explain_at, self._give_up and self._give_up[0]) if moment is not None]
+        candidates = (self._explain_at, self._pod_gone_at, self._give_up and self._give_up[0])
+        moments = [moment for moment in candidates if moment is not None]
         return max(0.0, min(moments) - time.monotonic()) if moments else None
 
     def _explain(self) -> None:
         """Nothing has changed for a while: find out what the run waits for, and say it."""
         self._explain_at = None
         if self._job is None and self._run._cluster.read_job(self._run.job_name) is None:
-            self._job_deleted = True  # before we began to watch
+            self._see_job_deleted()  # before we began to watch
             return
         kind, name = ("Pod", self._pod["metadata"]["name"]) if self._pod else ("Job", self._run.job_name)
         events = self._run._cluster.list_events(kind, name)
@@ -171,7 +182,10 @@ class _Waiting:
 
     def _ended(self) -> Any | None:
         """The MLflow run if it has ended; only asked for when there is reason to think so."""
-        over = self._job_deleted or diagnose.ended(self._job or {}, self._pod) is not None
+        if self._pod_gone_at is not None and time.monotonic() >= self._pod_gone_at:
+            self._pod = None
+        job = None if self._job_deleted else (self._job or {})
+        over = diagnose.ended(job, self._pod) is not None
         hopeless = self._give_up is not None and time.monotonic() >= self._give_up[0]
         if not (over or hopeless or self._end_announced()):
             return None
@@ -179,7 +193,7 @@ class _Waiting:
         if hopeless and not has_ended(run):
             write(run, diagnose.cannot_start(self._pod)[0])
             self._run._cluster.delete_job(self._run.job_name)
-        elif not settle(run, None if self._job_deleted else (self._job or {}), self._pod):
+        elif not settle(run, job, self._pod):
             return None
         return self._run._mlflow_run()
 

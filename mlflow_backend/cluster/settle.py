@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mlflow_runner.submission import END_TAGS, STOPPED_BY_CLUSTER, TAG_CAUSE
-
 from mlflow_backend import tracking
 from mlflow_backend.cluster.diagnose import Diagnosis, ended
+from mlflow_runner.submission import END_TAGS, STOPPED_BY_CLUSTER, TAG_CAUSE
 
 TERMINAL = ("FINISHED", "FAILED", "KILLED")
 

@@ -2,26 +2,11 @@
 
 import contextlib
 import dataclasses
-import functools
 import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from mlflow_runner.submission import (
-    STOPPED_BY_CLUSTER,
-    TAG_CONTEXT,
-    TAG_ENVIRONMENT,
-    TAG_JOB,
-    TAG_NAMESPACE,
-    TAG_SNAPSHOT,
-    TAG_TARGET,
-    Archive,
-    Download,
-    Environment,
-    Submission,
-)
 
 from mlflow_backend import project as projects
 from mlflow_backend import runner_zip, snapshot, tracking
@@ -36,6 +21,19 @@ from mlflow_backend.config.targets_file import Targets, parse
 from mlflow_backend.errors import ComputeError, ConfigError
 from mlflow_backend.progress import Progress
 from mlflow_backend.project import Project
+from mlflow_runner.submission import (
+    STOPPED_BY_CLUSTER,
+    TAG_CONTEXT,
+    TAG_ENVIRONMENT,
+    TAG_JOB,
+    TAG_NAMESPACE,
+    TAG_SNAPSHOT,
+    TAG_TARGET,
+    Archive,
+    Download,
+    Environment,
+    Submission,
+)
 
 IN_CONFIG_MAP_BYTES = 700 * 1024
 """A larger archive travels as an artifact of the run: an object in Kubernetes is at most 1 MiB, base64 included."""
@@ -159,7 +157,7 @@ class _Plan:
             progress.say(f"run {url}")
         return ClusterRun(
             self.cluster,
-            _observer(self.cluster.context, self.cluster.namespace, self.cluster),
+            _observer(self.cluster),
             job["metadata"]["name"],
             run_id,
             stream,
@@ -218,9 +216,13 @@ def targets_of_cluster() -> Targets | None:
     return parse(text, source)
 
 
-@functools.cache
-def _observer(context: str, namespace: str, cluster: Cluster) -> Observer:
-    return Observer(cluster, CLIENT)
+_observers: dict[tuple[str | None, ...], Observer] = {}
+
+
+def _observer(cluster: Cluster) -> Observer:
+    """The one Observer of this process for the cluster's namespace."""
+    key = (os.environ.get("KUBECONFIG"), cluster.context, cluster.namespace)
+    return _observers.setdefault(key, Observer(cluster, CLIENT))
 
 
 def _upload(run_id: str, path: Path, artifact: str) -> None:

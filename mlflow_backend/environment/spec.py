@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from mlflow_runner.submission import Environment
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from mlflow_backend.environment.key import environment
 from mlflow_backend.errors import EnvironmentSpecError, hint
+from mlflow_runner.submission import Environment
 
 MLFLOW = {"mlflow", "mlflow-skinny"}
 PYTHON_ENV_KEYS = ("name", "python", "build_dependencies", "dependencies")

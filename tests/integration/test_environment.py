@@ -3,9 +3,7 @@
 import pytest
 from mlflow.exceptions import ExecutionException
 
-from tests.integration.test_local_run import run
-
-LIST = "import importlib.metadata as m; print('HAS', sorted({d.name.lower() for d in m.distributions()}))"
+from tests.integration.test_local_run import LIST_PACKAGES, run
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +13,12 @@ def fresh_cache(tmp_path, monkeypatch):
 
 
 def test_the_listed_packages_are_there_mlflow_too_and_made_once(server, project, seen, capsys):
-    root = project("python s.py", head="python_env: env.yaml\n", env_dot_yaml="dependencies: [six==1.16.0, mlflow-skinny<3.18]\n", s_dot_py=LIST)
+    root = project(
+        "python s.py",
+        head="python_env: env.yaml\n",
+        env_dot_yaml="dependencies: [six==1.16.0, mlflow-skinny<3.18]\n",
+        s_dot_py=LIST_PACKAGES,
+    )
     first = seen(run(root, {}).run_id)
     assert b"'mlflow-skinny'" in first.log and b"'six'" in first.log and b"'kubernetes'" not in first.log
     assert b"installing 2 listed packages" in first.log
@@ -25,7 +28,7 @@ def test_the_listed_packages_are_there_mlflow_too_and_made_once(server, project,
 
 
 def test_use_conda_false_and_env_manager_local_take_this_environment(server, project, seen):
-    root = project("python s.py", python_env_dot_yaml="dependencies: [six==1.16.0]\n", s_dot_py=LIST)
+    root = project("python s.py", python_env_dot_yaml="dependencies: [six==1.16.0]\n", s_dot_py=LIST_PACKAGES)
     for config, manager in (({"USE_CONDA": "False"}, None), ({}, "local")):
         found = seen(run(root, config, env_manager=manager).run_id)
         assert b"'kubernetes'" in found.log and "compute.environment" not in found.tags
@@ -33,12 +36,12 @@ def test_use_conda_false_and_env_manager_local_take_this_environment(server, pro
 
 def test_conda_yaml_without_conda(server, project, seen):
     conda = "channels: [conda-forge]\ndependencies:\n- pip\n- pip: [six==1.16.0, mlflow-skinny<3.18]\n"
-    found = seen(run(project("python s.py", conda_dot_yaml=conda, s_dot_py=LIST), {}).run_id)
+    found = seen(run(project("python s.py", conda_dot_yaml=conda, s_dot_py=LIST_PACKAGES), {}).run_id)
     assert b"'six'" in found.log
 
 
 def test_a_package_that_does_not_exist_fails_the_run_and_leaves_no_half_environment(server, project, last_run, fresh_cache):
-    root = project("python s.py", python_env_dot_yaml="dependencies: [six==99.0, mlflow-skinny]\n", s_dot_py=LIST)
+    root = project("python s.py", python_env_dot_yaml="dependencies: [six==99.0, mlflow-skinny]\n", s_dot_py=LIST_PACKAGES)
     with pytest.raises(ExecutionException):
         run(root, {})
     found = last_run()

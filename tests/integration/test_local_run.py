@@ -24,6 +24,7 @@ with mlflow.start_run():
     mlflow.log_metric("loss", float(sys.argv[1]))
     mlflow.log_text("hello", "note.txt")
 """
+LIST_PACKAGES = "import importlib.metadata as m; print('HAS', sorted({d.name.lower() for d in m.distributions()}))"
 
 
 def run(uri, config=HERE, **keywords):

@@ -29,6 +29,7 @@ def told(status, code, cause):
     return json.dumps({"status": status, "exit_code": code, "cause": cause, "message": "m", "reported": False})
 
 
+STOPPED = pod(state=terminated(143, message=told("KILLED", 143, "Terminated")))
 DISRUPTED = {"type": "DisruptionTarget", "status": "True"}
 
 
@@ -36,7 +37,7 @@ DISRUPTED = {"type": "DisruptionTarget", "status": "True"}
     ("job", "found", "status", "cause", "code"),
     [
         (None, None, "KILLED", "Deleted", None),
-        (None, pod("Running"), "KILLED", "Deleted", None),
+        (None, pod(state=terminated(143, message=told("KILLED", 143, "Terminated"))), "KILLED", "Deleted", None),
         (JOB, pod("Succeeded", terminated(0, "Completed")), "FINISHED", None, 0),
         (JOB, pod("Succeeded", terminated(0, "Completed", told("FINISHED", 0, None))), "FINISHED", None, 0),
         (JOB, pod(state=terminated(3, message=told("FAILED", 3, "ExitCode"))), "FAILED", "ExitCode", 3),
@@ -50,6 +51,7 @@ DISRUPTED = {"type": "DisruptionTarget", "status": "True"}
         (job_failed("DeadlineExceeded"), pod(state=terminated(143, message=told("KILLED", 143, "Terminated"))),
          "FAILED", "DeadlineExceeded", 143),
         (job_failed("BackoffLimitExceeded"), None, "FAILED", "Unknown", None),
+        (job_failed("BackoffLimitExceeded"), STOPPED, "KILLED", "Terminated", 143),
         (job_failed("BackoffLimitExceeded"), pod(state=terminated(137), conditions=[DISRUPTED]), "FAILED", "Killed", 137),
     ],
 )  # fmt: skip
@@ -59,9 +61,13 @@ def test_an_end_has_its_status_and_cause(job, found, status, cause, code):
     assert diagnosis.message or status == "FINISHED"
 
 
-@pytest.mark.parametrize("found", [None, pod("Pending"), pod("Running", {"running": {}}), pod(conditions=[DISRUPTED])])
+@pytest.mark.parametrize("found", [None, pod("Pending"), pod("Running", {"running": {}}), pod(conditions=[DISRUPTED]), STOPPED])
 def test_a_run_whose_job_goes_on_has_not_ended(found):
     assert ended(JOB, found) is None
+
+
+def test_a_deleted_job_whose_pod_still_ends_is_not_settled_before_it():
+    assert ended(None, pod("Running")) is None
 
 
 @pytest.mark.parametrize(

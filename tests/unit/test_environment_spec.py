@@ -52,7 +52,9 @@ def test_python_in_every_way_conda_writes_it(spec, entry, python):
 
 def test_python_env_yaml_with_a_requirements_file(spec):
     text = 'python: 3.10\nbuild_dependencies: [setuptools]\ndependencies:\n- -r requirements.txt\n- "mlflow[extras]"\n'
-    found = spec("python_env", text, requirements__txt="# comment\n\nscipy==1.1 ; python_version > '3'\n--requirement more.txt\n", more__txt="a\n")
+    found = spec(
+        "python_env", text, requirements__txt="# comment\n\nscipy==1.1 ; python_version > '3'\n--requirement more.txt\n", more__txt="a\n"
+    )
     assert found.environment.python == "3.10", "a version, not the number 3.1"
     assert found.environment.packages == ("a", "mlflow[extras]", 'scipy==1.1; python_version > "3"', "setuptools")
 

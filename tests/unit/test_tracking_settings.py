@@ -50,7 +50,15 @@ def test_an_unreadable_certificate_is_named():
 
 @pytest.mark.parametrize(
     "uri",
-    ["sqlite:////tmp/m.db", "file:///tmp/mlruns", "mlruns", "http://localhost:5000", "http://127.0.0.1", "http://[::1]:5000", "http://0.0.0.0:1"],
+    [
+        "sqlite:////tmp/m.db",
+        "file:///tmp/mlruns",
+        "mlruns",
+        "http://localhost:5000",
+        "http://127.0.0.1",
+        "http://[::1]:5000",
+        "http://0.0.0.0:1",
+    ],
 )
 def test_a_tracking_uri_that_a_pod_cannot_reach_is_refused_with_what_to_set(uri):
     with pytest.raises(TrackingError) as error:

@@ -1,0 +1,268 @@
+"""Runs on the real cluster, in a namespace that enforces the `restricted` Pod Security Standard."""
+
+import json
+import os
+import signal
+import subprocess
+import threading
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.exceptions import ExecutionException
+
+from tests.integration.conftest import Seen
+from tests.integration.test_local_run import LIST_PACKAGES, TRAIN, wait_for
+
+THERE = {"COMPUTE": "dev-cluster"}
+
+
+def run(uri, config=THERE, **keywords):
+    return mlflow.projects.run(str(uri), backend="compute", backend_config=dict(config), **keywords)
+
+
+def failed_run(uri, last_run, config=THERE, **keywords):
+    with pytest.raises(ExecutionException):
+        run(uri, config, **keywords)
+    return last_run()
+
+
+def job_of(kubectl, found):
+    return json.loads(kubectl("get", "job", found.tags["compute.job"], "-o", "json"))
+
+
+def test_the_same_project_runs_there_as_it_runs_here(cluster, project, seen, kubectl, capfd):
+    root = project("python train.py {alpha}", name="Wine & Co", parameters={"alpha": "float"}, train_dot_py=TRAIN)
+    found = seen(run(root, parameters={"alpha": "0.25"}, run_name="mine").run_id)
+    assert found.status == "FINISHED" and found.tags["mlflow.runName"] == "mine"
+    assert found.params == {"alpha": "0.25"} and found.metrics["loss"] == 0.25
+    assert found.artifact("note.txt") == b"hello" and b"alpha is 0.25\n" in found.log
+    assert found.artifact("code/snapshot.tar.gz")[:2] == b"\x1f\x8b"
+    assert found.tags["compute.node"] and found.tags["compute.image"] and found.tags["compute.exit_code"] == "0"
+    out, err = capfd.readouterr()
+    assert "alpha is 0.25" in out
+    for words in ("submitted Job wine-co-", "scheduled on node", "running on node", "/#/experiments/0/runs/"):
+        assert words in err
+    job = job_of(kubectl, found)
+    assert job["metadata"]["labels"]["mlflow-compute/run-id"] == found.run.info.run_id
+    assert found.run.info.run_id in job["metadata"]["annotations"]["mlflow-compute/run-url"]
+    assert "alpha is 0.25" in kubectl("logs", f"job/{found.tags['compute.job']}")
+
+
+def test_runs_of_the_same_code_share_one_bundle_that_goes_with_the_last_job(cluster, project, seen, kubectl):
+    root = project("echo {a}", parameters={"a": "string"}, marker_dot_txt="shared by two")
+    found = [seen(run(root, parameters={"a": value}).run_id) for value in ("1", "2")]
+    volumes = [job_of(kubectl, one)["spec"]["template"]["spec"]["volumes"] for one in found]
+    names = {volume["configMap"]["name"] for one in volumes for volume in one if "configMap" in volume}
+    assert len(names) == 1
+    bundle = json.loads(kubectl("get", "configmap", *names, "-o", "json"))
+    assert {owner["name"] for owner in bundle["metadata"]["ownerReferences"]} == {one.tags["compute.job"] for one in found}
+    kubectl("delete", "job", *(one.tags["compute.job"] for one in found))
+    wait_for(lambda: not kubectl("get", "configmap", *names, "--ignore-not-found"))
+
+
+def test_a_snapshot_too_large_for_a_config_map_travels_as_an_artifact(cluster, project, seen, kubectl):
+    root = project("sha256sum large.bin")
+    (root / "large.bin").write_bytes(os.urandom(2_000_000))
+    expected = subprocess.run(["sha256sum", root / "large.bin"], capture_output=True, text=True).stdout.split()[0]
+    found = seen(run(root).run_id)
+    assert expected.encode() in found.log
+    assert found.artifacts("code") == ["code/snapshot.tar.gz"]
+
+
+@pytest.mark.parametrize("code", [1, 7])
+def test_a_failure_there_is_an_error_here_with_its_cause(cluster, project, last_run, code, capfd):
+    found = failed_run(project(f"echo oh; exit {code}"), last_run)
+    assert (found.status, found.cause, found.tags["compute.exit_code"]) == ("FAILED", "ExitCode", str(code))
+    assert "FAILED, ExitCode" in capfd.readouterr().err
+
+
+def test_mlflow_run_waits_streams_and_exits_as_the_run_did(cluster, project, mlflow_run, last_run):
+    process = mlflow_run(project("echo out; exit 7"), "--run-name", "named", "--backend-config", json.dumps(THERE))
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1 and "out\n" in out and "ExitCode" in err and "Traceback" not in err
+    assert last_run().tags["mlflow.runName"] == "named"
+
+
+def test_without_stream_output_mlflow_run_submits_and_returns(cluster, project, mlflow_run, last_run):
+    process = mlflow_run(project("sleep 3; echo out"), "--backend-config", json.dumps({**THERE, "STREAM_OUTPUT": "False"}))
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0 and "out" not in out
+    assert last_run().status in ("SCHEDULED", "RUNNING")
+    wait_for(lambda: last_run().status == "FINISHED", timeout_s=60)
+
+
+def test_cancel_kills_the_run_and_leaves_no_pod(cluster, project, seen, kubectl):
+    submitted = run(project("echo up; sleep 300"), synchronous=False)
+    wait_for(lambda: seen(submitted.run_id).artifacts("logs"), timeout_s=60)
+    submitted.cancel()
+    found = seen(submitted.run_id)
+    assert submitted.get_status() == "KILLED" and found.cause == "Cancelled"
+    assert not kubectl("get", "pods,jobs", "-l", f"mlflow-compute/run-id={submitted.run_id}", "-o", "name")
+    assert b"up\n" in found.log
+
+
+def test_ctrl_c_cancels_the_run_there(cluster, project, mlflow_run, last_run, kubectl):
+    process = mlflow_run(project("echo up; sleep 300"), "--backend-config", json.dumps(THERE), start_new_session=True)
+    for line in process.stdout:
+        if line == "up\n":
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=90)
+    assert process.returncode == 130
+    assert (last_run().status, last_run().cause) == ("KILLED", "Cancelled")
+    assert not kubectl("get", "jobs", "-l", f"mlflow-compute/run-id={last_run().run.info.run_id}", "-o", "name")
+
+
+def test_a_job_deleted_by_somebody_ends_the_wait(cluster, project, seen, kubectl):
+    submitted = run(project("sleep 300"), synchronous=False)
+    wait_for(lambda: seen(submitted.run_id).status == "RUNNING", timeout_s=60)
+    threading.Timer(1, lambda: kubectl("delete", "job", submitted.job_name)).start()
+    assert submitted.wait() is False
+    assert (seen(submitted.run_id).status, seen(submitted.run_id).cause) == ("KILLED", "Deleted")
+
+
+def test_a_run_over_its_deadline_is_failed(cluster, project, last_run):
+    found = failed_run(project("sleep 300"), last_run, {**THERE, "deadline": 4})
+    assert (found.status, found.cause) == ("FAILED", "DeadlineExceeded")
+
+
+def test_an_evicted_pod_is_replaced_and_the_run_goes_on(cluster, project, seen, kubectl):
+    submitted = run(project("sleep 8; echo whole"), synchronous=False)
+    wait_for(lambda: seen(submitted.run_id).status == "RUNNING", timeout_s=60)
+    pod = json.loads(kubectl("get", "pods", "-l", f"job-name={submitted.job_name}", "-o", "json"))["items"][0]["metadata"]
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod["name"], "namespace": pod["namespace"]}}
+    path = f"/api/v1/namespaces/{pod['namespace']}/pods/{pod['name']}/eviction"
+    kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
+    assert submitted.wait() is True
+    found = seen(submitted.run_id)
+    assert found.status == "FINISHED" and found.cause is None and b"whole\n" in found.log
+
+
+def test_an_image_that_cannot_be_fails_the_run_and_removes_the_job(cluster, project, last_run, kubectl):
+    found = failed_run(project("true"), last_run, {**THERE, "image": "Not A Name"})
+    assert (found.status, found.cause) == ("FAILED", "InvalidImageName")
+    assert not kubectl("get", "job", found.tags["compute.job"], "--ignore-not-found")
+
+
+def test_a_run_that_cannot_be_scheduled_says_why(cluster, project, capfd):
+    submitted = run(project("true"), {**THERE, "resources": {"memory": "900Gi"}}, synchronous=False)
+    waiting = threading.Thread(target=submitted.wait)
+    waiting.start()
+    said = []
+    wait_for(lambda: said.append(capfd.readouterr().err) or "Insufficient memory" in "".join(said))
+    submitted.cancel()
+    waiting.join(30)
+    assert submitted.get_status() == "KILLED" and not waiting.is_alive()
+
+
+def test_files_of_parameters_travel_with_the_run(cluster, project, seen, tmp_path):
+    parameters = {name: "path" for name in ("inside", "ignored", "file", "folder", "far")} | {"uri": "uri"}
+    root = project("cat {inside} {ignored} {file} {folder}/deep/x.txt {far}; python s.py {uri}", parameters=parameters,
+                   data__in_dot_txt="inside\n", out_dot_txt="ignored\n", _dot_mlflowignore="out.txt\n",
+                   s_dot_py="import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).read().decode())")  # fmt: skip
+    Path("a file.txt").write_text("file\n")
+    Path("folder/deep").mkdir(parents=True)
+    Path("folder/deep/x.txt").write_text("folder\n")
+    with mlflow.start_run() as source:
+        mlflow.log_text("far\n", "far.txt")
+    values = {"inside": "data/in.txt", "ignored": str(root / "out.txt"), "file": "a file.txt", "folder": "folder",
+              "far": f"runs:/{source.info.run_id}/far.txt", "uri": Path("a file.txt").absolute().as_uri()}  # fmt: skip
+    found = seen(run(root, parameters=values).run_id)
+    assert b"inside\nignored\nfile\nfolder\nfar\nfile\n" in found.log
+    assert found.params["file"] == "'a file.txt'", "what the user gave, as MLflow logs it"
+
+
+def test_an_environment_is_made_in_the_pod(cluster, project, seen):
+    root = project("python s.py", python_env_dot_yaml="dependencies: [six==1.16.0, mlflow-skinny<3.18]\n", s_dot_py=LIST_PACKAGES)
+    found = seen(run(root).run_id)
+    assert b"'six'" in found.log and b"'scikit-learn'" not in found.log
+    assert found.metrics["compute/environment_s"] > 0 and found.tags["compute.environment"]
+
+
+def test_credentials_are_in_a_secret_of_the_job_and_nowhere_else(cluster, project, seen, kubectl, monkeypatch, tmp_path):
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "correct-horse")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
+    certificate = tmp_path / "ca.pem"
+    certificate.write_text("a certificate\n")
+    monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(certificate))
+    command = 'test ${{#MLFLOW_TRACKING_PASSWORD}} = 13 && cat "$MLFLOW_TRACKING_SERVER_CERT_PATH"; echo $MLFLOW_HTTP_REQUEST_TIMEOUT'
+    found = seen(run(project(command)).run_id)
+    assert b"a certificate\n77\n" in found.log
+    name = found.tags["compute.job"]
+    everything = kubectl("get", "jobs,pods,configmaps", "-o", "yaml") + kubectl("describe", "job", name) + found.log.decode()
+    assert "correct-horse" not in everything and "correct-horse" not in json.dumps(found.tags)
+    owner = json.loads(kubectl("get", "secret", name, "-o", "json"))["metadata"]["ownerReferences"][0]
+    assert (owner["kind"], owner["name"]) == ("Job", name)
+    kubectl("delete", "job", name)
+    wait_for(lambda: not kubectl("get", "secret", name, "--ignore-not-found"))
+
+
+def test_a_secret_that_the_target_names_is_used_and_none_is_made(cluster, project, seen, kubectl, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "mine")
+    kubectl("create", "secret", "generic", "team", "--from-literal=MLFLOW_TRACKING_TOKEN=ours", "--from-literal=OTHER=x")
+    try:
+        found = seen(run(project("echo $MLFLOW_TRACKING_TOKEN $OTHER"), {**THERE, "secret": "team"}).run_id)
+        assert found.log.startswith(b"ours x\n")
+        assert not kubectl("get", "secret", found.tags["compute.job"], "--ignore-not-found")
+    finally:
+        kubectl("delete", "secret", "team")
+
+
+def test_the_runner_reaps_orphans_as_pid_1_must(cluster, project, seen):
+    script = """
+import os, time
+for _ in range(20):
+    if os.fork() == 0:
+        if os.fork() == 0:
+            time.sleep(0.2); os._exit(0)
+        os._exit(0)
+for _ in range(20): os.wait()
+time.sleep(2)
+states = [open(f"/proc/{p}/stat").read().rpartition(")")[2].split()[0] for p in os.listdir("/proc") if p.isdigit()]
+print("ZOMBIES", states.count("Z"), "PID1", open("/proc/1/cmdline").read().split("\\0")[1])
+"""
+    log = seen(run(project("python s.py", s_dot_py=script)).run_id).log
+    assert b"ZOMBIES 0 PID1 /mlflow/bundle/runner.pyz" in log
+
+
+def test_several_runs_of_one_client_are_waited_for_at_once(cluster, project, seen):
+    root = project("sleep 1; exit {code}", parameters={"code": "string"})
+    submitted = [run(root, parameters={"code": code}, synchronous=False) for code in ("0", "1", "0", "2")]
+    results = [None] * 4
+
+    def wait(index):
+        results[index] = submitted[index].wait()
+
+    threads = [threading.Thread(target=wait, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(90)
+    assert results == [True, False, True, False]
+    assert [thread.name for thread in threading.enumerate()].count("watch-Pod") == 1
+    assert [seen(item.run_id).status for item in submitted] == ["FINISHED", "FAILED", "FINISHED", "FAILED"]
+
+
+def test_a_run_of_today_can_be_continued_there(cluster, project, seen, monkeypatch):
+    given = mlflow.tracking.MlflowClient().create_run("0").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", given)
+    root = project("exit {code}", parameters={"code": "string"})
+    with pytest.raises(ExecutionException):
+        run(root, parameters={"code": "1"})
+    assert seen(given).cause == "ExitCode"
+    with pytest.raises(ExecutionException, match="cannot be continued"):
+        run(root, parameters={"code": "0"})
+
+
+def test_a_person_with_the_role_of_k8s_base_can_do_all_of_it(cluster, cluster_access, project, seen, monkeypatch):
+    submitter = Path(cluster_access.kubeconfig).with_name("submitter.kubeconfig")
+    if not submitter.exists():
+        pytest.skip("needs a user in the group mlflow-users: the cluster that is built here has one")
+    monkeypatch.setenv("KUBECONFIG", str(submitter))
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t")
+    assert Seen(run(project("echo $MLFLOW_TRACKING_TOKEN")).run_id).status == "FINISHED"
+    submitted = run(project("sleep 300"), synchronous=False)
+    submitted.cancel()
+    assert submitted.get_status() == "KILLED"
