@@ -4,6 +4,7 @@ Everything but MLflow's own base class is imported when a run is submitted:
 `mlflow run --help` does not pay for it.
 """
 
+import gc
 import sys
 
 from mlflow.projects.backend.abstract_backend import AbstractBackend
@@ -61,5 +62,7 @@ def _wait_at_the_end_of_the_command(run) -> None:
             print("mlflow-compute: cancelling the run", file=sys.stderr)
             run.cancel()
             sys.exit(130)
+        finally:
+            gc.freeze()  # the process ends here: tearing down all that MLflow imported took 0.4 s
 
     context.call_on_close(wait)

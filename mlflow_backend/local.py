@@ -35,11 +35,12 @@ def submit(
         command = projects.command(project, placed)
         run_id = tracking.given_run_id(os.environ, config.run_id)
         tags = {TAG_TARGET: "local", **({TAG_ENVIRONMENT: environment.key} if environment else {})}
-        run = tracking.create_run(project, experiment_id, run_id, tags)
+        run = tracking.create_run(project, experiment_id, run_id, lambda _: tags)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     try:
+        tracking.schedule(run.info.run_id)
         submission = Submission(
             run_id=run.info.run_id,
             experiment_id=str(run.info.experiment_id),

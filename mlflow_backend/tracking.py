@@ -1,9 +1,10 @@
 """The MLflow side of a submit: the run, where pods find the tracking server, and what a client there needs."""
 
+import contextlib
 import os
 import re
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,35 +90,54 @@ def run_url(tracking_uri: str, experiment_id: str, run_id: str) -> str | None:
     return f"{tracking_uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
 
 
-def create_run(project: Project, experiment_id: str, run_id: str | None, tags: Mapping[str, str]):
-    """The MLflow run of a submit, SCHEDULED: a new one as MLflow's own backends make it, or `run_id` taken up again.
+def create_run(project: Project, experiment_id: str, run_id: str | None, tags: Callable[[str], Mapping[str, str]]):
+    """The MLflow run of a submit: a new one as MLflow's own backends make it, or `run_id` taken up again.
 
-    Returns an mlflow.entities.Run. Raises TrackingError.
+    `tags` gives the tags for a run id. Returns an mlflow.entities.Run. Raises TrackingError.
     """
-    from mlflow.entities import Param, RunTag
-    from mlflow.exceptions import MlflowException
+    from mlflow.entities import RunTag
     from mlflow.projects.utils import get_or_create_run
     from mlflow.tracking import MlflowClient
 
     from mlflow_runner.submission import END_TAGS
 
     client = MlflowClient()
-    parameters = dict(project.parameters)
-    try:
-        run = get_or_create_run(run_id, project.uri, experiment_id, str(project.work_dir), project.version, project.entry_point, parameters)
-        params = []
-        if run_id:
-            declared, extra = project.spec.get_entry_point(project.entry_point).compute_parameters(parameters, None)
-            params = [Param(key, value) for key, value in {**declared, **extra}.items()]
-            for tag in END_TAGS:
-                if tag in run.data.tags:
-                    client.delete_tag(run_id, tag)
-        client.log_batch(run.info.run_id, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
-        client.update_run(run.info.run_id, "SCHEDULED")
-    except MlflowException as error:
-        what = f"run {run_id} cannot be continued" if run_id else "the run cannot be created"
-        raise TrackingError(f"{what}: {str(error).splitlines()[0]}") from None
+    with _one_line(f"run {run_id} cannot be continued" if run_id else "the run cannot be created"):
+        run = get_or_create_run(
+            run_id, project.uri, experiment_id, str(project.work_dir), project.version, project.entry_point, dict(project.parameters)
+        )
+        batch = [RunTag(key, value) for key, value in tags(run.info.run_id).items()]
+        client.log_batch(run.info.run_id, params=_params(project) if run_id else [], tags=batch)
+        for tag in END_TAGS:
+            if tag in run.data.tags:
+                client.delete_tag(run.info.run_id, tag)
     return run
+
+
+def schedule(run_id: str) -> None:
+    """Say that the run is submitted and does not run yet. Raises TrackingError."""
+    from mlflow.tracking import MlflowClient
+
+    with _one_line(f"run {run_id} cannot be updated"):
+        MlflowClient().update_run(run_id, "SCHEDULED")
+
+
+@contextlib.contextmanager
+def _one_line(what: str):
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise TrackingError(f"{what}: {str(error).splitlines()[0]}") from None
+
+
+def _params(project: Project) -> list:
+    """The params of the entry point, as MLflow logs them for a run that it creates."""
+    from mlflow.entities import Param
+
+    declared, extra = project.spec.get_entry_point(project.entry_point).compute_parameters(dict(project.parameters), None)
+    return [Param(key, value) for key, value in {**declared, **extra}.items()]
 
 
 def given_run_id(environ: Mapping[str, str], from_config: str | None) -> str | None:

@@ -2,7 +2,9 @@
 
 import contextlib
 import copy
+import functools
 import json
+import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,6 +15,18 @@ CONNECT_TIMEOUT_S = 10
 REQUEST_TIMEOUT_S = 60
 SILENT_LOG_TIMEOUT_S = 600
 """A log that is silent for so long is asked for again: the connection may be dead."""
+
+
+def connect(context: str | None = None, namespace: str | None = None) -> "Cluster":
+    """The Cluster of a kubeconfig's context; the same one, with its open connections, until the kubeconfig changes."""
+    names = (os.environ.get("KUBECONFIG") or os.path.expanduser("~/.kube/config")).split(os.pathsep)
+    files = tuple((name, os.stat(name).st_mtime_ns if os.path.exists(name) else None) for name in names)
+    return _connect(files, context, namespace)
+
+
+@functools.lru_cache(maxsize=16)
+def _connect(_files, context, namespace) -> "Cluster":
+    return Cluster(context, namespace)
 
 
 class Cluster:
@@ -47,14 +61,14 @@ class Cluster:
         self.batch = client.BatchV1Api(self._api)
         self._server = configuration.host
 
-    def check(self, objects: list[Mapping[str, Any]]) -> None:
+    def check(self, objects: list[Mapping[str, Any]]) -> list[bool]:
         """Let the API server judge `objects` without storing them: permissions, quantities, admission.
 
-        Data of ConfigMaps and Secrets is not sent.
+        Data of ConfigMaps and Secrets is not sent. True for each object whose name is there already.
         """
         with ThreadPoolExecutor(len(objects)) as pool:
-            for future in [pool.submit(self.create, _without_data(item), dry_run=True) for item in objects]:
-                future.result()
+            answers = [pool.submit(self.create, _without_data(item), dry_run=True) for item in objects]
+            return [answer.result() is None for answer in answers]
 
     def create(self, item: Mapping[str, Any], dry_run: bool = False) -> dict[str, Any] | None:
         """Create one object; None if one of its name is there already."""

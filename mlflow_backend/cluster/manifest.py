@@ -27,6 +27,9 @@ SNAPSHOT_KEY = "snapshot.tar.gz"
 TERMINATION_LOG = "/dev/termination-log"
 REPORT_S = 5
 """Of the pod's grace period, the seconds kept for the runner to report the end."""
+LEAST_LIFETIME_S = 1.2
+"""The kubelet lists containers once a second. One that it never saw running is shown two seconds
+later than it ended, its log not before that: a runner stays as long as it takes to be seen."""
 USER_ID = 1000
 LABEL_RUN = f"{PREFIX}/run-id"
 LABEL_CLIENT = f"{PREFIX}/client"

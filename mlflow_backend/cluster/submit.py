@@ -2,16 +2,18 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import secrets
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from mlflow_backend import project as projects
 from mlflow_backend import runner_zip, snapshot, tracking
 from mlflow_backend.cluster import manifest
-from mlflow_backend.cluster.api import Cluster
+from mlflow_backend.cluster.api import Cluster, connect
 from mlflow_backend.cluster.observe import Observer
 from mlflow_backend.cluster.run import ClusterRun
 from mlflow_backend.config import lookup
@@ -57,7 +59,7 @@ def submit(
         raise ConfigError(f"target '{found.name}' ({found.source}): has no 'image': build one from runner/Dockerfile and name it there")
     uri = tracking.uri_for_pods(target.tracking_uri, client_uri, found.name, manifest.on_host_network(target))
     uri, settings = tracking.settings(os.environ, uri)
-    cluster = Cluster(target.context, target.namespace)
+    cluster = connect(target.context, target.namespace)
     with _snapshot(project, progress) as (taken, placed, downloads):
         small = taken.size_bytes <= IN_CONFIG_MAP_BYTES
         archive = f"{manifest.BUNDLE_DIR}/{manifest.SNAPSHOT_KEY}" if small else None
@@ -78,12 +80,13 @@ def submit(
             termination_log=manifest.TERMINATION_LOG,
             stopped_means=STOPPED_BY_CLUSTER,
             grace_period_s=manifest.grace_period_s(target),
+            least_lifetime_s=manifest.LEAST_LIFETIME_S,
         )
         plan = _Plan(cluster, target, found.name, project, draft, settings, taken)
-        cluster.check(plan.objects(UNKNOWN_RUN, None))
+        bundle_is_there, *_ = cluster.check(plan.objects(UNKNOWN_RUN, None))
         given = tracking.given_run_id(os.environ, config.run_id)
-        run = tracking.create_run(project, experiment_id, given, plan.tags())
-        return plan.send(run, client_uri, config.STREAM_OUTPUT, progress)
+        run = tracking.create_run(project, experiment_id, given, plan.tags)
+        return plan.send(run, bundle_is_there, client_uri, config.STREAM_OUTPUT, progress)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,8 +102,10 @@ class _Plan:
     taken: snapshot.Snapshot
     unique: str = dataclasses.field(default_factory=lambda: secrets.token_hex(2))
 
-    def tags(self) -> dict[str, str]:
+    def tags(self, run_id: str) -> dict[str, str]:
+        """Known before the Job exists: an unfinished run without its Job can be told from them."""
         tags = {
+            TAG_JOB: self.job_name(run_id),
             TAG_TARGET: self.target_name,
             TAG_CONTEXT: self.cluster.context,
             TAG_NAMESPACE: self.cluster.namespace,
@@ -112,15 +117,18 @@ class _Plan:
 
     def objects(self, run_id: str, run_url: str | None) -> list[dict[str, Any]]:
         """ConfigMap, Job, and the Secret as far as it can be known before the Job exists."""
-        name = manifest.job_name(self.project.name, run_id, self.unique)
+        name = self.job_name(run_id)
         bundle = self.bundle()
         own_secret = self.own_secret()
         secret_name = name if own_secret else self.target.secret
         identity = manifest.Identity(name, self.project.name, _user(), CLIENT, self.target_name, run_url, self.project.uri)
-        submission = dataclasses.replace(self.draft, run_id=run_id)
+        submission = self.draft._replace(run_id=run_id)
         job = manifest.job(submission, self.target, identity, bundle["metadata"]["name"], secret_name, self.settings.plain)
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}}
         return [bundle, job, *([secret] if own_secret else [])]
+
+    def job_name(self, run_id: str) -> str:
+        return manifest.job_name(self.project.name, run_id, self.unique)
 
     def own_secret(self) -> Mapping[str, bytes]:
         """The credentials of the submitting user; none where the target names a Secret."""
@@ -133,7 +141,7 @@ class _Plan:
         small = self.draft.archive.path is not None
         return manifest.bundle(runner_zip.build(), self.taken.read() if small else None)
 
-    def send(self, run: Any, client_uri: str, stream: bool, progress: Progress) -> ClusterRun:
+    def send(self, run: Any, bundle_is_there: bool, client_uri: str, stream: bool, progress: Progress) -> ClusterRun:
         run_id = run.info.run_id
         url = tracking.run_url(client_uri, run.info.experiment_id, run_id)
         bundle, job, *_ = self.objects(run_id, url)
@@ -141,12 +149,15 @@ class _Plan:
             if self.draft.archive.artifact:
                 progress.waiting(f"uploading the snapshot ({self.taken.size_bytes / 1e6:.1f} MB)")
                 _upload(run_id, self.taken.path, self.draft.archive.artifact)
-            self.cluster.create(bundle)
-            created = self.cluster.create(job)
-            if values := self.own_secret():
-                self.cluster.create(manifest.secret(created, values))
+            with ThreadPoolExecutor(1) as beside:
+                scheduled = beside.submit(tracking.schedule, run_id)
+                if not bundle_is_there:
+                    self.cluster.create(bundle)
+                created = self.cluster.create(job)
+                if values := self.own_secret():
+                    self.cluster.create(manifest.secret(created, values))
+                scheduled.result()
             self.cluster.add_owner(bundle, manifest.owner(created))
-            _tag(run_id, {TAG_JOB: created["metadata"]["name"]})
         except BaseException as error:
             with contextlib.suppress(ComputeError):
                 self.cluster.delete_job(job["metadata"]["name"])
@@ -205,7 +216,7 @@ def _inside(path: Path, root: Path, listing: snapshot.Listing) -> str | None:
 
 def targets_of_cluster() -> Targets | None:
     """What an administrator defined for all users, in the ConfigMap of the current context's namespace."""
-    cluster = Cluster()
+    cluster = connect()
     found = cluster.read_config_map(CONFIG_MAP)
     if found is None:
         return None
@@ -216,13 +227,10 @@ def targets_of_cluster() -> Targets | None:
     return parse(text, source)
 
 
-_observers: dict[tuple[str | None, ...], Observer] = {}
-
-
+@functools.lru_cache(maxsize=16)
 def _observer(cluster: Cluster) -> Observer:
     """The one Observer of this process for the cluster's namespace."""
-    key = (os.environ.get("KUBECONFIG"), cluster.context, cluster.namespace)
-    return _observers.setdefault(key, Observer(cluster, CLIENT))
+    return Observer(cluster, CLIENT)
 
 
 def _upload(run_id: str, path: Path, artifact: str) -> None:
@@ -238,13 +246,6 @@ def _upload(run_id: str, path: Path, artifact: str) -> None:
     finally:
         named.unlink(missing_ok=True)
         folder.rmdir()
-
-
-def _tag(run_id: str, tags: Mapping[str, str]) -> None:
-    from mlflow.entities import RunTag
-    from mlflow.tracking import MlflowClient
-
-    MlflowClient().log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
 def _user() -> str:

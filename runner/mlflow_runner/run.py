@@ -4,12 +4,11 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 from mlflow_runner.errors import RunnerError
+from mlflow_runner.reporter import Reporter
 from mlflow_runner.state import State
 from mlflow_runner.submission import ENVIRONMENT_VARIABLE, Submission
 from mlflow_runner.supervise import Output, Supervisor
@@ -20,7 +19,7 @@ INHERITED_RUN = "MLFLOW_COMPUTE_RUN_ID"
 
 def main(arguments, started_s: float) -> int:
     """Run the Submission in the file `arguments[0]`, or in the environment variable of a pod."""
-    text = Path(arguments[0]).read_text() if arguments else os.environ.pop(ENVIRONMENT_VARIABLE)
+    text = _read(arguments[0]) if arguments else os.environ.pop(ENVIRONMENT_VARIABLE)
     submission = Submission.from_json(text)
     _read_secrets(submission.secrets_dir)
     return Run(submission, started_s).execute()
@@ -31,10 +30,10 @@ class Run:
 
     def __init__(self, submission: Submission, started_s: float):
         self._submission = submission
-        self._phase_start = started_s
+        self._started_s = self._phase_start = started_s
         self._state = State(node=os.environ.get("MLFLOW_COMPUTE_NODE"), image=os.environ.get("MLFLOW_COMPUTE_IMAGE"))
-        self._scratch = Path(submission.scratch_dir)
-        self._scratch.mkdir(parents=True, exist_ok=True)
+        self._scratch = submission.scratch_dir
+        os.makedirs(self._scratch, exist_ok=True)
         self._reporter = Reporter(self._scratch)
         self._output = Output(self._scratch, submission.log_backlog_bytes, on_data=self._reporter.wake)
         self._supervisor = Supervisor(self._output, submission.grace_period_s)
@@ -119,6 +118,7 @@ class Run:
         self._output.say(f"run {self._submission.run_id} has ended" if reported else
                          f"run {self._submission.run_id} has ended, but the tracking server does not know it yet")  # fmt: skip
         self._output.close(timeout_s=5)
+        time.sleep(max(0.0, self._started_s + self._submission.least_lifetime_s - time.monotonic()))
         return exit_code
 
     def _phase(self, name):
@@ -151,17 +151,18 @@ class Run:
             env["PATH"] = f"{path}{os.pathsep}{self._python_command()}"
         return env
 
-    def _python_command(self) -> Path:
+    def _python_command(self) -> str:
         """A folder with the command `python`, for images that only have `python3` (Debian's)."""
-        directory = self._scratch / "bin"
-        directory.mkdir(exist_ok=True)
-        wrapper = directory / "python"
-        wrapper.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-        wrapper.chmod(0o755)
+        directory = os.path.join(self._scratch, "bin")
+        os.makedirs(directory, exist_ok=True)
+        wrapper = os.path.join(directory, "python")
+        with open(wrapper, "w") as file:
+            file.write(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        os.chmod(wrapper, 0o755)
         return directory
 
     def _fetch_archive(self) -> str:
-        path = str(self._scratch / "snapshot.tar.gz")
+        path = os.path.join(self._scratch, "snapshot.tar.gz")
         self._output.say("fetching the snapshot from the run's artifacts")
         self._fetch(f"runs:/{self._submission.run_id}/{self._submission.archive.artifact}", path, "SnapshotError")
         self._phase("fetch")
@@ -177,56 +178,13 @@ class Run:
         """What `kubectl describe pod` shows, and what is left to tell the end when MLflow could not be."""
         if self._submission.termination_log:
             state = self._state
-            text = json.dumps({"status": state.status, "exit_code": state.exit_code, "cause": state.cause,
-                               "message": state.message, "reported": reported})  # fmt: skip
+            told = {"status": state.status, "exit_code": state.exit_code, "cause": state.cause,
+                    "message": (state.message or "")[:2000], "reported": reported}  # fmt: skip
             try:
-                Path(self._submission.termination_log).write_text(text[:4096])
+                with open(self._submission.termination_log, "w") as file:
+                    json.dump(told, file)
             except OSError:
-                pass
-
-
-class Reporter:
-    """The process that talks to MLflow, so that a slow server or a large import never slows the run."""
-
-    def __init__(self, directory: Path):
-        self._directory = directory
-        self._wake_fd = None
-        self._status = None
-
-    def start(self, submission: Submission, supervisor: Supervisor) -> None:
-        """Start it, or start it again when it has died."""
-        if self._wake_fd is not None and self._status is None:
-            return
-        self._status = None
-        if self._wake_fd is not None:
-            os.close(self._wake_fd)
-        path = self._directory / "submission.json"
-        path.write_text(submission.to_json())
-        read_fd, self._wake_fd = os.pipe()
-        os.set_blocking(self._wake_fd, False)
-        process = subprocess.Popen([sys.executable, sys.argv[0], "report", str(path)], stdin=read_fd, stdout=2, start_new_session=True)
-        os.close(read_fd)
-        supervisor.adopt(process, self._exited)
-
-    def _exited(self, status):
-        self._status = status
-
-    def wake(self) -> None:
-        """Say that there is something new; never blocks."""
-        self._send(b"d")
-
-    def finish(self, supervisor: Supervisor, timeout_s: float) -> bool:
-        """Have the end reported; False when that was not possible within `timeout_s` seconds."""
-        self._send(b"e")
-        supervisor.wait_until(lambda: self._status is not None, timeout_s + 5)
-        return self._status == 0
-
-    def _send(self, byte):
-        if self._wake_fd is not None:
-            try:
-                os.write(self._wake_fd, byte)
-            except (BlockingIOError, BrokenPipeError):
-                pass
+                pass  # the log has it too
 
 
 def _read_secrets(directory):
@@ -240,7 +198,12 @@ def _read_secrets(directory):
         if name.endswith(".file"):
             os.environ[name[: -len(".file")]] = path
         else:
-            os.environ[name] = Path(path).read_text()
+            os.environ[name] = _read(path)
+
+
+def _read(path):
+    with open(path) as file:
+        return file.read()
 
 
 def _signal_name(number):

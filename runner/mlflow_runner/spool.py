@@ -7,7 +7,6 @@ user's process never waits for it.
 """
 
 import os
-from pathlib import Path
 from typing import List, NamedTuple, Tuple
 
 SEGMENT_BYTES = 8 * 1024 * 1024
@@ -25,8 +24,8 @@ class SpoolWriter:
     """Appends to the spool in `directory`, which holds at most about `capacity` bytes."""
 
     def __init__(self, directory, capacity: int, segment_bytes: int = SEGMENT_BYTES):
-        self._directory = Path(directory)
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self._directory = os.fspath(directory)
+        os.makedirs(self._directory, exist_ok=True)
         self._segment_bytes = min(segment_bytes, max(1, capacity // 2))
         self._kept = max(2, capacity // self._segment_bytes)
         self._file = None
@@ -46,17 +45,17 @@ class SpoolWriter:
     def _rotate(self) -> None:
         if self._file:
             self._file.close()
-        self._file = open(self._directory / f"{self.end:020d}.log", "ab", buffering=0)
+        self._file = open(os.path.join(self._directory, f"{self.end:020d}.log"), "ab", buffering=0)
         self._room = self._segment_bytes
         for _, path in _segments(self._directory)[: -self._kept]:
-            path.unlink()
+            os.unlink(path)
 
 
 class SpoolReader:
     """Reads the spool in `directory` from any process; `offset` is the next byte it will return."""
 
     def __init__(self, directory, offset: int = 0):
-        self._directory = Path(directory)
+        self._directory = os.fspath(directory)
         self.offset = offset
 
     def peek(self, limit: int) -> Chunk:
@@ -77,9 +76,9 @@ class SpoolReader:
         self.offset = chunk.start + length
 
 
-def _segments(directory: Path) -> List[Tuple[int, Path]]:
+def _segments(directory: str) -> List[Tuple[int, str]]:
     names = sorted(name for name in os.listdir(directory) if name.endswith(".log"))
-    return [(int(name[:-4]), directory / name) for name in names]
+    return [(int(name[:-4]), os.path.join(directory, name)) for name in names]
 
 
 def _read(segments, position, limit):

