@@ -40,9 +40,11 @@ def ended(job: Mapping[str, Any] | None, pod: Mapping[str, Any] | None) -> Diagn
     if job is None:
         return Diagnosis("KILLED", "Deleted", "The Job was deleted: submit the run again if that was not meant.")
     failed = _condition(job, "Failed") or _condition(job, "FailureTarget")
-    if pod is not None and _phase(pod) in ("Succeeded", "Failed"):
-        return _of_pod(pod, failed) if failed or not _stopped_from_outside(pod) else None
-    return _of_job(failed) if failed else None
+    if pod is None or _condition(job, "Failed") and _phase(pod) not in ("Succeeded", "Failed"):
+        return _of_job(failed) if failed else None
+    if _phase(pod) not in ("Succeeded", "Failed"):
+        return None
+    return _of_pod(pod, failed) if failed or not _stopped_from_outside(pod) else None
 
 
 def cannot_start(pod: Mapping[str, Any]) -> tuple[Diagnosis, float] | None:

@@ -111,15 +111,20 @@ class Report:
         self._run.set_status("RUNNING", ended=False)
 
     def _tell_end(self, state):
+        """Write the end, unless a cancel or a settler was there first: theirs stands, with the exit code added."""
         found = self._run.get()
-        status = state.status
-        if found.status == "KILLED" or (status == "FINISHED" and found.status == "FAILED"):
-            status = found.status  # cancelled, or the script's own verdict on a run that ended without error
+        told = found.tags.get(TAG_CAUSE)
         tags = self._place(state)
         tags[TAG_EXIT_CODE] = str(state.exit_code)
-        cancelled = found.status == "KILLED" and TAG_CAUSE in found.tags
-        if state.cause and not cancelled:
-            tags.update({TAG_CAUSE: state.cause, TAG_MESSAGE: state.message[:5000]})
+        if found.status in TERMINAL and told not in (None, STOPPED_BY_CLUSTER):
+            # a script that ends its own run while it is stopped must not hide that it was
+            status = "KILLED" if told in ("Cancelled", "Deleted") else found.status
+        else:
+            # the script's own verdict stands on a run that ended without error; KILLED always does
+            keep = found.status == "KILLED" or (found.status == "FAILED" and state.status == "FINISHED")
+            status = found.status if keep else state.status
+            if state.cause:
+                tags.update({TAG_CAUSE: state.cause, TAG_MESSAGE: state.message[:5000]})
         self._run.log(tags, {f"compute/{name}_s": value for name, value in state.phases.items()})
         self._run.set_status(status, ended=True)
 

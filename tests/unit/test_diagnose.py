@@ -66,6 +66,12 @@ def test_a_run_whose_job_goes_on_has_not_ended(found):
     assert ended(JOB, found) is None
 
 
+def test_a_job_that_is_to_fail_is_not_settled_before_its_pod_has_ended():
+    target = {"status": {"conditions": [{"type": "FailureTarget", "status": "True", "reason": "DeadlineExceeded"}]}}
+    assert ended(target, pod("Running")) is None
+    assert ended(target, STOPPED).cause == ended(target, None).cause == "DeadlineExceeded"
+
+
 def test_a_deleted_job_whose_pod_still_ends_is_not_settled_before_it():
     assert ended(None, pod("Running")) is None
 
