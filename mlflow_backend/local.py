@@ -97,12 +97,18 @@ def _start(submission: Submission) -> subprocess.Popen:
     runner.write_bytes(runner_zip.build())
     text.write_text(submission.to_json())
     here = os.path.dirname(sys.executable)  # `python` is the one that runs us, in an activated environment or not
-    path = here + os.pathsep + os.environ.get("PATH", os.defpath)
+    env = {
+        **os.environ,
+        "PATH": here + os.pathsep + os.environ.get("PATH", os.defpath),
+        "MLFLOW_COMPUTE_NODE": socket.gethostname(),
+    }
+    if env.get("MPLBACKEND", "").startswith("module://"):
+        del env["MPLBACKEND"]  # a notebook's own, which the project's environment need not have
     return subprocess.Popen(
         [sys.executable, str(runner), "run", str(text)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        env={**os.environ, "PATH": path, "MLFLOW_COMPUTE_NODE": socket.gethostname()},
+        env=env,
         start_new_session=True,  # Ctrl-C is ours to pass on, once
     )
 

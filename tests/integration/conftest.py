@@ -1,6 +1,7 @@
 """The real things that the tests run on: an MLflow server, a cluster, projects on disk."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -111,7 +112,7 @@ def project(tmp_path):
         if command is not None:
             lines = "".join(f"      {key}: {value}\n" for key, value in (parameters or {}).items())
             listed = f"    parameters:\n{lines}" if lines else ""
-            (root / "MLproject").write_text(f"name: {name}\n{head}entry_points:\n  main:\n{listed}    command: {command!r}\n")
+            (root / "MLproject").write_text(f"name: {name}\n{head}entry_points:\n  main:\n{listed}    command: {json.dumps(command)}\n")
         for file, content in files.items():
             path = root / file.replace("__", "/").replace("_dot_", ".")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -210,8 +211,6 @@ def cluster(cluster_access, server, kubectl, monkeypatch):
     }
 
     def set_target(**fields):
-        import json
-
         Path("mlflow-compute.yaml").write_text(json.dumps({"targets": {"dev-cluster": {**base, **fields}}}))
 
     set_target()

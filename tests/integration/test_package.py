@@ -1,0 +1,108 @@
+"""What installing the package brings, and what loading it costs."""
+
+import ast
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import BIN
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run([BIN / "uv", "build", "--quiet", "--wheel", "--out-dir", folder, ROOT], check=True)
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheel_holds_client_and_runner_and_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        tops = {name.split("/")[0] for name in archive.namelist()}
+        names = set(archive.namelist())
+    assert tops == {"mlflow_backend", "mlflow_runner", wheel.name.split("-py3")[0] + ".dist-info"}
+    for package in ("mlflow_backend", "runner/mlflow_runner"):
+        sources = {path.relative_to((ROOT / package).parent).as_posix() for path in (ROOT / package).rglob("*.py")}
+        assert sources <= names
+
+
+def test_it_works_with_mlflow_skinny_alone(wheel, server, project, tmp_path, last_run):
+    python = tmp_path / "env" / "bin" / "python"
+    subprocess.run([BIN / "uv", "venv", "--quiet", "--python", sys.executable, tmp_path / "env"], check=True)
+    subprocess.run([BIN / "uv", "pip", "install", "--quiet", "--python", python, wheel], check=True)
+    installed = subprocess.run([BIN / "uv", "pip", "list", "--python", python, "--format", "json"], capture_output=True, check=True)
+    names = {item["name"] for item in json.loads(installed.stdout)}
+    assert "mlflow-skinny" in names and not names & {"mlflow", "pandas", "flask", "docker", "sqlalchemy"}
+    root = project("python -c 'import mlflow; mlflow.log_metric(\"m\", 1)'")
+    command = [python.with_name("mlflow"), "run", root, "--backend", "compute", "-c", json.dumps({"USE_CONDA": False})]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert last_run().status == "FINISHED" and last_run().metrics["m"] == 1
+    assert subprocess.run([python.with_name("mlflow-compute"), "targets"], capture_output=True).returncode == 0
+
+
+def test_every_dependency_is_imported_somewhere():
+    from importlib.metadata import requires
+
+    from packaging.requirements import Requirement
+
+    modules = {"mlflow-skinny": "mlflow", "pyyaml": "yaml"}
+    source = "".join(path.read_text() for folder in ("mlflow_backend", "runner") for path in (ROOT / folder).rglob("*.py"))
+    for requirement in map(Requirement, requires("mlflow-compute")):
+        if requirement.marker is None:
+            module = modules.get(requirement.name.lower(), requirement.name)
+            used = f"import {module}" in source or f"from {module}" in source or requirement.name == "uv"
+            assert used, requirement.name
+
+
+def test_loading_the_entry_point_imports_nothing_but_its_own_module():
+    code = (
+        "import sys, mlflow.projects, importlib.metadata as m\n"
+        "before = set(sys.modules)\n"
+        "next(e for e in m.entry_points(group='mlflow.project_backend') if e.name == 'compute').load()\n"
+        "print(sorted(name for name in set(sys.modules) - before))\n"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert ast.literal_eval(out) == ["mlflow_backend", "mlflow_backend.backend"]
+
+
+def test_a_run_here_imports_no_kubernetes_and_the_runner_only_the_standard_library(server, project, tmp_path):
+    code = (
+        "import sys, mlflow\n"
+        f"mlflow.projects.run({str(project('true'))!r}, backend='compute', backend_config={{'USE_CONDA': False}})\n"
+        "print([name for name in ('kubernetes', 'rich', 'docker') if name in sys.modules])\n"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip().splitlines()[-1] == "[]"
+    code = "import sys, mlflow_runner.run, mlflow_runner.report, mlflow_runner.tracking.rest, mlflow_runner.unpack, mlflow_runner.fetch\n"
+    code += "print([n for n in sys.modules if n.split('.')[0] not in sys.stdlib_module_names | {'mlflow_runner', '__main__'}])\n"
+    isolated = [sys.executable, "-S", "-c", f"import sys; sys.path.insert(0, {str(ROOT / 'runner')!r})\n{code}"]
+    assert subprocess.run(isolated, capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_the_command_tells_versions_and_completes():
+    told = json.loads(subprocess.run([BIN / "mlflow-compute", "version", "--json"], capture_output=True, check=True).stdout)
+    assert {"mlflow-compute", "mlflow-skinny", "kubernetes", "uv", "python"} <= set(told)
+    completion = subprocess.run(
+        [BIN / "mlflow-compute"], env={"_MLFLOW_COMPUTE_COMPLETE": "bash_source", "PATH": "/usr/bin:/bin"}, capture_output=True
+    )
+    assert b"complete" in completion.stdout
+
+
+def test_targets_are_listed_with_where_they_are_defined(tmp_path, monkeypatch):
+    path = tmp_path / "t.yaml"
+    path.write_text("targets:\n  a: {image: i, resources: {gpu: 1}}\n")
+    monkeypatch.setenv("MLFLOW_COMPUTE_CONFIG", str(path))
+    monkeypatch.setenv("KUBECONFIG", "/none")
+    table = subprocess.run([BIN / "mlflow-compute", "targets"], capture_output=True, text=True)
+    assert table.returncode == 0 and str(path) in table.stdout and "gpu 1" in table.stdout and "could not be read" in table.stderr
+    listed = json.loads(subprocess.run([BIN / "mlflow-compute", "targets", "--json"], capture_output=True, check=True).stdout)
+    assert listed == [{"name": "a", "source": str(path), "image": "i", "resources": {"gpu": 1}}]
+    path.write_text("targets: [")
+    broken = subprocess.run([BIN / "mlflow-compute", "targets"], capture_output=True, text=True)
+    assert broken.returncode == 1 and f"{path}, line 1" in broken.stderr and "Traceback" not in broken.stderr
