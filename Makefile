@@ -33,6 +33,7 @@ demo-cluster: cluster ## run the example on it and show what it logged
 	. .cluster/env && $(BIN)/python examples/show_last_run.py
 
 test: .venv/developing lint ## everything, on a real MLflow server and a real cluster
+	$(BIN)/python -m tests.cluster up || test -z "$$CI"
 	$(BIN)/python -m pytest
 
 test-unit: .venv/developing ## what needs neither: seconds

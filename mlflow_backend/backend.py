@@ -40,7 +40,11 @@ class ComputeBackend(AbstractBackend):
             from mlflow_backend.local import submit
         else:
             from mlflow_backend.cluster.submit import submit
-        run = submit(config, project, environment, experiment_id, tracking_uri, progress)
+        try:
+            run = submit(config, project, environment, experiment_id, tracking_uri, progress)
+        except BaseException:
+            project.discard()
+            raise
         if config.STREAM_OUTPUT:
             _wait_at_the_end_of_the_command(run)
         return run

@@ -22,9 +22,9 @@ def targets(as_json: bool) -> None:
     try:
         sources, trouble = list(load_files()), None
         try:
-            from mlflow_backend.cluster.submit import targets_of_cluster
+            from mlflow_backend.cluster import shared_targets
 
-            cluster = targets_of_cluster()
+            cluster = shared_targets.load()
             sources += [cluster] if cluster else []
         except ComputeError as error:
             trouble = str(error)

@@ -5,13 +5,17 @@ class would be a traceback.
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 
 from mlflow.exceptions import ExecutionException
 
 
 class ComputeError(ExecutionException):
-    """Base of all errors of this package."""
+    """Base of all errors of this package; the message never shows the user and password of a URI in it."""
+
+    def __init__(self, message: str):
+        super().__init__(redact(message))
 
 
 class ConfigError(ComputeError):
@@ -36,6 +40,11 @@ class TrackingError(ComputeError):
 
 class ClusterError(ComputeError):
     """A cluster that cannot be reached or says no."""
+
+
+def redact(text: str) -> str:
+    """`text` without the credentials of the URIs in it: `https://ada:secret@host` becomes `https://host`."""
+    return re.sub(r"(\w://)[^/\s@'\"]+@", r"\1", text)
 
 
 def hint(word: str, known: Iterable[str]) -> str:

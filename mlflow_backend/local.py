@@ -60,7 +60,7 @@ def submit(
         raise
     if url := tracking.run_url(client_uri, run.info.experiment_id, run.info.run_id):
         progress.say(f"run {url}")
-    return LocalRun(run.info.run_id, process, config.STREAM_OUTPUT, progress, scratch)
+    return LocalRun(run.info.run_id, process, config.STREAM_OUTPUT, progress, scratch, project)
 
 
 def _scratch_dir(storage_dir: str | None) -> Path:
@@ -88,7 +88,9 @@ def _keep_code(project: Project, scratch: Path, progress: Progress) -> str | Non
     except SnapshotError as error:
         progress.say(f"the code is not kept with the run: {error}")
         return None
-    return str(shutil.move(taken.path, scratch / "snapshot.tar.gz"))
+    kept = shutil.move(taken.path, scratch / snapshot.FILE_NAME)
+    taken.discard()
+    return str(kept)
 
 
 def _start(submission: Submission) -> subprocess.Popen:
@@ -116,13 +118,14 @@ def _start(submission: Submission) -> subprocess.Popen:
 class LocalRun(SubmittedRun):
     """A run whose runner is a child of this process. Its output is kept until `wait` shows it."""
 
-    def __init__(self, run_id: str, process: subprocess.Popen, stream: bool, progress: Progress, scratch: Path):
+    def __init__(self, run_id: str, process: subprocess.Popen, stream: bool, progress: Progress, scratch: Path, project: Project):
         super().__init__()
         self._run_id = run_id
         self._process = process
         self._progress = progress
         self._stream = stream
         self._scratch = scratch
+        self._project = project
         self._cancelled = False
         self._reader = threading.Thread(target=self._copy_output, daemon=True)
         self._reader.start()
@@ -138,6 +141,7 @@ class LocalRun(SubmittedRun):
         if code < 0:
             self._settle(code)
         shutil.rmtree(self._scratch, ignore_errors=True)
+        self._project.discard()
         return code == 0
 
     def get_status(self) -> str:

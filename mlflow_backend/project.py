@@ -1,20 +1,23 @@
 """An MLflow Project, read by MLflow's own code, and its command for the place where it will run."""
 
+import contextlib
 import os
+import shutil
+import tempfile
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlflow_backend.errors import ComputeError, ProjectError
+from mlflow_backend.errors import ComputeError, ProjectError, redact
 
 TYPES_OF_FILES = ("path", "uri")
 
 
 @dataclass(frozen=True)
 class Project:
-    """A fetched and parsed project. `work_dir` is absolute; `fetched` if it is a temporary copy."""
+    """A fetched and parsed project. `work_dir` is absolute."""
 
     uri: str
     version: str | None
@@ -27,12 +30,16 @@ class Project:
     def name(self) -> str:
         return self.spec.name or self.work_dir.name
 
-    @property
-    def fetched(self) -> bool:
+    def discard(self) -> None:
+        """Remove the temporary copy of a project that was fetched; a project of this machine is left alone."""
         from mlflow.projects.utils import _is_local_uri, _is_zip_uri, _parse_subdirectory
 
-        uri = _parse_subdirectory(self.uri)[0]
-        return bool(_is_zip_uri(uri)) or not _is_local_uri(uri)
+        uri, subdirectory = _parse_subdirectory(self.uri)
+        if _is_zip_uri(uri) or not _is_local_uri(uri):
+            depth = len(Path(subdirectory).parts)
+            root = [self.work_dir, *self.work_dir.parents][depth]
+            if root.parent == Path(tempfile.gettempdir()):  # where MLflow fetches to
+                shutil.rmtree(root, ignore_errors=True)
 
 
 def load(uri: str, version: str | None, entry_point: str, parameters: Mapping[str, Any] | None) -> Project:
@@ -61,7 +68,18 @@ def load(uri: str, version: str | None, entry_point: str, parameters: Mapping[st
         raise ProjectError(f"{uri}: cannot be read as a project (a folder, a zip or a git repository): {_one_line(detail)}") from None
     if spec.get_entry_point(entry_point) is None:
         raise ProjectError(f"{uri}: Databricks Spark projects need the backend 'databricks'")
+    if redact(uri) != uri:
+        _forget_credentials(work_dir)
     return Project(uri, version, entry_point, parameters, Path(work_dir), spec)
+
+
+def _forget_credentials(work_dir: str) -> None:
+    """MLflow writes the address of a clone's remote into tags of the run."""
+    import git
+
+    with contextlib.suppress(git.exc.InvalidGitRepositoryError):
+        for remote in git.Repo(work_dir, search_parent_directories=True).remotes:
+            remote.set_url(redact(remote.url))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import re
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from mlflow_backend.errors import SnapshotError
 
+FILE_NAME = "snapshot.tar.gz"
 MAX_BYTES = 300_000_000
 MAX_FILES = 2_000
 """The limits of the snapshots that Azure Machine Learning takes."""
@@ -54,7 +56,7 @@ class Snapshot:
         return self.path.read_bytes()
 
     def discard(self) -> None:
-        self.path.unlink(missing_ok=True)
+        shutil.rmtree(self.path.parent, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -172,17 +174,16 @@ def _check_limits(members: Mapping[str, Path]) -> None:
 
 
 def _archive(members: Mapping[str, Path]) -> tuple[Path, str]:
-    handle, name = tempfile.mkstemp(prefix="mlflow-compute-", suffix=".tar.gz")
-    path = Path(name)
+    path = Path(tempfile.mkdtemp(prefix="mlflow-compute-")) / FILE_NAME
     try:
-        with os.fdopen(handle, "wb") as raw, gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0, compresslevel=6) as zipped:
+        with open(path, "wb") as raw, gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0, compresslevel=6) as zipped:
             with tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as archive:
                 for member, file in members.items():
                     _add(archive, member, file)
         with open(path, "rb") as file:
             return path, hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
     except OSError as error:
-        path.unlink(missing_ok=True)
+        shutil.rmtree(path.parent, ignore_errors=True)
         raise SnapshotError(f"{error.filename or path}: cannot be read: {error.strerror}") from None
 
 

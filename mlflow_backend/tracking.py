@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow_backend.errors import TrackingError
+from mlflow_backend.errors import TrackingError, redact
 from mlflow_backend.project import Project
 
 FORWARDED = re.compile(
@@ -104,7 +104,13 @@ def create_run(project: Project, experiment_id: str, run_id: str | None, tags: C
     client = MlflowClient()
     with _one_line(f"run {run_id} cannot be continued" if run_id else "the run cannot be created"):
         run = get_or_create_run(
-            run_id, project.uri, experiment_id, str(project.work_dir), project.version, project.entry_point, dict(project.parameters)
+            run_id,
+            redact(project.uri),
+            experiment_id,
+            str(project.work_dir),
+            project.version,
+            project.entry_point,
+            dict(project.parameters),
         )
         batch = [RunTag(key, value) for key, value in tags(run.info.run_id).items()]
         client.log_batch(run.info.run_id, params=_params(project) if run_id else [], tags=batch)
@@ -159,6 +165,14 @@ def _command_line_run_id() -> str | None:
 
     context = click.get_current_context(silent=True)
     return context.params.get("run_id") if context and context.info_name == "run" else None
+
+
+def upload(run_id: str, path: Path, folder: str) -> None:
+    """Log the file as an artifact in `folder`. Raises TrackingError."""
+    from mlflow.tracking import MlflowClient
+
+    with _one_line(f"run {run_id}: {path.name} cannot be uploaded"):
+        MlflowClient().log_artifact(run_id, str(path), folder)
 
 
 def fail(run_id: str, cause: str, message: str) -> None:

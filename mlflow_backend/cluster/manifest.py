@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mlflow_backend import snapshot
 from mlflow_backend.cluster.merge import strategic_merge
 from mlflow_backend.config.target import Target
 from mlflow_runner.submission import ENVIRONMENT_VARIABLE, Submission
@@ -23,7 +24,6 @@ WORK_DIR = "/mlflow/work"
 PROJECT_DIR = f"{WORK_DIR}/unpacked/project"
 INPUTS_DIR = f"{WORK_DIR}/unpacked/inputs"
 RUNNER_KEY = "runner.pyz"
-SNAPSHOT_KEY = "snapshot.tar.gz"
 TERMINATION_LOG = "/dev/termination-log"
 REPORT_S = 5
 """Of the pod's grace period, the seconds kept for the runner to report the end."""
@@ -54,10 +54,10 @@ def job_name(project: str, run_id: str, unique: str) -> str:
     return f"{slug}-{run_id[:8]}-{unique}"
 
 
-def bundle(runner: bytes, snapshot: bytes | None) -> dict[str, Any]:
+def bundle(runner: bytes, archive: bytes | None) -> dict[str, Any]:
     """The immutable ConfigMap of runner and code, named by their hash: the same for all runs of the same code."""
-    digest = hashlib.sha256(runner + b"\0" + (snapshot or b"")).hexdigest()
-    data = {RUNNER_KEY: runner, **({SNAPSHOT_KEY: snapshot} if snapshot is not None else {})}
+    digest = hashlib.sha256(runner + b"\0" + (archive or b"")).hexdigest()
+    data = {RUNNER_KEY: runner, **({snapshot.FILE_NAME: archive} if archive is not None else {})}
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",

@@ -7,20 +7,18 @@ import os
 import secrets
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from mlflow_backend import project as projects
 from mlflow_backend import runner_zip, snapshot, tracking
-from mlflow_backend.cluster import manifest
+from mlflow_backend.cluster import files, manifest, shared_targets
 from mlflow_backend.cluster.api import Cluster, connect
 from mlflow_backend.cluster.observe import Observer
 from mlflow_backend.cluster.run import ClusterRun
 from mlflow_backend.config import lookup
 from mlflow_backend.config.backend_config import BackendConfig
 from mlflow_backend.config.target import Target
-from mlflow_backend.config.targets_file import Targets, parse
-from mlflow_backend.errors import ComputeError, ConfigError
+from mlflow_backend.errors import ComputeError, ConfigError, redact
 from mlflow_backend.progress import Progress
 from mlflow_backend.project import Project
 from mlflow_runner.submission import (
@@ -32,14 +30,12 @@ from mlflow_runner.submission import (
     TAG_SNAPSHOT,
     TAG_TARGET,
     Archive,
-    Download,
     Environment,
     Submission,
 )
 
 IN_CONFIG_MAP_BYTES = 700 * 1024
 """A larger archive travels as an artifact of the run: an object in Kubernetes is at most 1 MiB, base64 included."""
-CONFIG_MAP = "mlflow-compute-targets"
 CLIENT = secrets.token_hex(4)
 """Labels the Jobs of this process, so that one watch sees them all and no others."""
 UNKNOWN_RUN = "0" * 32
@@ -53,26 +49,26 @@ def submit(
     Raises ComputeError; before the MLflow run is created nothing is left behind,
     after it the run is FAILED with its cause and what was created is removed.
     """
-    found = lookup.find(config, targets_of_cluster)
+    found = lookup.find(config, shared_targets.load)
     target = found.target
     if not target.image:
         raise ConfigError(f"target '{found.name}' ({found.source}): has no 'image': build one from runner/Dockerfile and name it there")
     uri = tracking.uri_for_pods(target.tracking_uri, client_uri, found.name, manifest.on_host_network(target))
     uri, settings = tracking.settings(os.environ, uri)
     cluster = connect(target.context, target.namespace)
-    with _snapshot(project, progress) as (taken, placed, downloads):
+    with files.pack(project, progress) as (taken, placed, downloads):
         small = taken.size_bytes <= IN_CONFIG_MAP_BYTES
         archive = f"{manifest.BUNDLE_DIR}/{manifest.SNAPSHOT_KEY}" if small else None
         draft = Submission(
             run_id=UNKNOWN_RUN,
-            experiment_id=str(experiment_id),
+            experiment_id=experiment_id,
             tracking_uri=uri,
             command=projects.command(project, placed),
             project_dir=manifest.PROJECT_DIR,
             scratch_dir=f"{manifest.WORK_DIR}/runner",
             cache_dir=f"{manifest.WORK_DIR}/cache",
             unpack_dir=os.path.dirname(manifest.PROJECT_DIR),
-            archive=Archive(taken.sha256, archive, None if small else "code/snapshot.tar.gz"),
+            archive=Archive(taken.sha256, archive, None if small else f"code/{snapshot.FILE_NAME}"),
             keep_archive=archive,
             downloads=downloads,
             environment=environment,
@@ -83,9 +79,10 @@ def submit(
             least_lifetime_s=manifest.LEAST_LIFETIME_S,
         )
         plan = _Plan(cluster, target, found.name, project, draft, settings, taken)
-        bundle_is_there, *_ = cluster.check(plan.objects(UNKNOWN_RUN, None))
+        bundle_is_there, *_ = cluster.check(plan.objects(UNKNOWN_RUN, experiment_id, None))
         given = tracking.given_run_id(os.environ, config.run_id)
         run = tracking.create_run(project, experiment_id, given, plan.tags)
+        project.discard()
         return plan.send(run, bundle_is_there, client_uri, config.STREAM_OUTPUT, progress)
 
 
@@ -115,14 +112,14 @@ class _Plan:
             tags[TAG_ENVIRONMENT] = self.draft.environment.key
         return tags
 
-    def objects(self, run_id: str, run_url: str | None) -> list[dict[str, Any]]:
+    def objects(self, run_id: str, experiment_id: str, run_url: str | None) -> list[dict[str, Any]]:
         """ConfigMap, Job, and the Secret as far as it can be known before the Job exists."""
         name = self.job_name(run_id)
         bundle = self.bundle()
         own_secret = self.own_secret()
         secret_name = name if own_secret else self.target.secret
-        identity = manifest.Identity(name, self.project.name, _user(), CLIENT, self.target_name, run_url, self.project.uri)
-        submission = self.draft._replace(run_id=run_id)
+        identity = manifest.Identity(name, self.project.name, _user(), CLIENT, self.target_name, run_url, redact(self.project.uri))
+        submission = self.draft._replace(run_id=run_id, experiment_id=str(experiment_id))
         job = manifest.job(submission, self.target, identity, bundle["metadata"]["name"], secret_name, self.settings.plain)
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}}
         return [bundle, job, *([secret] if own_secret else [])]
@@ -144,11 +141,11 @@ class _Plan:
     def send(self, run: Any, bundle_is_there: bool, client_uri: str, stream: bool, progress: Progress) -> ClusterRun:
         run_id = run.info.run_id
         url = tracking.run_url(client_uri, run.info.experiment_id, run_id)
-        bundle, job, *_ = self.objects(run_id, url)
+        bundle, job, *_ = self.objects(run_id, run.info.experiment_id, url)
         try:
             if self.draft.archive.artifact:
                 progress.waiting(f"uploading the snapshot ({self.taken.size_bytes / 1e6:.1f} MB)")
-                _upload(run_id, self.taken.path, self.draft.archive.artifact)
+                tracking.upload(run_id, self.taken.path, os.path.dirname(self.draft.archive.artifact))
             with ThreadPoolExecutor(1) as beside:
                 scheduled = beside.submit(tracking.schedule, run_id)
                 if not bundle_is_there:
@@ -177,75 +174,10 @@ class _Plan:
         )
 
 
-@contextlib.contextmanager
-def _snapshot(project: Project, progress: Progress):
-    """The archive of project and local inputs, the parameters' values in a pod, and what the runner must download."""
-    listing = snapshot.project_files(project.work_dir)
-    placed, inputs, downloads = {}, {}, []
-    for parameter in projects.file_parameters(project):
-        if parameter.local is None:
-            path = f"{manifest.INPUTS_DIR}/{parameter.name}/{projects.base_name(parameter.value)}"
-            downloads.append(Download(parameter.value, path))
-        elif (inside := _inside(parameter.local, project.work_dir, listing)) is not None:
-            path = os.path.normpath(f"{manifest.PROJECT_DIR}/{inside}")
-        else:
-            name = f"inputs/{parameter.name}/{parameter.local.name}"
-            inputs[name] = parameter.local
-            path = f"{os.path.dirname(manifest.INPUTS_DIR)}/{name}"
-        placed[parameter.name] = parameter.placed(path)
-    taken = snapshot.take(listing, inputs)
-    if taken.secrets:
-        progress.say(f"left out, may be secret: {', '.join(taken.secrets)} (write !NAME in .mlflowignore to send one)")
-    try:
-        yield taken, placed, tuple(downloads)
-    finally:
-        taken.discard()
-
-
-def _inside(path: Path, root: Path, listing: snapshot.Listing) -> str | None:
-    """The path below the project's folder if all that it names travels with the project."""
-    try:
-        name = path.resolve().relative_to(root.resolve()).as_posix()
-    except ValueError:
-        return None
-    if path.is_file():
-        return name if name in listing.members else None
-    files = [file.relative_to(root).as_posix() for file in path.rglob("*") if file.is_file()]
-    return name if files and all(file in listing.members for file in files) else None
-
-
-def targets_of_cluster() -> Targets | None:
-    """What an administrator defined for all users, in the ConfigMap of the current context's namespace."""
-    cluster = connect()
-    found = cluster.read_config_map(CONFIG_MAP)
-    if found is None:
-        return None
-    source = f"ConfigMap {cluster.namespace}/{CONFIG_MAP}"
-    text = (found.get("data") or {}).get("mlflow-compute.yaml")
-    if text is None:
-        raise ConfigError(f"{source}: has no key 'mlflow-compute.yaml'")
-    return parse(text, source)
-
-
 @functools.lru_cache(maxsize=16)
 def _observer(cluster: Cluster) -> Observer:
     """The one Observer of this process for the cluster's namespace."""
     return Observer(cluster, CLIENT)
-
-
-def _upload(run_id: str, path: Path, artifact: str) -> None:
-    from mlflow.tracking import MlflowClient
-
-    named = path.with_name(os.path.basename(artifact))
-    folder = path.parent / path.stem.replace(".tar", "")
-    folder.mkdir()
-    try:
-        named = folder / os.path.basename(artifact)
-        named.symlink_to(path)
-        MlflowClient().log_artifact(run_id, str(named), os.path.dirname(artifact))
-    finally:
-        named.unlink(missing_ok=True)
-        folder.rmdir()
 
 
 def _user() -> str:
