@@ -6,9 +6,13 @@ from hypothesis import strategies as st
 from mlflow_runner.submission import Archive, Download, Environment, Submission
 
 TEXT = st.text(max_size=20)
+SECONDS = st.floats(0, 1e6)
 SUBMISSIONS = st.builds(
     Submission,
     run_id=TEXT, experiment_id=TEXT, tracking_uri=TEXT, command=TEXT, project_dir=TEXT, scratch_dir=TEXT, cache_dir=TEXT,
+    grace_period_s=SECONDS,
+    report_timeout_s=SECONDS,
+    least_lifetime_s=SECONDS,
     unpack_dir=st.none() | TEXT,
     archive=st.none() | st.builds(Archive, sha256=TEXT, path=st.none() | TEXT, artifact=st.none() | TEXT),
     downloads=st.lists(st.builds(Download, uri=TEXT, path=TEXT), max_size=3).map(tuple),
