@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import platformdirs
@@ -20,6 +21,9 @@ from mlflow_backend.errors import SnapshotError
 from mlflow_backend.progress import Progress
 from mlflow_backend.project import Project
 from mlflow_runner.submission import TAG_ENVIRONMENT, TAG_TARGET, Download, Environment, Submission
+
+KEPT_BYTES = 20_000_000
+"""A run here does not need the archive, so it must not wait long for it: this much takes about a second."""
 
 
 def submit(
@@ -41,10 +45,11 @@ def submit(
         raise
     try:
         tracking.schedule(run.info.run_id)
+        tracking_uri, credentials = tracking.split_credentials(tracking.uri_for_here(client_uri))
         submission = Submission(
             run_id=run.info.run_id,
             experiment_id=str(run.info.experiment_id),
-            tracking_uri=tracking.uri_for_here(client_uri),
+            tracking_uri=tracking_uri,
             command=command,
             project_dir=str(project.work_dir),
             scratch_dir=str(scratch),
@@ -53,7 +58,7 @@ def submit(
             downloads=downloads,
             environment=environment,
         )
-        process = _start(submission)
+        process = _start(submission, credentials)
     except BaseException as error:
         tracking.fail(run.info.run_id, "SubmitError", str(error) or type(error).__name__)
         shutil.rmtree(scratch, ignore_errors=True)
@@ -84,7 +89,10 @@ def _place_inputs(project: Project, scratch: Path) -> tuple[dict[str, str], tupl
 def _keep_code(project: Project, scratch: Path, progress: Progress) -> str | None:
     """An archive of the code for the run's artifacts; a project too large for that still runs here."""
     try:
-        taken = snapshot.take(snapshot.project_files(project.work_dir), {})
+        listing = snapshot.project_files(project.work_dir)
+        if listing.size_bytes > KEPT_BYTES:
+            raise SnapshotError(f"{listing.size_bytes / 1e6:.0f} MB are too many; name what is no code in .mlflowignore")
+        taken = snapshot.take(listing, {})
     except SnapshotError as error:
         progress.say(f"the code is not kept with the run: {error}")
         return None
@@ -93,7 +101,7 @@ def _keep_code(project: Project, scratch: Path, progress: Progress) -> str | Non
     return str(kept)
 
 
-def _start(submission: Submission) -> subprocess.Popen:
+def _start(submission: Submission, credentials: Mapping[str, str]) -> subprocess.Popen:
     scratch = Path(submission.scratch_dir)
     runner, text = scratch / "runner.pyz", scratch / "run.json"
     runner.write_bytes(runner_zip.build())
@@ -101,6 +109,7 @@ def _start(submission: Submission) -> subprocess.Popen:
     here = os.path.dirname(sys.executable)  # `python` is the one that runs us, in an activated environment or not
     env = {
         **os.environ,
+        **credentials,
         "PATH": here + os.pathsep + os.environ.get("PATH", os.defpath),
         "MLFLOW_COMPUTE_NODE": socket.gethostname(),
     }

@@ -66,6 +66,10 @@ class Listing:
     members: Mapping[str, Path]
     secrets: tuple[str, ...]
 
+    @property
+    def size_bytes(self) -> int:
+        return sum(path.lstat().st_size for path in self.members.values())
+
 
 def project_files(directory: Path) -> Listing:
     """The files of the project in `directory`. Raises SnapshotError on a link out of it."""

@@ -46,12 +46,20 @@ def settings(environ: Mapping[str, str], tracking_uri: str) -> tuple[str, Settin
                 raise TrackingError(f"{name}: {value} cannot be read: {error.strerror}") from None
         else:
             (secret if SECRET.fullmatch(name) else plain)[name] = value
-    parsed = urllib.parse.urlsplit(tracking_uri)
-    if parsed.username:
-        secret["MLFLOW_TRACKING_USERNAME"] = urllib.parse.unquote(parsed.username)
-        secret["MLFLOW_TRACKING_PASSWORD"] = urllib.parse.unquote(parsed.password or "")
-        tracking_uri = urllib.parse.urlunsplit(parsed._replace(netloc=parsed.netloc.rpartition("@")[2]))
-    return tracking_uri, Settings(plain, secret, files)
+    tracking_uri, credentials = split_credentials(tracking_uri)
+    return tracking_uri, Settings(plain, secret | credentials, files)
+
+
+def split_credentials(uri: str) -> tuple[str, dict[str, str]]:
+    """The URI without user and password, and these as the variables that MLflow's client reads."""
+    parsed = urllib.parse.urlsplit(uri)
+    if parsed.scheme not in ("http", "https") or not parsed.username:
+        return uri, {}
+    plain = urllib.parse.urlunsplit(parsed._replace(netloc=parsed.netloc.rpartition("@")[2]))
+    return plain, {
+        "MLFLOW_TRACKING_USERNAME": urllib.parse.unquote(parsed.username),
+        "MLFLOW_TRACKING_PASSWORD": urllib.parse.unquote(parsed.password or ""),
+    }
 
 
 def uri_for_pods(target_uri: str | None, client_uri: str, target: str, on_host_network: bool) -> str:
@@ -66,9 +74,8 @@ def uri_for_pods(target_uri: str | None, client_uri: str, target: str, on_host_n
     remote = parsed.scheme in ("http", "https") and (on_host_network or not host.startswith(NOT_FROM_A_POD))
     if remote or parsed.scheme.startswith(("databricks", "postgresql", "mysql", "mssql")):
         return uri
-    shown = uri if "@" not in uri else f"{parsed.scheme}://{parsed.netloc.rpartition('@')[2]}"
     raise TrackingError(
-        f"tracking URI {shown}: a pod of target '{target}' cannot reach it; set MLFLOW_TRACKING_URI to a server's "
+        f"tracking URI {uri}: a pod of target '{target}' cannot reach it; set MLFLOW_TRACKING_URI to a server's "
         "address that is valid in the cluster, or 'tracking_uri' in the targets file"
     )
 
@@ -87,7 +94,7 @@ def run_url(tracking_uri: str, experiment_id: str, run_id: str) -> str | None:
     """The run's page in MLflow's UI; None where no server is there to show it."""
     if not tracking_uri.startswith(("http://", "https://")):
         return None
-    return f"{tracking_uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+    return f"{split_credentials(tracking_uri)[0].rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
 
 
 def create_run(project: Project, experiment_id: str, run_id: str | None, tags: Callable[[str], Mapping[str, str]]):

@@ -188,6 +188,31 @@ def test_path_and_uri_parameters(server, project, seen, tmp_path, monkeypatch):
     assert found.params["far"] == values["far"], "the params are what the user gave"
 
 
+def test_a_tracking_uri_with_a_password_works_and_shows_it_nowhere(server, project, seen, monkeypatch, capfd):
+    use(server.uri.replace("//", "//ada:correct-horse@"), monkeypatch)
+    root = project('echo ${{#MLFLOW_TRACKING_PASSWORD}} "$MLFLOW_TRACKING_URI"')
+    run_id = run(root).run_id
+    use(server.uri, monkeypatch)
+    found = seen(run_id)
+    assert f"13 {server.uri}\n".encode() in found.log
+    ours = [line for line in capfd.readouterr().err.splitlines() if line.startswith("mlflow-compute:")]
+    assert ours and "correct-horse" not in "".join(ours) + json.dumps(found.tags) + found.log.decode()
+
+
+def test_a_run_in_a_named_experiment(server, project, seen):
+    found = seen(run(project("echo $MLFLOW_EXPERIMENT_ID"), experiment_name="named").run_id)
+    experiment = MlflowClient().get_experiment_by_name("named").experiment_id
+    assert found.run.info.experiment_id == experiment and found.log.startswith(experiment.encode())
+
+
+def test_a_project_too_large_to_keep_still_runs_here(server, project, seen, capfd):
+    root = project("echo ran")
+    (root / "big.bin").write_bytes(os.urandom(21_000_000))
+    found = seen(run(root).run_id)
+    assert found.status == "FINISHED" and not found.artifacts("code")
+    assert "the code is not kept with the run: 21 MB" in capfd.readouterr().err
+
+
 def test_a_remote_parameter_that_cannot_be_had_fails_the_run_with_its_cause(server, project, last_run):
     root = project("cat {far}", parameters={"far": "path"})
     found = failed_run(root, last_run, parameters={"far": f"runs:/{'0' * 32}/none.txt"})

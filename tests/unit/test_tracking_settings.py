@@ -88,4 +88,5 @@ def test_a_relative_store_means_the_same_from_the_project_s_folder(tmp_path, mon
 
 def test_a_run_s_page_exists_only_where_a_server_shows_it():
     assert run_url("http://x/", "1", "r") == "http://x/#/experiments/1/runs/r"
+    assert run_url("http://ada:secret@x", "1", "r") == "http://x/#/experiments/1/runs/r"
     assert run_url("sqlite:///m.db", "1", "r") is None
