@@ -106,31 +106,31 @@ class Cluster:
         self.create(again)
 
     def read_config_map(self, name: str) -> dict[str, Any] | None:
-        from kubernetes.client import ApiException
-
-        with self._errors(f"get ConfigMap {name}"):
-            try:
-                return self._json(self.core.read_namespaced_config_map(name, self.namespace, **self._raw()))
-            except ApiException as error:
-                if error.status == 404:
-                    return None
-                raise
+        """The ConfigMap, or None when there is none of this name."""
+        return self._read("ConfigMap", name, self.core.read_namespaced_config_map)
 
     def read_job(self, name: str) -> dict[str, Any] | None:
         """The Job, or None when there is none of this name."""
-        from kubernetes.client import ApiException
+        return self._read("Job", name, self.batch.read_namespaced_job)
 
-        with self._errors(f"get Job {name}"):
+    def list(self, kind: str, selector: str) -> tuple[list[dict[str, Any]], str]:
+        """The objects of a kind (Pod, Job) with these labels, and the resourceVersion of the list."""
+        with self._errors(f"list {kind}s"):
+            listing = self._json(self._list_call(kind)(self.namespace, label_selector=selector, **self._raw()))
+        return listing["items"], listing["metadata"]["resourceVersion"]
+
+    def watch(self, kind: str, selector: str, version: str, timeout_s: int) -> Iterator[dict[str, Any]]:
+        """The watch events (`type`, `object`) after `version`, for at most `timeout_s` seconds."""
+        with self._errors(f"watch {kind}s"):
+            response = self._list_call(kind)(
+                self.namespace, label_selector=selector, watch=True, resource_version=version, allow_watch_bookmarks=True,
+                timeout_seconds=timeout_s, _preload_content=False, _request_timeout=(CONNECT_TIMEOUT_S, timeout_s + CONNECT_TIMEOUT_S),
+            )  # fmt: skip
             try:
-                return self._json(self.batch.read_namespaced_job(name, self.namespace, **self._raw()))
-            except ApiException as error:
-                if error.status == 404:
-                    return None
-                raise
-
-    def list_pods(self, selector: str) -> list[dict[str, Any]]:
-        with self._errors("list Pods"):
-            return self._json(self.core.list_namespaced_pod(self.namespace, label_selector=selector, **self._raw()))["items"]
+                for line in _lines(response):
+                    yield json.loads(line)
+            finally:
+                response.release_conn()
 
     def list_events(self, kind: str, name: str) -> list[dict[str, Any]]:
         """Events about one object; an empty list where the user may not read events."""
@@ -164,6 +164,20 @@ class Cluster:
                 yield from _lines(response)
             finally:
                 response.release_conn()
+
+    def _read(self, kind, name, call):
+        from kubernetes.client import ApiException
+
+        with self._errors(f"get {kind} {name}"):
+            try:
+                return self._json(call(name, self.namespace, **self._raw()))
+            except ApiException as error:
+                if error.status == 404:
+                    return None
+                raise
+
+    def _list_call(self, kind):
+        return {"Pod": self.core.list_namespaced_pod, "Job": self.batch.list_namespaced_job}[kind]
 
     @contextlib.contextmanager
     def _errors(self, what):

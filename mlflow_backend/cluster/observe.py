@@ -1,13 +1,12 @@
 """One watch on the pods and one on the Jobs of this client, however many runs it waits for."""
 
-import json
 import queue
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from mlflow_backend.cluster.api import CONNECT_TIMEOUT_S, Cluster
+from mlflow_backend.cluster.api import Cluster
 from mlflow_backend.cluster.manifest import LABEL_CLIENT, LABEL_RUN
 from mlflow_backend.errors import ClusterError
 
@@ -45,9 +44,8 @@ class Observer:
                         changes.put(Change(kind, item))
             if not self._started:
                 self._started = True
-                core, batch = self._cluster.core, self._cluster.batch
-                for kind, call in (("Pod", core.list_namespaced_pod), ("Job", batch.list_namespaced_job)):
-                    threading.Thread(target=self._follow, args=(kind, call), daemon=True, name=f"watch-{kind}").start()
+                for kind in self._objects:
+                    threading.Thread(target=self._follow, args=(kind,), daemon=True, name=f"watch-{kind}").start()
         return changes
 
     def unsubscribe(self, run_id: str, changes: "queue.Queue[Any]") -> None:
@@ -56,43 +54,36 @@ class Observer:
             if not self._queues[run_id]:
                 del self._queues[run_id]
 
-    def _follow(self, kind: str, call: Callable) -> None:
+    def _follow(self, kind: str) -> None:
         import tenacity
 
         again = tenacity.Retrying(
             wait=tenacity.wait_random_exponential(max=MAX_BACKOFF_S), retry=tenacity.retry_if_exception_type(ClusterError)
         )
         while True:
-            version = again(self._list, kind, call)
+            version = again(self._list, kind)
             while version:
-                version = self._watch(kind, call, version)
+                version = self._watch(kind, version)
 
-    def _list(self, kind, call) -> str:
-        with self._cluster._errors(f"list {kind}s"):
-            listing = self._cluster._json(call(self._cluster.namespace, label_selector=self._selector, **self._cluster._raw()))
-        present = {item["metadata"]["uid"]: item for item in listing["items"]}
+    def _list(self, kind) -> str:
+        items, version = self._cluster.list(kind, self._selector)
+        present = {item["metadata"]["uid"]: item for item in items}
         for uid, item in list(self._objects[kind].items()):
             if uid not in present:
                 self._deliver(kind, "DELETED", item)
         for item in present.values():
             self._deliver(kind, "ADDED", item)
-        return listing["metadata"]["resourceVersion"]
+        return version
 
-    def _watch(self, kind, call, version) -> str | None:
+    def _watch(self, kind, version) -> str | None:
         """Follow the changes after `version`; the version to go on from, or None to list anew (410 Gone, a broken connection)."""
         try:
-            with self._cluster._errors(f"watch {kind}s"):
-                response = call(
-                    self._cluster.namespace, label_selector=self._selector, watch=True, resource_version=version,
-                    allow_watch_bookmarks=True, timeout_seconds=WATCH_S, _preload_content=False,
-                    _request_timeout=(CONNECT_TIMEOUT_S, WATCH_S + CONNECT_TIMEOUT_S),
-                )  # fmt: skip
-                for line in _json_lines(response):
-                    if line["type"] == "ERROR":
-                        return None
-                    version = line["object"]["metadata"]["resourceVersion"]
-                    if line["type"] != "BOOKMARK":
-                        self._deliver(kind, line["type"], line["object"])
+            for event in self._cluster.watch(kind, self._selector, version, WATCH_S):
+                if event["type"] == "ERROR":
+                    return None
+                version = event["object"]["metadata"]["resourceVersion"]
+                if event["type"] != "BOOKMARK":
+                    self._deliver(kind, event["type"], event["object"])
         except ClusterError:
             return None
         return version
@@ -110,10 +101,3 @@ class Observer:
 
 def _run_of(item) -> str:
     return item["metadata"]["labels"][LABEL_RUN]
-
-
-def _json_lines(response):
-    rest = b""
-    for block in response.stream(65536, decode_content=False):
-        *lines, rest = (rest + block).split(b"\n")
-        yield from (json.loads(line) for line in lines if line)

@@ -1,52 +1,31 @@
-"""A submitted run: wait for it, show its output, cancel it."""
+"""A run in a cluster as MLflow hands it to the user: wait for it, ask its status, cancel it."""
 
 import queue
-import re
-import threading
 import time
-from collections.abc import Mapping
-from datetime import datetime, timezone
-from typing import Any
 
 from mlflow.projects.submitted_run import SubmittedRun
 
 from mlflow_backend import tracking
-from mlflow_backend.cluster import diagnose
-from mlflow_backend.cluster.api import Cluster
-from mlflow_backend.cluster.observe import Change, Observer
-from mlflow_backend.cluster.settle import has_ended, settle, write
+from mlflow_backend.cluster.settle import has_ended
+from mlflow_backend.cluster.wait import POD_GONE_S, SubmittedJob, Waiting
 from mlflow_backend.errors import ClusterError
-from mlflow_backend.progress import Progress
-
-EXPLAIN_AFTER_S = 2.0
-"""A pod that does not run after this time gets its events read, once for each new state."""
-LOG_DRAIN_S = 5.0
-POD_GONE_S = 30.0
-"""Beyond its grace period, how long the pod of a deleted Job is waited for."""
+from mlflow_runner.submission import TAG_CAUSE, TAG_MESSAGE
 
 
 class ClusterRun(SubmittedRun):
-    """One run as the Job `job_name` of `cluster`. `run_id` is the MLflow run's."""
+    """One run as a Kubernetes Job. `run_id` is the MLflow run's."""
 
-    def __init__(
-        self, cluster: Cluster, observer: Observer, job_name: str, run_id: str, stream: bool, grace_period_s: float, progress: Progress
-    ):
+    def __init__(self, submitted: SubmittedJob):
         super().__init__()
-        self._cluster = cluster
-        self._observer = observer
-        self._job_name = job_name
-        self._run_id = run_id
-        self._stream = stream
-        self._grace_period_s = grace_period_s
-        self._progress = progress
+        self._submitted = submitted
 
     @property
     def run_id(self) -> str:
-        return self._run_id
+        return self._submitted.run_id
 
     @property
     def job_name(self) -> str:
-        return self._job_name
+        return self._submitted.job_name
 
     def wait(self) -> bool:
         """Wait for the run's end, showing its output if the run streams; True if it FINISHED.
@@ -54,187 +33,37 @@ class ClusterRun(SubmittedRun):
         The end is the one written in MLflow by the runner; where the runner could not
         write it, it is settled from what the cluster shows.
         """
-        changes = self._observer.subscribe(self._run_id)
+        observer = self._submitted.observer
+        changes = observer.subscribe(self.run_id)
         try:
-            run = _Waiting(self, changes).until_end()
+            run = Waiting(self._submitted, changes).until_end()
         finally:
-            self._observer.unsubscribe(self._run_id, changes)
+            observer.unsubscribe(self.run_id, changes)
         if run.info.status != "FINISHED":
-            from mlflow_runner.submission import TAG_CAUSE, TAG_MESSAGE
-
-            self._progress.say(f"{run.info.status}, {run.data.tags.get(TAG_CAUSE)}: {run.data.tags.get(TAG_MESSAGE)}")
+            self._submitted.progress.say(f"{run.info.status}, {run.data.tags.get(TAG_CAUSE)}: {run.data.tags.get(TAG_MESSAGE)}")
         return run.info.status == "FINISHED"
 
     def get_status(self) -> str:
         """The run's status in MLflow: SCHEDULED, RUNNING, FINISHED, FAILED or KILLED."""
-        return self._mlflow_run().info.status
+        return self._submitted.mlflow_run().info.status
 
     def cancel(self) -> None:
-        """Mark the run KILLED, delete its Job, and wait until its pod is gone."""
-        run = self._mlflow_run()
-        if not has_ended(run):
-            tracking.end(self._run_id, "KILLED", "Cancelled", "The run was cancelled.")
-        changes = self._observer.subscribe(self._run_id)
+        """Mark the run KILLED, delete its Job, and wait until its pod is gone. Raises ClusterError if it stays."""
+        if not has_ended(self._submitted.mlflow_run()):
+            tracking.end(self.run_id, "KILLED", "Cancelled", "The run was cancelled.")
+        observer = self._submitted.observer
+        changes = observer.subscribe(self.run_id)
         try:
-            self._cluster.delete_job(self._job_name)
+            self._submitted.cluster.delete_job(self.job_name)
             self._wait_until_gone(changes)
         finally:
-            self._observer.unsubscribe(self._run_id, changes)
+            observer.unsubscribe(self.run_id, changes)
 
     def _wait_until_gone(self, changes) -> None:
-        deadline = time.monotonic() + self._grace_period_s + POD_GONE_S
-        while self._cluster.list_pods(f"mlflow-compute/run-id={self._run_id},job-name={self._job_name}"):
+        deadline = time.monotonic() + self._submitted.grace_period_s + POD_GONE_S
+        while self._submitted.cluster.list("Pod", f"job-name={self.job_name}")[0]:
             try:
                 while (change := changes.get(timeout=max(0.0, deadline - time.monotonic()))).kind != "Pod" or change.value:
                     pass
             except queue.Empty:
-                raise ClusterError(f"Job {self._job_name}: deleted, but its pod is still there after the grace period") from None
-
-    def _mlflow_run(self) -> Any:
-        from mlflow.tracking import MlflowClient
-
-        return MlflowClient().get_run(self._run_id)
-
-
-class _Waiting:
-    """One wait: what is known of the run's Job and pod, and what the user was told."""
-
-    def __init__(self, run: ClusterRun, changes: "queue.Queue[Any]"):
-        self._run = run
-        self._changes = changes
-        self._job: Mapping[str, Any] | None = None
-        self._job_deleted = False
-        self._pod_gone_at: float | None = None
-        self._pod: Mapping[str, Any] | None = None
-        self._pod_changed = threading.Event()
-        self._log: threading.Thread | None = None
-        self._announced = False
-        self._explain_at: float | None = time.monotonic() + EXPLAIN_AFTER_S
-        self._give_up: tuple[float, str] | None = None
-
-    def until_end(self) -> Any:
-        while True:
-            try:
-                self._take(self._changes.get(timeout=self._delay()))
-            except queue.Empty:
-                self._explain()
-            run = self._ended()
-            if run is not None:
-                if self._log:
-                    self._log.join(LOG_DRAIN_S)
-                return run
-
-    def _take(self, change) -> None:
-        if change.kind == "Job":
-            if change.value is None:
-                self._see_job_deleted()
-            elif change.value["metadata"]["name"] == self._run.job_name:
-                self._job = change.value
-        elif change.kind == "Pod" and change.value is not None:
-            self._take_pod(change.value)
-        elif change.kind == "Pod" and self._job_deleted:
-            self._pod = None
-
-    def _see_job_deleted(self) -> None:
-        """Its pod goes next; one that does not, on a lost node, is not waited for longer than its grace period."""
-        self._job_deleted = True
-        self._pod_gone_at = time.monotonic() + self._run._grace_period_s + POD_GONE_S
-
-    def _take_pod(self, pod) -> None:
-        if self._pod is not None and pod["metadata"]["creationTimestamp"] < self._pod["metadata"]["creationTimestamp"]:
-            return  # an earlier pod of this Job, which another one has replaced
-        replaces = self._pod is not None and pod["metadata"]["name"] != self._pod["metadata"]["name"]
-        if replaces:
-            self._pod, self._log = None, None
-        if self._pod is None or _state(pod) != _state(self._pod):
-            self._explain_at = time.monotonic() + EXPLAIN_AFTER_S
-        node = pod["spec"].get("nodeName")
-        if node and not (self._pod or {}).get("spec", {}).get("nodeName"):
-            self._run._progress.waiting(f"scheduled on node {node}")
-        self._pod = pod
-        self._pod_changed.set()
-        if pod["status"].get("phase") not in (None, "Pending"):
-            self._explain_at = None
-            if self._log is None and self._run._stream:
-                self._run._progress.say(f"running on node {node}")
-                self._log = threading.Thread(target=self._follow_log, args=(pod["metadata"]["name"],), daemon=True)
-                self._log.start()
-        trouble = diagnose.cannot_start(pod)
-        if trouble is None:
-            self._give_up = None
-        elif self._give_up is None or self._give_up[1] != trouble[0].cause:
-            self._give_up = (time.monotonic() + trouble[1], trouble[0].cause)
-
-    def _delay(self) -> float | None:
-        candidates = (self._explain_at, self._pod_gone_at, self._give_up and self._give_up[0])
-        moments = [moment for moment in candidates if moment is not None]
-        return max(0.0, min(moments) - time.monotonic()) if moments else None
-
-    def _explain(self) -> None:
-        """Nothing has changed for a while: find out what the run waits for, and say it."""
-        self._explain_at = None
-        if self._job is None and self._run._cluster.read_job(self._run.job_name) is None:
-            self._see_job_deleted()  # before we began to watch
-            return
-        kind, name = ("Pod", self._pod["metadata"]["name"]) if self._pod else ("Job", self._run.job_name)
-        events = self._run._cluster.list_events(kind, name)
-        self._run._progress.waiting(diagnose.waiting_for(self._pod, self._job, events))
-
-    def _ended(self) -> Any | None:
-        """The MLflow run if it has ended; only asked for when there is reason to think so."""
-        if self._pod_gone_at is not None and time.monotonic() >= self._pod_gone_at:
-            self._pod = None
-        job = None if self._job_deleted else (self._job or {})
-        over = diagnose.ended(job, self._pod) is not None
-        hopeless = self._give_up is not None and time.monotonic() >= self._give_up[0]
-        if not (over or hopeless or self._end_announced()):
-            return None
-        run = self._run._mlflow_run()
-        if hopeless and not has_ended(run):
-            write(run, diagnose.cannot_start(self._pod)[0])
-            self._run._cluster.delete_job(self._run.job_name)
-        elif not settle(run, job, self._pod):
-            return None
-        return self._run._mlflow_run()
-
-    def _end_announced(self) -> bool:
-        announced, self._announced = self._announced, False
-        return announced
-
-    def _follow_log(self, pod: str) -> None:
-        """Show the log; taken up again behind the last line shown when the connection breaks."""
-        end_line = f"run {self._run.run_id} has ended".encode()
-        last = ""
-        while True:
-            since_s = None
-            seen = last
-            if last:
-                since_s = int((datetime.now(timezone.utc) - _time(last)).total_seconds()) + 2
-            try:
-                for line in self._run._cluster.follow_log(pod, since_s):
-                    stamp, _, text = line.partition(b" ")
-                    last = stamp.decode()
-                    if last <= seen:
-                        continue
-                    if end_line in text:
-                        self._announced = True
-                        self._changes.put(Change("Log", None))
-                        return
-                    self._run._progress.output(text.decode(errors="replace"))
-            except ClusterError:
-                pass
-            self._pod_changed.wait(1)
-            self._pod_changed.clear()
-            if (self._pod or {}).get("status", {}).get("phase") in ("Succeeded", "Failed") or self._job_deleted:
-                return
-
-
-def _state(pod) -> tuple:
-    waiting = [status.get("state", {}).get("waiting", {}).get("reason") for status in pod["status"].get("containerStatuses") or ()]
-    conditions = [(item["type"], item["status"]) for item in pod["status"].get("conditions") or ()]
-    return pod["status"].get("phase"), waiting, conditions
-
-
-def _time(stamp: str) -> datetime:
-    """An RFC 3339 time with nanoseconds, as the kubelet writes it."""
-    return datetime.fromisoformat(re.sub(r"(\.\d{6})\d*", r"\1", stamp).replace("Z", "+00:00"))
+                raise ClusterError(f"Job {self.job_name}: deleted, but its pod is still there after the grace period") from None

@@ -15,6 +15,7 @@ from mlflow_backend.cluster import files, manifest, shared_targets
 from mlflow_backend.cluster.api import Cluster, connect
 from mlflow_backend.cluster.observe import Observer
 from mlflow_backend.cluster.run import ClusterRun
+from mlflow_backend.cluster.wait import SubmittedJob
 from mlflow_backend.config import lookup
 from mlflow_backend.config.backend_config import BackendConfig
 from mlflow_backend.config.target import Target
@@ -163,15 +164,8 @@ class _Plan:
         progress.say(f"submitted Job {job['metadata']['name']} to namespace {self.cluster.namespace} (context {self.cluster.context})")
         if url:
             progress.say(f"run {url}")
-        return ClusterRun(
-            self.cluster,
-            _observer(self.cluster),
-            job["metadata"]["name"],
-            run_id,
-            stream,
-            self.target.grace_period,
-            progress,
-        )
+        observer = _observer(self.cluster)
+        return ClusterRun(SubmittedJob(self.cluster, observer, self.job_name(run_id), run_id, stream, self.target.grace_period, progress))
 
 
 @functools.lru_cache(maxsize=16)

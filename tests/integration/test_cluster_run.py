@@ -180,6 +180,19 @@ def test_an_environment_is_made_in_the_pod(cluster, project, seen):
     assert found.metrics["compute/environment_s"] > 0 and found.tags["compute.environment"]
 
 
+def test_a_gpu_is_asked_for_by_the_resource_that_counts_it(cluster, project, seen, kubectl):
+    """With a pretend resource on the node; the scheduler treats it as any other."""
+    resource = "mlflow-compute.test/gpu"
+    node = kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
+    patch = json.dumps({"status": {"capacity": {resource: "1"}}})
+    kubectl("patch", "node", node, "--subresource=status", "--type=merge", "-p", patch)
+    wait_for(lambda: resource in json.loads(kubectl("get", "node", node, "-o", "json"))["status"]["allocatable"], timeout_s=60)
+    found = seen(run(project("echo ran"), {**THERE, "gpu_resource": resource, "resources": {"gpu": 1}}).run_id)
+    assert found.status == "FINISHED"
+    container = job_of(kubectl, found)["spec"]["template"]["spec"]["containers"][0]
+    assert container["resources"]["limits"] == {resource: "1"}
+
+
 def test_credentials_are_in_a_secret_of_the_job_and_nowhere_else(cluster, project, seen, kubectl, monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "correct-horse")
