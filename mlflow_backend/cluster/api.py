@@ -113,13 +113,13 @@ class Cluster:
         """The Job, or None when there is none of this name."""
         return self._read("Job", name, self.batch.read_namespaced_job)
 
-    def list(self, kind: str, selector: str) -> tuple[list[dict[str, Any]], str]:
+    def list_objects(self, kind: str, selector: str) -> tuple[list[dict[str, Any]], str]:
         """The objects of a kind (Pod, Job) with these labels, and the resourceVersion of the list."""
         with self._errors(f"list {kind}s"):
             listing = self._json(self._list_call(kind)(self.namespace, label_selector=selector, **self._raw()))
         return listing["items"], listing["metadata"]["resourceVersion"]
 
-    def watch(self, kind: str, selector: str, version: str, timeout_s: int) -> Iterator[dict[str, Any]]:
+    def watch_objects(self, kind: str, selector: str, version: str, timeout_s: int) -> Iterator[dict[str, Any]]:
         """The watch events (`type`, `object`) after `version`, for at most `timeout_s` seconds."""
         with self._errors(f"watch {kind}s"):
             response = self._list_call(kind)(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from mlflow_backend.cluster.api import Cluster
-from mlflow_backend.cluster.manifest import LABEL_CLIENT, LABEL_RUN
+from mlflow_backend.cluster.manifest import LABEL_CLIENT
 from mlflow_backend.errors import ClusterError
 
 WATCH_S = 300
@@ -16,14 +16,15 @@ MAX_BACKOFF_S = 30
 
 
 class Change(NamedTuple):
-    """`value` is the object as it is now, or None when it is gone. `kind`: Pod or Job."""
+    """`value` is the Pod or Job (`kind`) of this name as it is now, or None when it is gone."""
 
     kind: str
+    name: str
     value: Mapping[str, Any] | None
 
 
 class Observer:
-    """Delivers the changes of this client's pods and Jobs to whoever waits for their run."""
+    """Delivers the changes of this client's Jobs and their pods to whoever waits for one."""
 
     def __init__(self, cluster: Cluster, client: str):
         self._cluster = cluster
@@ -33,26 +34,26 @@ class Observer:
         self._objects: dict[str, dict[str, Mapping[str, Any]]] = {"Pod": {}, "Job": {}}
         self._started = False
 
-    def subscribe(self, run_id: str) -> "queue.Queue[Any]":
-        """A queue that gets what is known of the run at once, then every Change."""
+    def subscribe(self, job_name: str) -> "queue.Queue[Any]":
+        """A queue that gets what is known of the Job and its pods at once, then every Change."""
         changes: queue.Queue[Any] = queue.Queue()
         with self._lock:
-            self._queues[run_id].append(changes)
+            self._queues[job_name].append(changes)
             for kind, objects in self._objects.items():
                 for item in objects.values():
-                    if _run_of(item) == run_id:
-                        changes.put(Change(kind, item))
+                    if _job_of(kind, item) == job_name:
+                        changes.put(Change(kind, item["metadata"]["name"], item))
             if not self._started:
                 self._started = True
                 for kind in self._objects:
                     threading.Thread(target=self._follow, args=(kind,), daemon=True, name=f"watch-{kind}").start()
         return changes
 
-    def unsubscribe(self, run_id: str, changes: "queue.Queue[Any]") -> None:
+    def unsubscribe(self, job_name: str, changes: "queue.Queue[Any]") -> None:
         with self._lock:
-            self._queues[run_id].remove(changes)
-            if not self._queues[run_id]:
-                del self._queues[run_id]
+            self._queues[job_name].remove(changes)
+            if not self._queues[job_name]:
+                del self._queues[job_name]
 
     def _follow(self, kind: str) -> None:
         import tenacity
@@ -66,7 +67,7 @@ class Observer:
                 version = self._watch(kind, version)
 
     def _list(self, kind) -> str:
-        items, version = self._cluster.list(kind, self._selector)
+        items, version = self._cluster.list_objects(kind, self._selector)
         present = {item["metadata"]["uid"]: item for item in items}
         for uid, item in list(self._objects[kind].items()):
             if uid not in present:
@@ -78,7 +79,7 @@ class Observer:
     def _watch(self, kind, version) -> str | None:
         """Follow the changes after `version`; the version to go on from, or None to list anew (410 Gone, a broken connection)."""
         try:
-            for event in self._cluster.watch(kind, self._selector, version, WATCH_S):
+            for event in self._cluster.watch_objects(kind, self._selector, version, WATCH_S):
                 if event["type"] == "ERROR":
                     return None
                 version = event["object"]["metadata"]["resourceVersion"]
@@ -95,9 +96,9 @@ class Observer:
                 self._objects[kind].pop(uid, None)
             else:
                 self._objects[kind][uid] = item
-            for changes in self._queues.get(_run_of(item), ()):
-                changes.put(Change(kind, None if change == "DELETED" else item))
+            for changes in self._queues.get(_job_of(kind, item), ()):
+                changes.put(Change(kind, item["metadata"]["name"], None if change == "DELETED" else item))
 
 
-def _run_of(item) -> str:
-    return item["metadata"]["labels"][LABEL_RUN]
+def _job_of(kind, item) -> str:
+    return item["metadata"]["name"] if kind == "Job" else item["metadata"]["labels"]["batch.kubernetes.io/job-name"]

@@ -34,11 +34,11 @@ class ClusterRun(SubmittedRun):
         write it, it is settled from what the cluster shows.
         """
         observer = self._submitted.observer
-        changes = observer.subscribe(self.run_id)
+        changes = observer.subscribe(self.job_name)
         try:
             run = Waiting(self._submitted, changes).until_end()
         finally:
-            observer.unsubscribe(self.run_id, changes)
+            observer.unsubscribe(self.job_name, changes)
         if run.info.status != "FINISHED":
             self._submitted.progress.say(f"{run.info.status}, {run.data.tags.get(TAG_CAUSE)}: {run.data.tags.get(TAG_MESSAGE)}")
         return run.info.status == "FINISHED"
@@ -52,16 +52,16 @@ class ClusterRun(SubmittedRun):
         if not has_ended(self._submitted.mlflow_run()):
             tracking.end(self.run_id, "KILLED", "Cancelled", "The run was cancelled.")
         observer = self._submitted.observer
-        changes = observer.subscribe(self.run_id)
+        changes = observer.subscribe(self.job_name)
         try:
             self._submitted.cluster.delete_job(self.job_name)
             self._wait_until_gone(changes)
         finally:
-            observer.unsubscribe(self.run_id, changes)
+            observer.unsubscribe(self.job_name, changes)
 
     def _wait_until_gone(self, changes) -> None:
         deadline = time.monotonic() + self._submitted.grace_period_s + POD_GONE_S
-        while self._submitted.cluster.list("Pod", f"job-name={self.job_name}")[0]:
+        while self._submitted.cluster.list_objects("Pod", f"job-name={self.job_name}")[0]:
             try:
                 while (change := changes.get(timeout=max(0.0, deadline - time.monotonic()))).kind != "Pod" or change.value:
                     pass

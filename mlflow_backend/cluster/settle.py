@@ -26,8 +26,8 @@ def settle(run: Any, job: Mapping[str, Any] | None, pod: Mapping[str, Any] | Non
     diagnosis = ended(job, pod)
     if diagnosis is None:
         return False
-    known = run.info.status in TERMINAL and TAG_CAUSE in run.data.tags
-    if not (known and diagnosis.cause == STOPPED_BY_CLUSTER):
+    stopped = run.info.status in TERMINAL and TAG_CAUSE in run.data.tags
+    if not (stopped and diagnosis.cause in (STOPPED_BY_CLUSTER, "Unknown")):  # the runner's words say more
         write(run, diagnosis)
     return True
 

@@ -72,14 +72,13 @@ class Waiting:
                 return run
 
     def _take(self, change) -> None:
-        if change.kind == "Job":
-            if change.value is None:
-                self._see_job_deleted()
-            elif change.value["metadata"]["name"] == self._submitted.job_name:
-                self._job = change.value
+        if change.kind == "Job" and change.value is None:
+            self._see_job_deleted()
+        elif change.kind == "Job":
+            self._job = change.value
         elif change.kind == "Pod" and change.value is not None:
             self._take_pod(change.value)
-        elif change.kind == "Pod" and self._job_deleted:
+        elif change.kind == "Pod" and self._pod is not None and change.name == self._pod["metadata"]["name"]:
             self._pod = None
 
     def _see_job_deleted(self) -> None:
@@ -165,7 +164,7 @@ class Waiting:
                         continue
                     if end_line in text:
                         self._announced = True
-                        self._changes.put(Change("Log", None))
+                        self._changes.put(Change("Log", pod, None))
                         return
                     self._submitted.progress.output(text.decode(errors="replace"))
             except ClusterError:

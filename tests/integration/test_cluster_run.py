@@ -122,6 +122,14 @@ def test_a_job_deleted_by_somebody_ends_the_wait(cluster, project, seen, kubectl
     assert (seen(submitted.run_id).status, seen(submitted.run_id).cause) == ("KILLED", "Deleted")
 
 
+def test_a_pod_deleted_by_somebody_ends_the_run(cluster, project, seen, kubectl):
+    submitted = run(project("sleep 300"), synchronous=False)
+    wait_for(lambda: seen(submitted.run_id).status == "RUNNING", timeout_s=60)
+    threading.Timer(1, lambda: kubectl("delete", "pods", "-l", f"job-name={submitted.job_name}")).start()
+    assert submitted.wait() is False
+    assert (seen(submitted.run_id).status, seen(submitted.run_id).cause) == ("KILLED", "Terminated")
+
+
 def test_a_run_over_its_deadline_is_failed(cluster, project, last_run):
     found = failed_run(project("sleep 300"), last_run, {**THERE, "deadline": 4})
     assert (found.status, found.cause) == ("FAILED", "DeadlineExceeded")
