@@ -19,7 +19,7 @@ SILENT_LOG_TIMEOUT_S = 600
 
 def connect(context: str | None = None, namespace: str | None = None) -> "Cluster":
     """The Cluster of a kubeconfig's context; the same one, with its open connections, until the kubeconfig changes."""
-    names = (os.environ.get("KUBECONFIG") or os.path.expanduser("~/.kube/config")).split(os.pathsep)
+    names = _kubeconfig().split(os.pathsep)
     files = tuple((name, os.stat(name).st_mtime_ns if os.path.exists(name) else None) for name in names)
     return _connect(files, context, namespace)
 
@@ -42,20 +42,19 @@ class Cluster:
         configuration = client.Configuration()
         try:
             try:
-                config.load_kube_config(context=context, client_configuration=configuration)
-                self._context, default = _context(config, context)
+                config.load_kube_config(_kubeconfig(), context=context, client_configuration=configuration)
+                self.context, default = _context(config, context)
             except ConfigException:
-                if context is not None:
+                if context is not None or "KUBERNETES_SERVICE_HOST" not in os.environ:
                     raise
                 config.load_incluster_config(client_configuration=configuration)
-                self._context, default = "in-cluster", _service_account_namespace()
+                self.context, default = "in-cluster", _service_account_namespace()
         except (ConfigException, OSError, TypeError, ValueError) as error:
-            raise ClusterError(
-                f"kubeconfig{f', context {context!r}' if context else ''}: {_first_line(error)}: set KUBECONFIG to a file that works with kubectl"
-            ) from None
+            wanted = f", context {context!r}" if context else ""
+            reason = _first_line(error).rstrip(".")
+            raise ClusterError(f"kubeconfig {_kubeconfig()}{wanted}: {reason}: set KUBECONFIG to a file that works with kubectl") from None
         configuration.retries = False
         self.namespace = namespace or default
-        self.context = self._context
         self._api = client.ApiClient(configuration)
         self.core = client.CoreV1Api(self._api)
         self.batch = client.BatchV1Api(self._api)
@@ -213,8 +212,13 @@ class Cluster:
         return json.loads(response.data)
 
 
+def _kubeconfig() -> str:
+    """Asked for each time: the client library looks at the variable only once, when it is imported."""
+    return os.environ.get("KUBECONFIG") or os.path.expanduser("~/.kube/config")
+
+
 def _context(config, name) -> tuple[str, str]:
-    contexts, active = config.list_kube_config_contexts()
+    contexts, active = config.list_kube_config_contexts(_kubeconfig())
     chosen = active if name is None else next(item for item in contexts if item["name"] == name)
     return chosen["name"], chosen["context"].get("namespace") or "default"
 
