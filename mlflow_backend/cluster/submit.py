@@ -59,7 +59,7 @@ def submit(
     cluster = connect(target.context, target.namespace)
     with files.pack(project, progress) as (taken, placed, downloads):
         small = taken.size_bytes <= IN_CONFIG_MAP_BYTES
-        archive = f"{manifest.BUNDLE_DIR}/{manifest.SNAPSHOT_KEY}" if small else None
+        archive = f"{manifest.BUNDLE_DIR}/{snapshot.FILE_NAME}" if small else None
         draft = Submission(
             run_id=UNKNOWN_RUN,
             experiment_id=experiment_id,

@@ -1,6 +1,7 @@
 """The real things that the tests run on: an MLflow server, a cluster, projects on disk."""
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -163,7 +164,8 @@ def mlflow_run():
 
     def start(*arguments, **keywords):
         command = [str(BIN / "mlflow"), "run", *map(str, arguments), "--backend", "compute"]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **keywords)
+        interruptible = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # as in a terminal, not as in the background
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible, **keywords)
 
     return start
 
