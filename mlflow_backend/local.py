@@ -38,12 +38,12 @@ def submit(
         placed, downloads = _place_inputs(project, scratch)
         command = projects.command(project, placed)
         run_id = tracking.given_run_id(os.environ, config.run_id)
-        tags = {TAG_TARGET: "local", **({TAG_ENVIRONMENT: environment.key} if environment else {})}
-        run = tracking.create_run(project, experiment_id, run_id, lambda _: tags)
+        run = tracking.create_run(project, experiment_id, run_id)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     try:
+        tracking.tag(run.info.run_id, {TAG_TARGET: "local", **({TAG_ENVIRONMENT: environment.key} if environment else {})})
         tracking.schedule(run.info.run_id)
         tracking_uri, credentials = tracking.split_credentials(tracking.uri_for_here(client_uri))
         submission = Submission(

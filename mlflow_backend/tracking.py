@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,18 +97,16 @@ def run_url(tracking_uri: str, experiment_id: str, run_id: str) -> str | None:
     return f"{split_credentials(tracking_uri)[0].rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
 
 
-def create_run(project: Project, experiment_id: str, run_id: str | None, tags: Callable[[str], Mapping[str, str]]):
+def create_run(project: Project, experiment_id: str, run_id: str | None):
     """The MLflow run of a submit: a new one as MLflow's own backends make it, or `run_id` taken up again.
 
-    `tags` gives the tags for a run id. Returns an mlflow.entities.Run. Raises TrackingError.
+    Returns an mlflow.entities.Run. Raises TrackingError; a run that cannot be continued is left as it is.
     """
-    from mlflow.entities import RunTag
     from mlflow.projects.utils import get_or_create_run
     from mlflow.tracking import MlflowClient
 
     from mlflow_runner.submission import END_TAGS
 
-    client = MlflowClient()
     with _one_line(f"run {run_id} cannot be continued" if run_id else "the run cannot be created"):
         run = get_or_create_run(
             run_id,
@@ -119,12 +117,22 @@ def create_run(project: Project, experiment_id: str, run_id: str | None, tags: C
             project.entry_point,
             dict(project.parameters),
         )
-        batch = [RunTag(key, value) for key, value in tags(run.info.run_id).items()]
-        client.log_batch(run.info.run_id, params=_params(project) if run_id else [], tags=batch)
-        for tag in END_TAGS:
-            if tag in run.data.tags:
-                client.delete_tag(run.info.run_id, tag)
+        if run_id:
+            client = MlflowClient()
+            client.log_batch(run_id, params=_params(project))
+            for tag in END_TAGS:
+                if tag in run.data.tags:
+                    client.delete_tag(run_id, tag)
     return run
+
+
+def tag(run_id: str, tags: Mapping[str, str]) -> None:
+    """Set tags of the run. Raises TrackingError."""
+    from mlflow.entities import RunTag
+    from mlflow.tracking import MlflowClient
+
+    with _one_line(f"run {run_id} cannot be tagged"):
+        MlflowClient().log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
 def schedule(run_id: str) -> None:

@@ -60,14 +60,15 @@ class Cluster:
         self.batch = client.BatchV1Api(self._api)
         self._server = configuration.host
 
-    def check(self, objects: list[Mapping[str, Any]]) -> list[bool]:
+    def check(self, objects: list[Mapping[str, Any]]) -> None:
         """Let the API server judge `objects` without storing them: permissions, quantities, admission.
 
-        Data of ConfigMaps and Secrets is not sent. True for each object whose name is there already.
+        Data of ConfigMaps and Secrets is not sent.
         """
         with ThreadPoolExecutor(len(objects)) as pool:
             answers = [pool.submit(self.create, _without_data(item), dry_run=True) for item in objects]
-            return [answer.result() is None for answer in answers]
+            for answer in answers:
+                answer.result()
 
     def create(self, item: Mapping[str, Any], dry_run: bool = False) -> dict[str, Any] | None:
         """Create one object; None if one of its name is there already."""

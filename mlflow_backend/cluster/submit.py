@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import os
 import secrets
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -40,6 +41,9 @@ IN_CONFIG_MAP_BYTES = 700 * 1024
 CLIENT = secrets.token_hex(4)
 """Labels the Jobs of this process, so that one watch sees them all and no others."""
 UNKNOWN_RUN = "0" * 32
+ACCEPTED_S = 300
+"""For how long a target that the API server has accepted is not judged again by this process."""
+_accepted_until: dict[tuple[Cluster, str, bool], float] = {}
 
 
 def submit(
@@ -80,11 +84,10 @@ def submit(
             least_lifetime_s=manifest.LEAST_LIFETIME_S,
         )
         plan = _Plan(cluster, target, found.name, project, draft, settings, taken)
-        bundle_is_there, *_ = cluster.check(plan.objects(UNKNOWN_RUN, experiment_id, None))
-        given = tracking.given_run_id(os.environ, config.run_id)
-        run = tracking.create_run(project, experiment_id, given, plan.tags)
+        plan.check()
+        run = tracking.create_run(project, experiment_id, tracking.given_run_id(os.environ, config.run_id))
         project.discard()
-        return plan.send(run, bundle_is_there, client_uri, config.STREAM_OUTPUT, progress)
+        return plan.send(run, client_uri, config.STREAM_OUTPUT, progress)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +102,13 @@ class _Plan:
     settings: tracking.Settings
     taken: snapshot.Snapshot
     unique: str = dataclasses.field(default_factory=lambda: secrets.token_hex(2))
+
+    def check(self) -> None:
+        """Have the API server judge what will be created, unless it did so for this target a moment ago."""
+        kind = (self.cluster, self.target.model_dump_json(), bool(self.own_secret()))
+        if time.monotonic() > _accepted_until.get(kind, 0.0):
+            self.cluster.check(self.objects(UNKNOWN_RUN, self.draft.experiment_id, None))
+            _accepted_until[kind] = time.monotonic() + ACCEPTED_S
 
     def tags(self, run_id: str) -> dict[str, str]:
         """Known before the Job exists: an unfinished run without its Job can be told from them."""
@@ -139,7 +149,7 @@ class _Plan:
         small = self.draft.archive.path is not None
         return manifest.bundle(runner_zip.build(), self.taken.read() if small else None)
 
-    def send(self, run: Any, bundle_is_there: bool, client_uri: str, stream: bool, progress: Progress) -> ClusterRun:
+    def send(self, run: Any, client_uri: str, stream: bool, progress: Progress) -> ClusterRun:
         run_id = run.info.run_id
         url = tracking.run_url(client_uri, run.info.experiment_id, run_id)
         bundle, job, *_ = self.objects(run_id, run.info.experiment_id, url)
@@ -147,15 +157,16 @@ class _Plan:
             if self.draft.archive.artifact:
                 progress.waiting(f"uploading the snapshot ({self.taken.size_bytes / 1e6:.1f} MB)")
                 tracking.upload(run_id, self.taken.path, os.path.dirname(self.draft.archive.artifact))
-            with ThreadPoolExecutor(1) as beside:
-                scheduled = beside.submit(tracking.schedule, run_id)
-                if not bundle_is_there:
-                    self.cluster.create(bundle)
+            with ThreadPoolExecutor(1) as beside:  # round trips side by side: server and cluster may be far
+                tagged = beside.submit(tracking.tag, run_id, self.tags(run_id))
+                self.cluster.create(bundle)
+                tagged.result()
                 created = self.cluster.create(job)
+                scheduled = beside.submit(tracking.schedule, run_id)
                 if values := self.own_secret():
                     self.cluster.create(manifest.secret(created, values))
+                self.cluster.add_owner(bundle, manifest.owner(created))
                 scheduled.result()
-            self.cluster.add_owner(bundle, manifest.owner(created))
         except BaseException as error:
             with contextlib.suppress(ComputeError):
                 self.cluster.delete_job(job["metadata"]["name"])
