@@ -60,7 +60,7 @@ def submit(
         )
         process = _start(submission, credentials)
     except BaseException as error:
-        tracking.fail(run.info.run_id, "SubmitError", str(error) or type(error).__name__)
+        tracking.fail(run.info.run_id, error)
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     if url := tracking.run_url(client_uri, run.info.experiment_id, run.info.run_id):

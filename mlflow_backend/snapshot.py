@@ -43,13 +43,12 @@ SEEN_BYTES = 4096
 class Snapshot:
     """An archive on disk (`path`, a tar.gz of `size_bytes`) and its hash; `project` and `inputs` are its top folders.
 
-    `files` are the project's paths in it. `secrets` were left out because they look like secrets.
+    `secrets` were left out because they look like secrets.
     """
 
     path: Path
     sha256: str
     size_bytes: int
-    files: frozenset[str]
     secrets: tuple[str, ...]
 
     def read(self) -> bytes:
@@ -91,7 +90,7 @@ def take(listing: Listing, inputs: Mapping[str, Path]) -> Snapshot:
     members = dict(sorted(members.items()))
     _check_limits(members)
     path, digest = _archive(members)
-    return Snapshot(path, digest, path.stat().st_size, frozenset(listing.members), listing.secrets)
+    return Snapshot(path, digest, path.stat().st_size, listing.secrets)
 
 
 def _walk(root: Path, secrets: list[str]) -> Iterator[tuple[str, Path]]:

@@ -18,6 +18,7 @@ FORWARDED = re.compile(
 SET_FOR_EACH_RUN = {"MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_TRACKING_DIR"}
 SECRET = re.compile(r".*(USERNAME|PASSWORD|TOKEN|SECRET|ACCESS_KEY|CREDENTIAL)\w*")
 FILES = {"MLFLOW_TRACKING_SERVER_CERT_PATH", "MLFLOW_TRACKING_CLIENT_CERT_PATH"}
+SUBMIT_CAUSE = "SubmitError"
 NOT_FROM_A_POD = ("localhost", "127.", "0.0.0.0", "::1")
 
 
@@ -190,9 +191,12 @@ def upload(run_id: str, path: Path, folder: str) -> None:
         MlflowClient().log_artifact(run_id, str(path), folder)
 
 
-def fail(run_id: str, cause: str, message: str) -> None:
-    """Mark the run FAILED with its cause, as far as the tracking server lets us."""
-    end(run_id, "FAILED", cause, message)
+def fail(run_id: str, error: BaseException) -> None:
+    """Mark the run of a submit that broke FAILED, as far as the tracking server lets us; `error` is the one to be raised."""
+    from mlflow.exceptions import MlflowException
+
+    with contextlib.suppress(MlflowException):
+        end(run_id, "FAILED", SUBMIT_CAUSE, str(error) or type(error).__name__)
 
 
 def end(run_id: str, status: str, cause: str | None, message: str, exit_code: int | None = None) -> None:

@@ -170,7 +170,7 @@ class _Plan:
         except BaseException as error:
             with contextlib.suppress(ComputeError):
                 self.cluster.delete_job(job["metadata"]["name"])
-            tracking.fail(run_id, "SubmitError", str(error) or type(error).__name__)
+            tracking.fail(run_id, error)
             raise
         progress.say(f"submitted Job {job['metadata']['name']} to namespace {self.cluster.namespace} (context {self.cluster.context})")
         if url:

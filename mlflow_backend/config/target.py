@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-NAMESPACE_OF_CONTEXT = None
 DEFAULT_GPU_RESOURCE = "nvidia.com/gpu"
 
 _QUANTITY = re.compile(r"[+]?(\d+\.?\d*|\.\d+)(m|k|[KMGTPE]i|[MGTPE]|[eE][+-]?\d+)?")
