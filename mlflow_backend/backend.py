@@ -20,28 +20,19 @@ class ComputeBackend(AbstractBackend):
         ExecutionException) for everything a user can mend. Under the command
         `mlflow run`, which would return at once, the wait is done at its end.
         """
-        from mlflow.version import VERSION
-
         from mlflow_backend import project as projects
         from mlflow_backend.config.backend_config import parse
-        from mlflow_backend.environment import spec
         from mlflow_backend.progress import Progress
 
         progress = Progress()
         config = parse(backend_config)
         project = projects.load(project_uri, version, entry_point, params)
-        environment = None
-        if not config.is_local or config.builds_environment:
-            wanted = spec.read(project.spec, VERSION)
-            environment = wanted and wanted.environment
-            for warning in wanted.warnings if wanted else ():
-                progress.say(warning)
         if config.is_local:
             from mlflow_backend.local import submit
         else:
             from mlflow_backend.cluster.submit import submit
         try:
-            run = submit(config, project, environment, experiment_id, tracking_uri, progress)
+            run = submit(config, project, experiment_id, tracking_uri, progress)
         except BaseException:
             project.discard()
             raise

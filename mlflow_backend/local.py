@@ -11,24 +11,24 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-import platformdirs
 from mlflow.projects.submitted_run import SubmittedRun
 
 from mlflow_backend import project as projects
 from mlflow_backend import runner_zip, snapshot, tracking
 from mlflow_backend.config.backend_config import BackendConfig
+from mlflow_backend.environment import index_access, locks, platforms
 from mlflow_backend.errors import SnapshotError
 from mlflow_backend.progress import Progress
 from mlflow_backend.project import Project
-from mlflow_runner.submission import TAG_ENVIRONMENT, TAG_TARGET, Download, Environment, Submission
+from mlflow_runner.submission import TAG_ENVIRONMENT, TAG_TARGET, Download, Submission
 
+CACHE_BYTES = 50_000_000_000
+"""Environments and packages of runs on this machine, before the least recently used ones are removed."""
 KEPT_BYTES = 20_000_000
 """A run here does not need the archive, so it must not wait long for it: this much takes about a second."""
 
 
-def submit(
-    config: BackendConfig, project: Project, environment: Environment | None, experiment_id: str, client_uri: str, progress: Progress
-) -> "LocalRun":
+def submit(config: BackendConfig, project: Project, experiment_id: str, client_uri: str, progress: Progress) -> "LocalRun":
     """Start the project in its own folder and return without waiting for it.
 
     Raises ComputeError before anything is created.
@@ -37,6 +37,10 @@ def submit(
     try:
         placed, downloads = _place_inputs(project, scratch)
         command = projects.command(project, placed)
+        kept = None
+        if config.builds_environment:
+            kept = locks.obtain(project.work_dir, project.environment_files, platforms.of_this_machine(), progress)
+        environment = kept and kept.environment
         run_id = tracking.given_run_id(os.environ, config.run_id)
         run = tracking.create_run(project, experiment_id, run_id)
     except BaseException:
@@ -53,12 +57,14 @@ def submit(
             command=command,
             project_dir=str(project.work_dir),
             scratch_dir=str(scratch),
-            cache_dir=platformdirs.user_cache_dir("mlflow-compute"),
+            cache_dir=str(locks.cache_dir()),
             keep_archive=_keep_code(project, scratch, progress),
             downloads=downloads,
             environment=environment,
+            cache_limit_bytes=CACHE_BYTES,
+            phases=(("solve", kept.solved_s),) if kept and kept.solved_s else (),
         )
-        process = _start(submission, credentials)
+        process = _start(submission, credentials | (_access(kept, scratch) if kept else {}))
     except BaseException as error:
         tracking.fail(run.info.run_id, error)
         shutil.rmtree(scratch, ignore_errors=True)
@@ -99,6 +105,19 @@ def _keep_code(project: Project, scratch: Path, progress: Progress) -> str | Non
     kept = shutil.move(taken.path, scratch / snapshot.FILE_NAME)
     taken.discard()
     return str(kept)
+
+
+def _access(kept: locks.Kept, scratch: Path) -> dict[str, str]:
+    """Variables that lead the runner to package indexes: files that only this user can read."""
+    found = {}
+    for name, content in kept.secrets().items():
+        path = scratch / name.lower()
+        path.touch(mode=0o600)
+        path.write_bytes(content)
+        found[name] = str(path)
+    if bundle := index_access.own_ca_bundle():
+        found["SSL_CERT_FILE"] = bundle
+    return found
 
 
 def _start(submission: Submission, credentials: Mapping[str, str]) -> subprocess.Popen:

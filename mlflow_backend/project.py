@@ -30,6 +30,16 @@ class Project:
     def name(self) -> str:
         return self.spec.name or self.work_dir.name
 
+    @property
+    def environment_files(self) -> Mapping[str, str]:
+        """`conda_env` or `python_env` of the MLproject file, as far as it names one."""
+        import yaml
+        from mlflow.projects._project_spec import _find_mlproject
+
+        file = _find_mlproject(str(self.work_dir))
+        content = yaml.safe_load(Path(file).read_text()) if file else {}
+        return {key: content[key] for key in ("conda_env", "python_env") if content.get(key)}
+
     def discard(self) -> None:
         """Remove the temporary copy of a project that was fetched; a project of this machine is left alone."""
         from mlflow.projects.utils import _is_local_uri, _is_zip_uri, _parse_subdirectory
@@ -71,6 +81,18 @@ def load(uri: str, version: str | None, entry_point: str, parameters: Mapping[st
     if redact(uri) != uri:
         _forget_credentials(work_dir)
     return Project(uri, version, entry_point, parameters, Path(work_dir), spec)
+
+
+def fetch(uri: str) -> Project:
+    """The project without an entry point chosen: enough to read the files of its environment. Raises ProjectError."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.projects.utils import _fetch_project, load_project
+
+    try:
+        work_dir = _fetch_project(uri)
+        return Project(uri, None, "main", {}, Path(work_dir), load_project(work_dir))
+    except (MlflowException, OSError) as error:
+        raise ProjectError(f"{uri}: {_one_line(error)}") from None
 
 
 def _forget_credentials(work_dir: str) -> None:

@@ -9,9 +9,11 @@ from typing import NamedTuple
 from mlflow_backend import project as projects
 from mlflow_backend import snapshot
 from mlflow_backend.cluster import manifest
+from mlflow_backend.environment import index_access
+from mlflow_backend.environment.locks import Kept
 from mlflow_backend.progress import Progress
 from mlflow_backend.project import Project
-from mlflow_runner.submission import Download
+from mlflow_runner.submission import CA_BUNDLE, Download
 
 
 class Packed(NamedTuple):
@@ -23,8 +25,8 @@ class Packed(NamedTuple):
 
 
 @contextlib.contextmanager
-def pack(project: Project, progress: Progress) -> Iterator[Packed]:
-    """Pack the project; the archive is gone when the context ends. Raises SnapshotError or ProjectError."""
+def pack(project: Project, kept: Kept | None, progress: Progress) -> Iterator[Packed]:
+    """Pack the project and its environment's lock; the archive is gone when the context ends. Raises SnapshotError or ProjectError."""
     listing = snapshot.project_files(project.work_dir)
     placed, inputs, downloads = {}, {}, []
     for parameter in projects.file_parameters(project):
@@ -38,6 +40,11 @@ def pack(project: Project, progress: Progress) -> Iterator[Packed]:
             inputs[name] = parameter.local
             path = f"{os.path.dirname(manifest.INPUTS_DIR)}/{name}"
         placed[parameter.name] = parameter.placed(path)
+    if kept:
+        folder = os.path.basename(manifest.LOCK_DIR)
+        inputs |= {f"{folder}/{name}": path for name, path in kept.files.items()}
+        if bundle := index_access.own_ca_bundle():
+            inputs[f"{folder}/{CA_BUNDLE}"] = Path(bundle)
     taken = snapshot.take(listing, inputs)
     if taken.secrets:
         progress.say(f"left out, may be secret: {', '.join(taken.secrets)} (write !NAME in .mlflowignore to send one)")

@@ -23,6 +23,8 @@ SECRETS_DIR = "/mlflow/secrets"
 WORK_DIR = "/mlflow/work"
 PROJECT_DIR = f"{WORK_DIR}/unpacked/project"
 INPUTS_DIR = f"{WORK_DIR}/unpacked/inputs"
+LOCK_DIR = f"{WORK_DIR}/unpacked/environment"
+CACHE_DIR = "/mlflow/cache"
 RUNNER_KEY = "runner.pyz"
 TERMINATION_LOG = "/dev/termination-log"
 REPORT_S = 5
@@ -136,6 +138,14 @@ def grace_period_s(target: Target) -> float:
     return float(target.grace_period - REPORT_S)
 
 
+def cache_limit_bytes(target: Target) -> int | None:
+    """How large the cache may become before the least recently used environments are removed; None: it dies with its pod."""
+    from kubernetes.utils.quantity import parse_quantity
+
+    limit = target.cache.size_limit
+    return int(parse_quantity(str(limit))) if target.cache.is_kept and limit is not None else None
+
+
 def on_host_network(target: Target) -> bool:
     """Whether a pod of this target sees the node's own loopback addresses."""
     return bool((target.pod_template.get("spec") or {}).get("hostNetwork"))
@@ -147,6 +157,8 @@ def _pod(submission, target, bundle_name, secret_name, variables) -> dict[str, A
         {"name": "work", "emptyDir": {}},
         {"name": "tmp", "emptyDir": {}},
     ]
+    if submission.environment:
+        volumes.append({"name": "cache", **_cache_volume(target)})
     if secret_name:
         volumes.append({"name": "secrets", "secret": {"secretName": secret_name, "defaultMode": 0o440}})
     pod = {
@@ -194,6 +206,8 @@ def _container(submission, target, has_secrets, variables) -> dict[str, Any]:
         {"name": "work", "mountPath": WORK_DIR},
         {"name": "tmp", "mountPath": "/tmp"},
     ]
+    if submission.environment:
+        mounts.append({"name": "cache", "mountPath": CACHE_DIR})
     if has_secrets:
         mounts.append({"name": "secrets", "mountPath": SECRETS_DIR, "readOnly": True})
     container = {
@@ -214,6 +228,15 @@ def _container(submission, target, has_secrets, variables) -> dict[str, Any]:
     if amounts:
         container["resources"] = {"requests": amounts, "limits": dict(amounts)}
     return container
+
+
+def _cache_volume(target: Target) -> dict[str, Any]:
+    cache = target.cache
+    if cache.claim:
+        return {"persistentVolumeClaim": {"claimName": cache.claim}}
+    if cache.host_path:
+        return {"hostPath": {"path": cache.host_path, "type": "DirectoryOrCreate"}}
+    return {"emptyDir": {"sizeLimit": str(cache.size_limit)} if cache.size_limit else {}}
 
 
 def _resources(target: Target) -> dict[str, str]:

@@ -20,6 +20,7 @@ from mlflow_backend.cluster.wait import SubmittedJob
 from mlflow_backend.config import lookup
 from mlflow_backend.config.backend_config import BackendConfig
 from mlflow_backend.config.target import Target
+from mlflow_backend.environment import locks, platforms
 from mlflow_backend.errors import ComputeError, ConfigError, redact
 from mlflow_backend.progress import Progress
 from mlflow_backend.project import Project
@@ -32,7 +33,6 @@ from mlflow_runner.submission import (
     TAG_SNAPSHOT,
     TAG_TARGET,
     Archive,
-    Environment,
     Submission,
 )
 
@@ -46,9 +46,7 @@ ACCEPTED_S = 300
 _accepted_until: dict[tuple[Cluster, str, bool], float] = {}
 
 
-def submit(
-    config: BackendConfig, project: Project, environment: Environment | None, experiment_id: str, client_uri: str, progress: Progress
-) -> ClusterRun:
+def submit(config: BackendConfig, project: Project, experiment_id: str, client_uri: str, progress: Progress) -> ClusterRun:
     """Submit the run and return without waiting for it.
 
     Raises ComputeError; before the MLflow run is created nothing is left behind,
@@ -61,7 +59,8 @@ def submit(
     uri = tracking.uri_for_pods(target.tracking_uri, client_uri, found.name, manifest.on_host_network(target))
     uri, settings = tracking.settings(os.environ, uri)
     cluster = connect(target.context, target.namespace)
-    with files.pack(project, progress) as (taken, placed, downloads):
+    kept = locks.obtain(project.work_dir, project.environment_files, platforms.of_target(target), progress)
+    with files.pack(project, kept, progress) as (taken, placed, downloads):
         small = taken.size_bytes <= IN_CONFIG_MAP_BYTES
         archive = f"{manifest.BUNDLE_DIR}/{snapshot.FILE_NAME}" if small else None
         draft = Submission(
@@ -71,19 +70,21 @@ def submit(
             command=projects.command(project, placed),
             project_dir=manifest.PROJECT_DIR,
             scratch_dir=f"{manifest.WORK_DIR}/runner",
-            cache_dir=f"{manifest.WORK_DIR}/cache",
+            cache_dir=manifest.CACHE_DIR,
             unpack_dir=os.path.dirname(manifest.PROJECT_DIR),
             archive=Archive(taken.sha256, archive, None if small else f"code/{snapshot.FILE_NAME}"),
             keep_archive=archive,
             downloads=downloads,
-            environment=environment,
+            environment=kept and kept.environment._replace(lock_dir=manifest.LOCK_DIR),
+            cache_limit_bytes=manifest.cache_limit_bytes(target),
+            phases=(("solve", kept.solved_s),) if kept and kept.solved_s else (),
             secrets_dir=manifest.SECRETS_DIR,
             termination_log=manifest.TERMINATION_LOG,
             stopped_means=STOPPED_BY_CLUSTER,
             grace_period_s=manifest.grace_period_s(target),
             least_lifetime_s=manifest.LEAST_LIFETIME_S,
         )
-        plan = _Plan(cluster, target, found.name, project, draft, settings, taken)
+        plan = _Plan(cluster, target, found.name, project, draft, settings, taken, kept.secrets() if kept else {})
         plan.check()
         run = tracking.create_run(project, experiment_id, tracking.given_run_id(os.environ, config.run_id))
         project.discard()
@@ -101,6 +102,7 @@ class _Plan:
     draft: Submission
     settings: tracking.Settings
     taken: snapshot.Snapshot
+    index_secrets: Mapping[str, bytes]
     unique: str = dataclasses.field(default_factory=lambda: secrets.token_hex(2))
 
     def check(self) -> None:
@@ -143,7 +145,7 @@ class _Plan:
         if self.target.secret:
             return {}
         values = {name: value.encode() for name, value in self.settings.secret.items()}
-        return values | {f"{name}.file": content for name, content in self.settings.files.items()}
+        return values | {f"{name}.file": content for name, content in {**self.settings.files, **self.index_secrets}.items()}
 
     def bundle(self) -> dict[str, Any]:
         small = self.draft.archive.path is not None

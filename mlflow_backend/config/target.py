@@ -49,6 +49,24 @@ class Resources(Strict):
         return self
 
 
+class Cache(Strict):
+    """Where environments and packages stay from one run to the next: a claim's volume, or a folder of the node."""
+
+    claim: str | None = None
+    host_path: str | None = None
+    size_limit: Quantity | None = None
+
+    @model_validator(mode="after")
+    def _is_in_one_place(self):
+        if self.claim and self.host_path:
+            raise ValueError("has both 'claim' and 'host_path': keep one of them")
+        return self
+
+    @property
+    def is_kept(self) -> bool:
+        return bool(self.claim or self.host_path)
+
+
 class Target(Strict):
     """A place in a cluster where runs can be sent. Times are in seconds."""
 
@@ -58,6 +76,9 @@ class Target(Strict):
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
     image_pull_secrets: tuple[str, ...] = ()
     resources: Resources = Resources()
+    cache: Cache = Cache()
+    platform: Literal["linux-64", "linux-aarch64", "linux-ppc64le"] | None = None
+    virtual_packages: dict[Annotated[str, Field(pattern="^__[a-z]+$")], str] = {}
     gpu_resource: str = DEFAULT_GPU_RESOURCE
     env: dict[str, str | int | float | bool] = {}
     secret: str | None = None

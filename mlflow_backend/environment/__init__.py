@@ -1,1 +1,1 @@
-"""A project's environment: from the file that lists it to the value that the runner makes it from."""
+"""A project's environment: from the file that lists it to a lock, and the key of what the lock installs."""

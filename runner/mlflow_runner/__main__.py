@@ -19,6 +19,14 @@ def main(arguments):
         from mlflow_runner.fetch import main as fetch
 
         return fetch(arguments[1:])
+    if mode == "conda-install":
+        from mlflow_runner.environment.conda_install import main as conda_install
+
+        return conda_install(arguments[1:])
+    if mode == "clean":
+        from mlflow_runner.environment.clean import main as clean
+
+        return clean(arguments[1:])
     print("usage: runner.pyz run [SUBMISSION_FILE]", file=sys.stderr)
     return 2
 

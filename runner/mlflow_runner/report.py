@@ -16,7 +16,9 @@ from typing import Optional
 from mlflow_runner.spool import SpoolReader
 from mlflow_runner.state import State
 from mlflow_runner.submission import (
+    CONDA_LOCK,
     END_TAGS,
+    PYLOCK,
     STOPPED_BY_CLUSTER,
     TAG_CAUSE,
     TAG_EXIT_CODE,
@@ -50,7 +52,7 @@ class Report:
         self._directory = directory
         self._run = None
         self._running_told = False
-        self._code_sent = submission.keep_archive is None
+        self._files = _files_to_keep(submission)
         self._log = LogParts(directory, time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime()))
         self._ended = False
         self._orphaned = False
@@ -96,9 +98,9 @@ class Report:
             self._tell_running(state)
             self._running_told = True
         self._log.ship(self._run, closing=bool(state.status))
-        if not self._code_sent:
-            self._run.upload_file("code/snapshot.tar.gz", self._submission.keep_archive)
-            self._code_sent = True
+        while self._files:
+            self._run.upload_file(*self._files[0])
+            self._files.pop(0)
         if state.status:
             self._tell_end(state)
 
@@ -157,11 +159,22 @@ class Report:
         if environment:
             from mlflow_runner.environment import prefix
 
-            python = prefix(environment, self._submission.cache_dir) / "bin" / "python"
-            if python.exists() and str(python) != sys.executable:
-                os.execv(python, [str(python), *sys.argv])
+            python = os.path.join(prefix(environment, self._submission.cache_dir), "bin", "python")
+            if os.path.exists(python) and python != sys.executable:
+                os.execv(python, [python, *sys.argv])
         _say(f"nothing can be reported: {error}; use an image made from runner/Dockerfile")
         sys.exit(1)
+
+
+def _files_to_keep(submission):
+    """Artifact path and local path of what shows later how the run was made: its code and the lock of its environment."""
+    files = [("code/snapshot.tar.gz", submission.keep_archive)] if submission.keep_archive else []
+    if submission.environment:
+        for name in (CONDA_LOCK, PYLOCK):
+            path = os.path.join(submission.environment.lock_dir, name)
+            if os.path.exists(path):
+                files.append((f"environment/{name}", path))
+    return files
 
 
 class LogParts:

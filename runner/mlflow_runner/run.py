@@ -4,13 +4,14 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 
 from mlflow_runner.errors import RunnerError
 from mlflow_runner.reporter import Reporter
 from mlflow_runner.state import State
-from mlflow_runner.submission import ENVIRONMENT_VARIABLE, Submission
+from mlflow_runner.submission import ENVIRONMENT_VARIABLE, NETRC, RATTLER_AUTH, Submission
 from mlflow_runner.supervise import Output, Supervisor
 
 INHERITED_RUN = "MLFLOW_COMPUTE_RUN_ID"
@@ -31,11 +32,14 @@ class Run:
     def __init__(self, submission: Submission, started_s: float):
         self._submission = submission
         self._started_s = self._phase_start = started_s
-        self._state = State(node=os.environ.get("MLFLOW_COMPUTE_NODE"), image=os.environ.get("MLFLOW_COMPUTE_IMAGE"))
+        self._state = State(
+            node=os.environ.get("MLFLOW_COMPUTE_NODE"), image=os.environ.get("MLFLOW_COMPUTE_IMAGE"), phases=dict(submission.phases)
+        )
         self._scratch = submission.scratch_dir
         os.makedirs(self._scratch, exist_ok=True)
         self._reporter = Reporter(self._scratch)
         self._output = Output(self._scratch, submission.log_backlog_bytes, on_data=self._reporter.wake)
+        self._made = False
         self._supervisor = Supervisor(self._output, submission.grace_period_s)
 
     def execute(self) -> int:
@@ -69,11 +73,15 @@ class Run:
         if submission.environment:
             from mlflow_runner import environment
 
-            if not environment.is_ready(submission.environment, submission.cache_dir):
+            if not environment.enter(submission.environment, submission.cache_dir):
+                from mlflow_runner.environment.build import Tools
+                from mlflow_runner.environment.realise import realise
+
                 self._start_reporter()
-                environment.realise(
-                    submission.environment, submission.cache_dir, self._supervisor, self._output.say, submission.project_dir
-                )
+                tools = Tools(submission.cache_dir, self._scratch, self._supervisor, self._output.say)
+                spent = realise(submission.environment, tools)
+                self._state.phases.update(spent)
+                self._made = bool(spent)
             self._phase("environment")
 
     def _run_command(self) -> int:
@@ -83,9 +91,7 @@ class Run:
         if not shutil.which("bash"):
             raise RunnerError("EnvironmentError", "There is no bash here, which MLflow runs commands with: use an image that has it.")
         try:
-            exit_ = self._supervisor.run(
-                ["bash", "-c", submission.command], submission.project_dir, self._command_env(), on_start=self._started
-            )
+            exit_ = self._supervisor.run(self._command(), submission.project_dir, self._command_env(), on_start=self._started)
         except OSError as error:
             raise RunnerError("EnvironmentError", f"The command could not be started: {error}.") from None
         self._phase("run")
@@ -98,6 +104,8 @@ class Run:
 
     def _started(self):
         self._phase("start")
+        if self._made and self._submission.cache_limit_bytes is not None:
+            self._clean_cache()
         self._state.started = True
         self._state.write(self._scratch)
         self._start_reporter()
@@ -126,6 +134,10 @@ class Run:
         self._state.phases[name] = round(now - self._phase_start, 4)
         self._phase_start = now
 
+    def _clean_cache(self):
+        argv = [sys.executable, sys.argv[0], "clean", self._submission.cache_dir, str(self._submission.cache_limit_bytes)]
+        self._supervisor.adopt(subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True), lambda _: None)
+
     def _start_reporter(self):
         self._reporter.start(self._submission, self._supervisor)
 
@@ -141,15 +153,27 @@ class Run:
         env[INHERITED_RUN] = submission.run_id
         env.setdefault("GIT_PYTHON_REFRESH", "quiet")  # mlflow uses GitPython, and few images have git
         path = env.get("PATH", os.defpath)
+        for name in (NETRC, RATTLER_AUTH):
+            env.pop(name, None)
         if submission.environment:
             from mlflow_runner import environment
 
-            prefix = environment.prefix(submission.environment, submission.cache_dir)
-            env["VIRTUAL_ENV"] = str(prefix)
-            env["PATH"] = f"{prefix / 'bin'}{os.pathsep}{path}"
+            env.update(environment.variables(submission.environment, self._prefix(), path))
         elif not shutil.which("python", path=path):
             env["PATH"] = f"{path}{os.pathsep}{self._python_command()}"
         return env
+
+    def _command(self) -> list:
+        if self._submission.environment:
+            from mlflow_runner import environment
+
+            return environment.command(self._prefix(), self._submission.command)
+        return ["bash", "-c", self._submission.command]
+
+    def _prefix(self) -> str:
+        from mlflow_runner import environment
+
+        return environment.prefix(self._submission.environment, self._submission.cache_dir)
 
     def _python_command(self) -> str:
         """A folder with the command `python`, for images that only have `python3` (Debian's)."""

@@ -32,6 +32,16 @@ STOPPED_BY_CLUSTER = "Terminated"
 """The cause a pod gives for an end by SIGTERM: it cannot see who sent it, and its Job may start another pod."""
 
 
+CONDA_LOCK = "conda-lock.yml"
+PYLOCK = "pylock.toml"
+CA_BUNDLE = "ca.pem"
+"""Files of an environment's lock folder."""
+
+NETRC = "MLFLOW_COMPUTE_NETRC"
+RATTLER_AUTH = "MLFLOW_COMPUTE_RATTLER_AUTH"
+"""Variables that name files with the credentials of package indexes; the user's command does not get them."""
+
+
 class Archive(NamedTuple):
     """The project's files: a tar.gz whose bytes have this sha256 (hex).
 
@@ -52,11 +62,22 @@ class Download(NamedTuple):
 
 
 class Environment(NamedTuple):
-    """A Python environment of pip packages. `key` (hex) depends on the other fields only."""
+    """A locked environment. `key` (hex) is the hash of what it installs.
+
+    Its lock files lie in the folder `lock_dir` of the runner's machine. `conda` and
+    `pip` count packages. `python` is the version of a virtual environment; None
+    where the conda packages bring their own. `variables` are set for the command.
+    `index` is the Python index for what must be built; None: uv's default.
+    """
 
     key: str
+    platform: str
     python: Optional[str]
-    packages: Tuple[str, ...]
+    lock_dir: str
+    conda: int = 0
+    pip: int = 0
+    variables: Tuple[Tuple[str, str], ...] = ()
+    index: Optional[str] = None
 
 
 class Submission(NamedTuple):
@@ -86,6 +107,8 @@ class Submission(NamedTuple):
     report_timeout_s: float = 600.0
     stopped_means: str = "Cancelled"
     least_lifetime_s: float = 0.0
+    cache_limit_bytes: Optional[int] = None
+    phases: Tuple[Tuple[str, float], ...] = ()  # what took time before the runner, in seconds
     log_backlog_bytes: int = 256 * 1024 * 1024
 
     def to_json(self) -> str:
@@ -103,7 +126,8 @@ class Submission(NamedTuple):
         if fields.get("archive"):
             fields["archive"] = Archive(**fields["archive"])
         if fields.get("environment"):
-            packages = tuple(fields["environment"].pop("packages"))
-            fields["environment"] = Environment(packages=packages, **fields["environment"])
+            variables = tuple((name, value) for name, value in fields["environment"].pop("variables"))
+            fields["environment"] = Environment(variables=variables, **fields["environment"])
+        fields["phases"] = tuple((name, value) for name, value in fields.get("phases", ()))
         fields["downloads"] = tuple(Download(**item) for item in fields.get("downloads", ()))
         return Submission(**fields)

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import threading
 import time
-from typing import Callable, List, NamedTuple, Optional
+from typing import Callable, List, NamedTuple, Optional, Sequence
 
 from mlflow_runner.spool import SpoolReader, SpoolWriter
 
@@ -106,6 +106,7 @@ class Supervisor:
         self._output = output
         self._grace_period_s = grace_period_s
         self._group = None
+        self._listen = bytes
         self._kill_at = None
         self._others = {}
         self.stopped_by: Optional[int] = None
@@ -131,8 +132,18 @@ class Supervisor:
         """Reap `process` too, which is not the command, and tell its wait status to `on_exit`."""
         self._others[process.pid] = on_exit
 
-    def run(self, argv: List[str], cwd: str, env: dict, on_start: Callable[[], None] = lambda: None) -> Exit:
+    def run(
+        self,
+        argv: List[str],
+        cwd: str,
+        env: dict,
+        on_start: Callable[[], None] = lambda: None,
+        listen: Callable[[bytes], bytes] = lambda data: data,
+        pass_fds: Sequence[int] = (),
+    ) -> Exit:
         """Run `argv` to its end; `on_start` is called when it has been started.
+
+        `listen` gets each piece of its output and returns what is kept of it.
 
         Raises OSError when it cannot be started.
         """
@@ -140,7 +151,14 @@ class Supervisor:
         _enlarge(read_fd)
         try:
             process = subprocess.Popen(
-                argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=write_fd, stderr=write_fd, start_new_session=True
+                argv,
+                cwd=cwd,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=write_fd,
+                stderr=write_fd,
+                start_new_session=True,
+                pass_fds=pass_fds,
             )
         except BaseException:
             os.close(read_fd)
@@ -148,6 +166,7 @@ class Supervisor:
         finally:
             os.close(write_fd)
         self._group = process.pid
+        self._listen = listen
         if self.stopped_by is not None:
             _signal_group(self._group, self.stopped_by)
         try:
@@ -197,7 +216,7 @@ class Supervisor:
             data = os.read(fd, READ_BYTES)
         except BlockingIOError:
             return not available_only
-        self._output.write(data)
+        self._output.write(self._listen(data))
         return bool(data)
 
     def _kill_delay(self):

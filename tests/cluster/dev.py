@@ -48,35 +48,37 @@ def _tracking_server(access: Access) -> str:
     """Apply k8s/dev with the image that is loaded; the server's address for people and pods alike."""
     rendered = subprocess.run([access.kubectl, "kustomize", str(ROOT / "k8s/dev")], check=True, capture_output=True, text=True).stdout
     rendered = rendered.replace("image: python:3.12-slim", f"image: {RUNNER_IMAGE}")
-    if not kubectl(access, "get", "storageclass", "-o", "name"):
-        kubectl(access, "apply", "-f", "-", stdin=json.dumps(_volume()))
+    make_volume(access, "mlflow")
     kubectl(access, "apply", "-f", "-", stdin=rendered)
     kubectl(access, "-n", NAMESPACE, "rollout", "status", "deployment/mlflow", "--timeout=180s")
     address = kubectl(access, "get", "nodes", "-o", "jsonpath={.items[0].status.addresses[?(@.type=='InternalIP')].address}")
     return f"http://{address.split()[0]}:{NODE_PORT}"
 
 
-def _volume() -> dict:
-    """For a cluster without a storage class: a folder of the node."""
-    return {
+def make_volume(access: Access, claim: str) -> None:
+    """On a cluster without a storage class: a folder of the node for the claim of this name."""
+    if kubectl(access, "get", "storageclass", "-o", "name"):
+        return
+    volume = {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
-        "metadata": {"name": "mlflow-compute-dev"},
+        "metadata": {"name": f"mlflow-compute-{claim}"},
         "spec": {
             "capacity": {"storage": "5Gi"},
             "accessModes": ["ReadWriteOnce"],
             "persistentVolumeReclaimPolicy": "Retain",
-            "claimRef": {"namespace": NAMESPACE, "name": "mlflow"},
-            "hostPath": {"path": _shared_folder(), "type": "DirectoryOrCreate"},
+            "claimRef": {"namespace": NAMESPACE, "name": claim},
+            "hostPath": {"path": _shared_folder(claim), "type": "DirectoryOrCreate"},
         },
     }
+    kubectl(access, "apply", "-f", "-", stdin=json.dumps(volume))
 
 
-def _shared_folder() -> str:
+def _shared_folder(claim: str) -> str:
     """fsGroup does not apply to hostPath volumes: the folder is made writable for every pod."""
     from tests.cluster.debian.paths import STATE
 
-    folder = STATE / "volumes" / "mlflow"
+    folder = STATE / "volumes" / claim
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o777)
     return str(folder)

@@ -16,6 +16,8 @@ import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
 
+from tests.packages.channel import Channel
+
 BIN = Path(sys.executable).parent
 
 
@@ -168,6 +170,23 @@ def mlflow_run():
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible, **keywords)
 
     return start
+
+
+@pytest.fixture(scope="session")
+def channel(tmp_path_factory):
+    """A conda channel with a CPython, modules, and packages that are no Python."""
+    channel = Channel(tmp_path_factory.mktemp("channel"))
+    channel.add_python()
+    for version in ("1.0", "2.0"):
+        channel.add_module("alpha", version)
+    channel.add_module("beta", "1.0", ["python", "alpha <2"])
+    channel.add_module("gamma", "1.0", ["python", "alpha >=2"])
+    channel.add(
+        "tool", "3.1", {"bin/tool": b"#!/bin/sh\necho tool 3.1\n", "etc/conda/activate.d/tool.sh": b"export TOOL_HOME=$CONDA_PREFIX\n"}
+    )
+    channel.add("future", "1.0", {"share/future": b""}, ["__glibc >=2.90"])
+    channel.index()
+    return channel
 
 
 @pytest.fixture(scope="session")

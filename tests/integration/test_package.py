@@ -54,7 +54,7 @@ def test_every_dependency_is_imported_somewhere():
 
     from packaging.requirements import Requirement
 
-    modules = {"mlflow-skinny": "mlflow", "pyyaml": "yaml"}
+    modules = {"mlflow-skinny": "mlflow", "pyyaml": "yaml", "py-rattler": "rattler"}
     source = "".join(path.read_text() for folder in ("mlflow_backend", "runner") for path in (ROOT / folder).rglob("*.py"))
     for requirement in map(Requirement, requires("mlflow-compute")):
         if requirement.marker is None:

@@ -13,10 +13,11 @@ SUBMISSIONS = st.builds(
     grace_period_s=SECONDS,
     report_timeout_s=SECONDS,
     least_lifetime_s=SECONDS,
+    phases=st.lists(st.tuples(TEXT, st.floats(0, 1e6)), max_size=3).map(tuple),
     unpack_dir=st.none() | TEXT,
     archive=st.none() | st.builds(Archive, sha256=TEXT, path=st.none() | TEXT, artifact=st.none() | TEXT),
     downloads=st.lists(st.builds(Download, uri=TEXT, path=TEXT), max_size=3).map(tuple),
-    environment=st.none() | st.builds(Environment, key=TEXT, python=st.none() | TEXT, packages=st.lists(TEXT, max_size=3).map(tuple)),
+    environment=st.none() | st.builds(Environment, key=TEXT, python=st.none() | TEXT, platform=TEXT, lock_dir=TEXT, variables=st.lists(st.tuples(TEXT, TEXT), max_size=3).map(tuple)),
 )  # fmt: skip
 
 

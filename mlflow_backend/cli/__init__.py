@@ -1,0 +1,48 @@
+"""The command `mlflow-compute`."""
+
+import importlib
+import json
+
+import click
+
+COMMANDS = {"env": "mlflow_backend.cli.env", "targets": "mlflow_backend.cli.targets"}
+"""Where each command is; its module is imported when it is called."""
+
+
+class Lazy(click.Group):
+    """A group whose further commands are imported when they are needed."""
+
+    def list_commands(self, context):
+        return sorted([*super().list_commands(context), *COMMANDS])
+
+    def get_command(self, context, name):
+        if name in COMMANDS:
+            return importlib.import_module(COMMANDS[name]).command
+        return super().get_command(context, name)
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mlflow-compute", prog_name="mlflow-compute")
+def main() -> None:
+    """Run MLflow Projects on this machine or as Kubernetes Jobs: what `mlflow run --backend compute` works with."""
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
+def version(as_json: bool) -> None:
+    """Show the versions of this package and of what it works with."""
+    import platform
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as version_of
+
+    found = {"python": platform.python_version()}
+    for package in ("mlflow-compute", "mlflow", "mlflow-skinny", "kubernetes", "uv", "py-rattler"):
+        try:
+            found[package] = version_of(package)
+        except PackageNotFoundError:
+            continue
+    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(f"{name} {value}" for name, value in found.items()))
+
+
+if __name__ == "__main__":
+    main()

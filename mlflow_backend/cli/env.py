@@ -1,0 +1,166 @@
+"""`mlflow-compute env`: locks of projects, and the environments kept on this machine."""
+
+import datetime
+import json
+import shutil
+from pathlib import Path
+
+import click
+
+from mlflow_backend.cli.output import mended_by_user, print_table
+
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+TARGET = click.option("--target", metavar="NAME", help="Lock for this compute target; without it for this machine.")
+PROJECT = click.argument("project", default=".", metavar="[PROJECT]")
+
+
+@click.group("env")
+def command() -> None:
+    """Lock environments, and look after those kept here."""
+
+
+@command.command()
+@PROJECT
+@TARGET
+@click.option("--refresh", is_flag=True, help="Solve again although the files have not changed.")
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Copy the lock files into this folder.")
+@AS_JSON
+@mended_by_user
+def lock(project: str, target: str | None, refresh: bool, output: Path | None, as_json: bool) -> None:
+    """Solve the environment of PROJECT (a folder or a URI) and keep the lock for the runs to come."""
+    kept = _obtain(project, target, refresh)
+    from mlflow_backend.environment import locks
+
+    files = list(kept.files.values())
+    if output:
+        output.mkdir(parents=True, exist_ok=True)
+        files = [Path(shutil.copy(file, output)) for file in files]
+    if as_json:
+        fields = kept.environment._asdict() | {"lock_dir": str(output or kept.folder), "files": [str(file) for file in files]}
+        click.echo(json.dumps(fields, indent=2))
+        return
+    click.echo(f"environment {kept.environment.key}")
+    click.echo(f"{locks.describe(kept)} for {kept.environment.platform}")
+    for file in files:
+        click.echo(str(file))
+
+
+@command.command()
+@PROJECT
+@TARGET
+@click.option("--run", "run_id", metavar="RUN_ID", help="Show the environment that this run had.")
+@AS_JSON
+@mended_by_user
+def show(project: str, target: str | None, run_id: str | None, as_json: bool) -> None:
+    """List the packages of the environment of PROJECT, or of a run."""
+    from mlflow_backend.environment import contents
+
+    files = _files_of_run(run_id) if run_id else _obtain(project, target, False).files
+    packages = contents.packages(files)
+    if as_json:
+        click.echo(json.dumps([package._asdict() for package in packages], indent=2))
+    else:
+        print_table(("PACKAGE", "VERSION", "FROM", "FILE"), packages)
+
+
+@command.command("list")
+@AS_JSON
+def list_(as_json: bool) -> None:
+    """List the environments that are kept on this machine, the most recently used one first."""
+    from mlflow_backend.environment.locks import cache_dir
+    from mlflow_runner.environment import cache
+
+    entries = cache.listing(str(cache_dir()))
+    if as_json:
+        click.echo(json.dumps([entry._asdict() for entry in entries], indent=2))
+        return
+    if not entries:
+        click.echo(f"No environments in {cache_dir()}.", err=True)
+        return
+    rows = []
+    for entry in entries:
+        used = datetime.datetime.fromtimestamp(entry.used_at).strftime("%Y-%m-%d %H:%M")
+        rows.append((entry.key[:12], entry.platform, f"{entry.size_bytes / 1e6:.0f} MB", used, "in use" if entry.in_use else entry.state))
+    print_table(("ENVIRONMENT", "PLATFORM", "SIZE", "LAST USED", "STATE"), rows)
+    click.echo(f"{cache.usage_bytes(str(cache_dir())) / 1e6:.0f} MB with packages and locks, in {cache_dir()}")
+
+
+@command.command()
+@click.argument("keys", nargs=-1, metavar="[ENVIRONMENT]...")
+@click.option("--size", metavar="SIZE", help="Remove the least recently used until at most SIZE is left, such as 5G or 500M.")
+@click.option("--all", "everything", is_flag=True, help="Remove all that no run uses now, packages and locks included.")
+@mended_by_user
+def clean(keys: tuple[str, ...], size: str | None, everything: bool) -> None:
+    """Remove environments from this machine by the start of their names, by size, or all. What a run uses stays."""
+    from mlflow_backend.environment.locks import cache_dir
+    from mlflow_runner.environment import cache
+
+    if bool(keys) + bool(size) + everything != 1:
+        raise click.UsageError("name environments (see: mlflow-compute env list), or give --size or --all")
+    if keys:
+        _remove(keys, cache.listing(str(cache_dir()), sizes=False))
+        return
+    removed, freed = cache.clean(str(cache_dir()), 0 if everything else _bytes(size))
+    if everything:
+        shutil.rmtree(cache_dir() / "locks", ignore_errors=True)
+    click.echo(f"{removed} environments removed, {freed / 1e6:.0f} MB freed")
+
+
+def _remove(keys, entries) -> None:
+    from mlflow_runner.environment import cache
+
+    for key in keys:
+        found = [entry for entry in entries if entry.key.startswith(key)]
+        if not found:
+            raise click.ClickException(f"there is no environment {key} here: see mlflow-compute env list")
+        for entry in found:
+            if not cache.discard(entry):
+                raise click.ClickException(f"environment {entry.key[:12]} is in use by a run: wait for it, or cancel it")
+            click.echo(f"environment {entry.key[:12]} removed")
+
+
+def _bytes(size: str) -> int:
+    from mlflow_backend.errors import ConfigError
+
+    units = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+    number, unit = size.rstrip("KMGTkmgtBb"), size.rstrip("Bb")[-1:].upper()
+    try:
+        return int(float(number) * units[unit if unit.isalpha() else ""])
+    except (ValueError, KeyError):
+        raise ConfigError(f"--size {size}: write a number with K, M, G or T behind it, such as 5G") from None
+
+
+def _obtain(project: str, target: str | None, refresh: bool):
+    from mlflow_backend import project as projects
+    from mlflow_backend.config import lookup
+    from mlflow_backend.config.backend_config import BackendConfig
+    from mlflow_backend.environment import locks, platforms
+    from mlflow_backend.errors import ProjectError
+    from mlflow_backend.progress import Progress
+
+    platform = platforms.of_this_machine()
+    if target:
+        from mlflow_backend.cluster import shared_targets
+
+        platform = platforms.of_target(lookup.find(BackendConfig(COMPUTE=target), shared_targets.load).target)
+    fetched = projects.fetch(project)
+    try:
+        kept = locks.obtain(fetched.work_dir, fetched.environment_files, platform, Progress(), refresh)
+    finally:
+        fetched.discard()
+    if kept is None:
+        raise ProjectError(f"{project}: lists no environment (conda.yaml, python_env.yaml, or a lock)")
+    return kept
+
+
+def _files_of_run(run_id: str) -> dict[str, Path]:
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    from mlflow_backend.errors import TrackingError
+
+    try:
+        folder = Path(download_artifacts(run_id=run_id, artifact_path="environment"))
+    except (MlflowException, OSError) as error:
+        raise TrackingError(f"run {run_id}: has no lock of an environment: {str(error).splitlines()[0]}") from None
+    return {path.name: path for path in folder.iterdir()}

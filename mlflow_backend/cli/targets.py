@@ -1,0 +1,51 @@
+"""`mlflow-compute targets`."""
+
+import json
+
+import click
+
+from mlflow_backend.cli.output import mended_by_user, print_table
+
+
+@click.command("targets")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@mended_by_user
+def command(as_json: bool) -> None:
+    """List the compute targets that exist, and where each is defined."""
+    from mlflow_backend.config.targets_file import load_files, search_path
+    from mlflow_backend.errors import ComputeError
+
+    sources, trouble = list(load_files()), None
+    try:
+        from mlflow_backend.cluster import shared_targets
+
+        cluster = shared_targets.load()
+        sources += [cluster] if cluster else []
+    except ComputeError as error:
+        trouble = str(error)
+    rows = {}
+    for source in sources:
+        for name, target in source.targets.items():
+            rows.setdefault(name, (source.source, target))
+    if as_json:
+        listed = [
+            {"name": name, "source": source, **target.model_dump(exclude_unset=True, mode="json")}
+            for name, (source, target) in rows.items()
+        ]
+        click.echo(json.dumps(listed, indent=2))
+        return
+    if not rows:
+        click.echo(f"No targets. Write a file {search_path()[0]}; see the README for an example.", err=True)
+    else:
+        _print(rows)
+    if trouble:
+        click.echo(f"The cluster's own list could not be read: {trouble}", err=True)
+
+
+def _print(rows) -> None:
+    lines = []
+    for name, (source, target) in rows.items():
+        resources = ", ".join(f"{key} {value}" for key, value in target.resources.model_dump(exclude_none=True).items())
+        where = (target.context or "(current)", target.namespace or "(context's)", target.image or "(missing)")
+        lines.append((name, *where, resources or "-", source))
+    print_table(("TARGET", "CONTEXT", "NAMESPACE", "IMAGE", "RESOURCES", "DEFINED IN"), lines)

@@ -1,0 +1,95 @@
+"""Solve match specs with rattler, in a process of its own.
+
+A plain repodata takes 2 GB while it is solved, and a fault in native code must
+not take the client along.
+"""
+
+import difflib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from mlflow_backend.environment.conda_channels import CondaSettings, without_credentials
+from mlflow_backend.environment.conda_yaml import name_and_version
+from mlflow_backend.environment.lock import CondaPackage
+from mlflow_backend.environment.platforms import Platform
+from mlflow_backend.environment.spec import Spec
+from mlflow_backend.errors import EnvironmentSpecError
+
+KNOWN_CHANNELS = ("conda-forge", "bioconda", "defaults", "pytorch", "nvidia", "anaconda", "main", "r", "rapidsai")
+MOST_LINES = 10
+
+
+def solve(spec: Spec, platform: Platform, settings: CondaSettings) -> tuple[CondaPackage, ...]:
+    """The packages of `spec.conda` on the platform.
+
+    Raises EnvironmentSpecError: what collides as the solver says, or the channel,
+    package or match spec that is not to be had, with the nearest name.
+    """
+    specs = [_with_channel_url(item, settings) for item in spec.conda]
+    further = [item.rpartition("::")[0] for item in specs if "::" in item]
+    channels = tuple(dict.fromkeys((*settings.urls(spec.channels), *further)))
+    request = {
+        "channels": channels,
+        "specs": specs,
+        "platform": platform.subdir,
+        "virtual_packages": dict(platform.virtual_packages),
+        "strict_priority": settings.strict_priority,
+    }
+    answer = _ask(request)
+    if problem := answer.get("problem"):
+        raise EnvironmentSpecError(f"{spec.source}: {_explain(problem, spec, channels, platform)}")
+    return tuple(sorted(_package(record) for record in answer["records"]))
+
+
+def _ask(request: dict) -> dict:
+    command = [sys.executable, "-m", "mlflow_backend.environment.rattler_solve"]
+    process = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True)
+    try:
+        return json.loads(process.stdout)  # whole, even where the process broke while it ended
+    except ValueError:
+        return {"problem": {"kind": "other", "text": process.stderr.strip()[-500:] or f"the solver ended with code {process.returncode}"}}
+
+
+def _package(record: dict) -> CondaPackage:
+    values = {**record, "url": without_credentials(record["url"]), "depends": tuple(record["depends"])}
+    return CondaPackage(**values)
+
+
+def _with_channel_url(item: str, settings: CondaSettings) -> str:
+    channel, separator, rest = item.rpartition("::")
+    return f"{settings.url(channel)}::{rest}" if separator else item
+
+
+def _explain(problem: dict, spec: Spec, channels: Sequence[str], platform: Platform) -> str:
+    text = re.sub(r"(\w://)[^/\s@]+@", r"\1", problem["text"]).removeprefix("Cannot solve the request because of: ")
+    shown = ", ".join(without_credentials(channel) for channel in channels)
+    if problem["kind"] == "channel":
+        named = next((channel for channel in channels if without_credentials(channel) in text or channel in text), channels[0])
+        name = without_credentials(named).rpartition("/")[2]
+        near = [item for item in difflib.get_close_matches(name, KNOWN_CHANNELS, n=1) if item != name]
+        return f"channel {without_credentials(named)} cannot be read: {_lines(text, 3)}" + (f"; did you mean '{near[0]}'?" if near else "")
+    if problem["kind"] == "match spec":
+        return f"{text}: write a match spec such as numpy=2.1 or 'numpy >=2,<3'"
+    if problem["kind"] == "unsolvable":
+        hints = [hint for item in spec.conda if (hint := _missing(name_and_version(item)[0], problem, text))]
+        tail = f"\n{'; '.join(hints)}" if hints else ""
+        return f"cannot be solved for {platform.subdir} from {shown}:\n{_lines(text, MOST_LINES - 2)}{tail}"
+    return f"cannot be solved: {_lines(text, 3)}"
+
+
+def _missing(name: str, problem: dict, text: str) -> str | None:
+    if f"No candidates were found for {name} " not in text + " ":
+        return None
+    versions = problem["versions"].get(name)
+    if versions:
+        return f"{name} is there in {', '.join(versions[-8:])}"
+    near = difflib.get_close_matches(name, problem["names"], n=1)
+    return f"did you mean '{near[0]}'?" if near else f"no channel has a package '{name}'"
+
+
+def _lines(text: str, most: int) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return "\n".join(lines[:most] + ([f"({len(lines) - most} more lines)"] if len(lines) > most else []))

@@ -1,0 +1,131 @@
+"""The steps by which an environment is made from its lock: rattler links conda packages, uv the Python ones."""
+
+import os
+import re
+import shutil
+import sys
+import time
+from typing import Callable, Dict, List, NamedTuple
+
+from mlflow_runner.environment import CAUSE, Place
+from mlflow_runner.environment.pylock import DEFAULT, with_index
+from mlflow_runner.errors import RunnerError
+from mlflow_runner.submission import CA_BUNDLE, CONDA_LOCK, NETRC, PYLOCK, RATTLER_AUTH, Environment
+from mlflow_runner.supervise import Supervisor
+
+SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+"""What the image trusts, a company's own authority included; uv by itself trusts the public ones only."""
+NO_SPACE = (b"No space left on device", b"os error 28", b"Disk quota exceeded", b"os error 122")
+EACH_PACKAGE = re.compile(rb"^ ([+~-] |Downloaded ).*\n", re.M)
+"""uv's line for each package: they are in the lock."""
+
+
+class Tools(NamedTuple):
+    """What making an environment needs: where to, where for the moment, who runs commands, and who is told."""
+
+    cache_dir: str
+    scratch_dir: str
+    supervisor: Supervisor
+    say: Callable[[str], None]
+
+
+class Build:
+    """One environment being made at its place, whose lock is held."""
+
+    def __init__(self, environment: Environment, place: Place, tools: Tools):
+        self._environment = environment
+        self._place = place
+        self._path = place.path
+        self._tools = tools
+        self._told = self._line = b""
+
+    def make(self) -> Dict[str, float]:
+        """Run all steps; the seconds that each took. Raises RunnerError naming the one that failed."""
+        environment = self._environment
+        steps = (
+            ("environment_conda", self._conda, environment.python is None),
+            ("environment_venv", self._venv, environment.python is not None),
+            ("environment_pip", self._pip, environment.pip > 0),
+        )
+        spent = {}
+        for name, step, needed in steps:
+            if needed:
+                start = time.monotonic()
+                step()
+                spent[name] = round(time.monotonic() - start, 4)
+        return spent
+
+    def _conda(self):
+        lock = os.path.join(self._environment.lock_dir, CONDA_LOCK)
+        packages = os.path.join(self._tools.cache_dir, "conda")
+        argv = [sys.executable, sys.argv[0], "conda-install", lock, self._environment.platform, self._path, packages]
+        self._run(argv, "The project's conda packages could not be installed: see the lines above.")
+
+    def _venv(self):
+        wanted = self._environment.python
+        argv = [find_uv(), "venv", "--quiet", "--no-project", "--no-config", "--python", wanted, self._path]
+        here = ".".join(map(str, sys.version_info[:3]))
+        self._run(argv, f"Python {wanted} is not to be had: the image has {here}, and uv could not bring another: see uv's lines above.")
+
+    def _pip(self):
+        with open(os.path.join(self._environment.lock_dir, PYLOCK)) as file:
+            index = self._environment.index or DEFAULT
+            text = with_index(file.read(), index)
+        lock = os.path.join(self._tools.scratch_dir, PYLOCK)
+        with open(lock, "w") as file:
+            file.write(text)
+        python = os.path.join(self._path, "bin", "python")
+        argv = [find_uv(), "pip", "install", "--no-progress", "--no-config", "--no-deps", "--break-system-packages",
+                "--preview-features", "pylock", "--default-index", index, "--python", python, "--requirement", lock]  # fmt: skip
+        self._run(argv, "The project's Python packages could not be installed: see uv's lines above.")
+
+    def _run(self, argv: List[str], failure: str):
+        self._told = self._line = b""
+        lock = (self._place.fd,)  # held by what still writes there, should we be killed
+        code = self._tools.supervisor.run(argv, self._tools.scratch_dir, self._env(), listen=self._listen, pass_fds=lock).code
+        if code:
+            raise RunnerError(CAUSE, full(self._tools.cache_dir, self._told) or failure)
+
+    def _listen(self, data: bytes) -> bytes:
+        """Remember a tool's last words, and keep what is of use in the log."""
+        self._told = (self._told + data)[-8192:]
+        lines, end, self._line = (self._line + data).rpartition(b"\n")  # uv writes a line in pieces
+        return EACH_PACKAGE.sub(b"", lines + end)
+
+    def _env(self) -> Dict[str, str]:
+        """The variables of uv and rattler: all that they write is on the cache's volume, so that they can link instead of copy."""
+        cache_dir = self._tools.cache_dir
+        env = dict(os.environ)
+        env.pop("VIRTUAL_ENV", None)
+        env["UV_CACHE_DIR"] = os.path.join(cache_dir, "uv")
+        env["UV_PYTHON_INSTALL_DIR"] = os.path.join(cache_dir, "python")
+        for theirs, ours in (("NETRC", NETRC), ("RATTLER_AUTH_FILE", RATTLER_AUTH)):
+            if ours in env:
+                env[theirs] = env[ours]
+        own = os.path.join(self._environment.lock_dir, CA_BUNDLE)
+        if os.path.exists(own):
+            env["SSL_CERT_FILE"] = own
+        elif os.path.exists(SYSTEM_CERTIFICATES):
+            env.setdefault("SSL_CERT_FILE", SYSTEM_CERTIFICATES)
+        return env
+
+
+def full(cache_dir: str, told: bytes) -> str:
+    """The sentence for a volume without space, where that is what `told` says; else empty."""
+    if not any(words in told for words in NO_SPACE):
+        return ""
+    return (
+        f"The volume of the cache {cache_dir} is full ({shutil.disk_usage(cache_dir).total / 1e9:.1f} GB): enlarge it, "
+        "set 'size_limit' of the target's cache, or remove environments with: mlflow-compute env clean."
+    )
+
+
+def find_uv() -> str:
+    """The uv beside this Python, else the first on PATH. Raises RunnerError when there is none."""
+    beside = os.path.join(os.path.dirname(sys.executable), "uv")
+    found = beside if os.access(beside, os.X_OK) else shutil.which("uv")
+    if not found:
+        raise RunnerError(
+            CAUSE, "The project lists packages, and there is no uv here to install them: build the image from runner/Dockerfile."
+        )
+    return found

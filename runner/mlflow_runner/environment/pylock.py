@@ -1,0 +1,27 @@
+"""A PEP 751 lock as uv finds its cache by it.
+
+uv keeps the wheels of an index by the index's address. A lock that does not name
+it (the field `index` is optional) is downloaded anew for each environment, unless
+the server allows every file to be kept (seen with uv 0.13).
+"""
+
+import re
+
+DEFAULT = "https://pypi.org/simple"
+"""uv's own default."""
+
+
+def with_index(text: str, index: str = DEFAULT) -> str:
+    """The lock with `index` set for every package that an index has and that does not name it.
+
+    It only says under which name the cache keeps a file: addresses and hashes are in the lock.
+    """
+    head, *blocks = re.split(r"^(?=\[\[packages\]\])", text, flags=re.M)
+    return head + "".join(_with_index(block, index) for block in blocks)
+
+
+def _with_index(block: str, index: str) -> str:
+    own = block.partition("\n[")[0]  # sub-tables have fields of their own
+    if re.search(r"^(index|vcs|directory|archive)\s*=", own, re.M) or re.search(r"^\[packages\.(vcs|directory|archive)\]", block, re.M):
+        return block
+    return block.replace("\n", f'\nindex = "{index}"\n', 1)

@@ -1,0 +1,1 @@
+"""A conda channel and a Python index on this machine, made of real packages, for real solvers."""

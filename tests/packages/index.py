@@ -1,0 +1,70 @@
+"""A Python index of this machine's own: wheels in a folder, served as PEP 503 says."""
+
+import base64
+import contextlib
+import functools
+import hashlib
+import http.server
+import io
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def add_wheel(folder: Path, name: str, version: str, requires=(), content: bytes | None = None) -> Path:
+    """Write a wheel with one module that knows its version, and the page that lists it."""
+    info = f"{name}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n" + "".join(f"Requires-Dist: {item}\n" for item in requires)
+    files = {
+        f"{name}/__init__.py": content or f"__version__ = {version!r}\n".encode(),
+        f"{info}/METADATA": metadata.encode(),
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    files[f"{info}/RECORD"] = "".join(f"{path},sha256={_digest(data)},{len(data)}\n" for path, data in files.items()).encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for path, data in files.items():
+            archive.writestr(zipfile.ZipInfo(path, (2020, 1, 1, 0, 0, 0)), data)
+    page = folder / "simple" / name
+    page.mkdir(parents=True, exist_ok=True)
+    wheel = page / f"{name}-{version}-py3-none-any.whl"
+    wheel.write_bytes(buffer.getvalue())
+    links = (f'<a href="{path.name}#sha256={hashlib.sha256(path.read_bytes()).hexdigest()}">{path.name}</a>' for path in page.glob("*.whl"))
+    (page / "index.html").write_text("".join(links))
+    return wheel
+
+
+@contextlib.contextmanager
+def serve(folder: Path, login: str | None = None, name: str = "127.0.0.1") -> Iterator[str]:
+    """Serve `folder` over HTTP; with `login` (`user:password`) only to who knows it.
+
+    `name` is what clients call this machine. The address, without a slash at its end.
+    """
+    expected = login and "Basic " + base64.b64encode(login.encode()).decode()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self):
+            if expected and self.headers.get("Authorization") != expected:
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", "Basic")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            super().do_GET()
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("0.0.0.0", 0), functools.partial(Handler, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://{name}:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def _digest(data: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
