@@ -1,6 +1,9 @@
 """What happens to a run while its script prints nothing: on standard error, for people."""
 
 import sys
+import time
+
+COUNT_EVERY_S = 5.0
 
 
 class Progress:
@@ -9,6 +12,7 @@ class Progress:
     def __init__(self) -> None:
         self._status = None
         self._last: str | None = None
+        self._counted_at = time.monotonic()
 
     def say(self, text: str) -> None:
         """A lasting line. The same text twice in a row is said once."""
@@ -28,6 +32,13 @@ class Progress:
         self._stop()
         self._status = Console(stderr=True).status(text)
         self._status.start()
+
+    def count(self, text: str, done: int, total: int) -> None:
+        """How far long work is, `{text}: 3 of 14`: each step on a terminal; elsewhere the last, and one in five seconds before it."""
+        now = time.monotonic()
+        if sys.stderr.isatty() or done == total or now - self._counted_at >= COUNT_EVERY_S:
+            self._counted_at = now
+            self.waiting(f"{text}: {done} of {total}")
 
     def output(self, text: str) -> None:
         """A piece of the script's own output, to standard output."""

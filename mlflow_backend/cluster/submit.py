@@ -20,7 +20,7 @@ from mlflow_backend.cluster.wait import SubmittedJob
 from mlflow_backend.config import lookup
 from mlflow_backend.config.backend_config import BackendConfig
 from mlflow_backend.config.target import Target
-from mlflow_backend.environment import locks, platforms
+from mlflow_backend.environment import locks, platforms, staging
 from mlflow_backend.errors import ComputeError, ConfigError, redact
 from mlflow_backend.progress import Progress
 from mlflow_backend.project import Project
@@ -38,6 +38,8 @@ from mlflow_runner.submission import (
 
 IN_CONFIG_MAP_BYTES = 700 * 1024
 """A larger archive travels as an artifact of the run: an object in Kubernetes is at most 1 MiB, base64 included."""
+PACKAGES = "environment/packages.tar"
+"""The artifact of the run that holds staged packages."""
 CLIENT = secrets.token_hex(4)
 """Labels the Jobs of this process, so that one watch sees them all and no others."""
 UNKNOWN_RUN = "0" * 32
@@ -75,7 +77,8 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
             archive=Archive(taken.sha256, archive, None if small else f"code/{snapshot.FILE_NAME}"),
             keep_archive=archive,
             downloads=downloads,
-            environment=kept and kept.environment._replace(lock_dir=manifest.LOCK_DIR),
+            environment=kept
+            and kept.environment._replace(lock_dir=manifest.LOCK_DIR, packages=PACKAGES if target.stage_packages else None),
             cache_limit_bytes=manifest.cache_limit_bytes(target),
             phases=(("solve", kept.solved_s),) if kept and kept.solved_s else (),
             secrets_dir=manifest.SECRETS_DIR,
@@ -84,7 +87,7 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
             grace_period_s=manifest.grace_period_s(target),
             least_lifetime_s=manifest.LEAST_LIFETIME_S,
         )
-        plan = _Plan(cluster, target, found.name, project, draft, settings, taken, kept.secrets() if kept else {})
+        plan = _Plan(cluster, target, found.name, project, draft, settings, taken, kept)
         plan.check()
         run = tracking.create_run(project, experiment_id, tracking.given_run_id(os.environ, config.run_id))
         project.discard()
@@ -102,7 +105,7 @@ class _Plan:
     draft: Submission
     settings: tracking.Settings
     taken: snapshot.Snapshot
-    index_secrets: Mapping[str, bytes]
+    kept: locks.Kept | None
     unique: str = dataclasses.field(default_factory=lambda: secrets.token_hex(2))
 
     def check(self) -> None:
@@ -145,7 +148,11 @@ class _Plan:
         if self.target.secret:
             return {}
         values = {name: value.encode() for name, value in self.settings.secret.items()}
-        return values | {f"{name}.file": content for name, content in {**self.settings.files, **self.index_secrets}.items()}
+        return values | {f"{name}.file": content for name, content in {**self.settings.files, **self.index_secrets()}.items()}
+
+    def index_secrets(self) -> Mapping[str, bytes]:
+        """Logins of package indexes; a pod whose packages are staged needs none."""
+        return self.kept.secrets() if self.kept and not self.target.stage_packages else {}
 
     def bundle(self) -> dict[str, Any]:
         small = self.draft.archive.path is not None
@@ -159,6 +166,9 @@ class _Plan:
             if self.draft.archive.artifact:
                 progress.waiting(f"uploading the snapshot ({self.taken.size_bytes / 1e6:.1f} MB)")
                 tracking.upload(run_id, self.taken.path, os.path.dirname(self.draft.archive.artifact))
+            if self.kept and self.target.stage_packages:
+                with staging.staged(self.kept, progress) as archive:
+                    tracking.upload(run_id, archive, os.path.dirname(PACKAGES))
             with ThreadPoolExecutor(1) as beside:  # round trips side by side: server and cluster may be far
                 tagged = beside.submit(tracking.tag, run_id, self.tags(run_id))
                 self.cluster.create(bundle)

@@ -77,6 +77,7 @@ class Target(Strict):
     image_pull_secrets: tuple[str, ...] = ()
     resources: Resources = Resources()
     cache: Cache = Cache()
+    stage_packages: bool = False
     platform: Literal["linux-64", "linux-aarch64", "linux-ppc64le"] | None = None
     virtual_packages: dict[Annotated[str, Field(pattern="^__[a-z]+$")], str] = {}
     gpu_resource: str = DEFAULT_GPU_RESOURCE

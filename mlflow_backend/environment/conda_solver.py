@@ -6,17 +6,22 @@ not take the client along.
 
 import difflib
 import json
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from mlflow_backend.environment import index_access
 from mlflow_backend.environment.conda_channels import CondaSettings, without_credentials
 from mlflow_backend.environment.conda_yaml import name_and_version
 from mlflow_backend.environment.lock import CondaPackage
 from mlflow_backend.environment.platforms import Platform
 from mlflow_backend.environment.spec import Spec
 from mlflow_backend.errors import EnvironmentSpecError
+from mlflow_runner.submission import NETRC, RATTLER_AUTH
 
 KNOWN_CHANNELS = ("conda-forge", "bioconda", "defaults", "pytorch", "nvidia", "anaconda", "main", "r", "rapidsai")
 MOST_LINES = 10
@@ -32,21 +37,27 @@ def solve(spec: Spec, platform: Platform, settings: CondaSettings) -> tuple[Cond
     further = [item.rpartition("::")[0] for item in specs if "::" in item]
     channels = tuple(dict.fromkeys((*settings.urls(spec.channels), *further)))
     request = {
-        "channels": channels,
+        "channels": [without_credentials(channel) for channel in channels],
         "specs": specs,
         "platform": platform.subdir,
         "virtual_packages": dict(platform.virtual_packages),
         "strict_priority": settings.strict_priority,
     }
-    answer = _ask(request)
+    answer = _ask(request, index_access.secrets(channels, channels))
     if problem := answer.get("problem"):
         raise EnvironmentSpecError(f"{spec.source}: {_explain(problem, spec, channels, platform)}")
     return tuple(sorted(_package(record) for record in answer["records"]))
 
 
-def _ask(request: dict) -> dict:
+def _ask(request: dict, secrets: Mapping[str, bytes]) -> dict:
     command = [sys.executable, "-m", "mlflow_backend.environment.rattler_solve"]
-    process = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True)
+    with tempfile.TemporaryDirectory(prefix="mlflow-compute-") as folder:  # only its owner can read it
+        env = dict(os.environ)
+        for name, variable in ((NETRC, "NETRC"), (RATTLER_AUTH, "RATTLER_AUTH_FILE")):
+            if name in secrets:
+                env[variable] = os.path.join(folder, name)
+                Path(env[variable]).write_bytes(secrets[name])
+        process = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, env=env)
     try:
         return json.loads(process.stdout)  # whole, even where the process broke while it ended
     except ValueError:

@@ -74,19 +74,22 @@ def fingerprint(environ: Mapping[str, str] = os.environ) -> list[str]:
     return [*values, _bare(_uv_toml(environ)), str(conda_channels.load(environ))]
 
 
-def secrets(urls: Iterable[str], extra: Iterable[str] = (), environ: Mapping[str, str] = os.environ) -> dict[str, bytes]:
-    """Files for the hosts of `urls`, by the variable that names them to the runner; empty where no host needs a login.
+def logins(urls: Iterable[str], extra: Iterable[str] = (), environ: Mapping[str, str] = os.environ) -> dict[str, Login]:
+    """The login of each host of `urls` that has one.
 
     `extra` are URLs that may hold credentials themselves, such as an `--index-url` of the project.
     """
-    logins = {
-        host: login for host in sorted({_host(url) for url in urls}) if host and (login := _login(host, extra, environ))
-    }  # fmt: skip
+    return {host: login for host in sorted({_host(url) or "" for url in urls}) if host and (login := _login(host, extra, environ))}
+
+
+def secrets(urls: Iterable[str], extra: Iterable[str] = (), environ: Mapping[str, str] = os.environ) -> dict[str, bytes]:
+    """The logins as files, by the variable that names each to the runner; empty where no host needs one."""
+    found = logins(urls, extra, environ)
     files = {}
-    lines = [f"machine {host} login {item.user} password {item.password}\n" for host, item in logins.items() if item.user is not None]
+    lines = [f"machine {host} login {item.user} password {item.password}\n" for host, item in found.items() if item.user is not None]
     if lines:
         files[NETRC] = "".join(lines).encode()
-    tokens = {host: {"CondaToken": item.token} for host, item in logins.items() if item.token}
+    tokens = {host: {"CondaToken": item.token} for host, item in found.items() if item.token}
     if tokens:
         files[RATTLER_AUTH] = json.dumps(tokens).encode()
     return files

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from mlflow_backend.environment import conda_channels, conda_solver, conda_yaml, pip_solver, python_env
 from mlflow_backend.environment.lock import CondaPackage, Lock, load_toml
@@ -25,6 +25,13 @@ class Locked:
 
     lock: Lock
     warnings: tuple[str, ...] = ()
+
+
+class Addresses(NamedTuple):
+    """The addresses that a file itself names, which may hold credentials: its main Python index, further ones and channels."""
+
+    index: str | None = None
+    further: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,10 +62,12 @@ class Solved:
         """All that the lock depends on beside the indexes; equal inputs give equal locks."""
         return {**vars(self.asked(platform, mlflow_version)[0]), "source": ""}
 
-    def indexes(self, platform: Platform) -> list[str]:
-        """The addresses of Python indexes that the file itself names, the main one first."""
-        options = [line.split(maxsplit=1) for line in self.read(platform.subdir).pip if line.startswith("-") and " " in line]
-        return [value for names in (("--index-url", "-i"), ("--extra-index-url",)) for name, value in options if name in names]
+    def addresses(self, platform: Platform) -> Addresses:
+        spec = self.read(platform.subdir)
+        options = [line.split(maxsplit=1) for line in spec.pip if line.startswith("-") and " " in line]
+        index = next((value for name, value in options if name in ("--index-url", "-i")), None)
+        further = [value for name, value in options if name in ("--extra-index-url", "--find-links", "-f")]
+        return Addresses(index, (*further, *spec.channels))
 
     def lock(self, platform: Platform, mlflow_version: str) -> Locked:
         """Solve. Raises EnvironmentSpecError."""
@@ -113,8 +122,8 @@ class Exact:
     def inputs(self, platform: Platform, mlflow_version: str) -> Any:
         return self.path.read_text()
 
-    def indexes(self, platform: Platform) -> list[str]:
-        return []
+    def addresses(self, platform: Platform) -> Addresses:
+        return Addresses()
 
     def lock(self, platform: Platform, mlflow_version: str) -> Locked:
         """The part for `platform`. Raises EnvironmentSpecError when there is none, or the file cannot be read."""

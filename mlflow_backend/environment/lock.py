@@ -133,7 +133,7 @@ def conda_lock(platform: str, channels: Iterable[str], packages: Iterable[CondaP
         },
         "package": [_locked(package, platform) for package in packages],
     }
-    return yaml.safe_dump(content, sort_keys=False, default_flow_style=False, width=1000)
+    return yaml.safe_dump(content, sort_keys=False, default_flow_style=False, width=100_000)
 
 
 def _locked(package: CondaPackage, platform: str) -> dict[str, Any]:

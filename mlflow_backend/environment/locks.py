@@ -39,7 +39,7 @@ class Kept:
     warnings: tuple[str, ...]
     hosts: tuple[str, ...]
     size_bytes: int
-    indexes: tuple[str, ...] = dataclasses.field(default=(), repr=False)  # may hold credentials
+    addresses: tuple[str, ...] = dataclasses.field(default=(), repr=False)  # may hold credentials
     solved_s: float | None = None
 
     @property
@@ -49,7 +49,11 @@ class Kept:
     def secrets(self) -> dict[str, bytes]:
         """Credentials for `hosts`, by the variable that names each file to the runner."""
         index = self.environment.index
-        return index_access.secrets([*self.hosts, *([index] if index else [])], self.indexes)
+        return index_access.secrets([*self.hosts, *([index] if index else [])], self.addresses)
+
+    def logins(self) -> dict[str, index_access.Login]:
+        """The same by host."""
+        return index_access.logins(self.hosts, self.addresses)
 
 
 def cache_dir() -> Path:
@@ -85,9 +89,10 @@ def obtain(folder: Path, named: Mapping[str, str], platform: Platform, progress:
         progress.say(f"locked {kind.path.name} for {platform.subdir}: {describe(kept)} in {solved_s:.1f} s")
     for warning in kept.warnings:
         progress.say(warning)
-    indexes = tuple(kind.indexes(platform))
-    index = redact(indexes[0]) if indexes else index_access.default_index()
-    return dataclasses.replace(kept, environment=kept.environment._replace(index=index), indexes=indexes)
+    named_index, further = kind.addresses(platform)
+    index = redact(named_index) if named_index else index_access.default_index()
+    addresses = (named_index, *further) if named_index else further
+    return dataclasses.replace(kept, environment=kept.environment._replace(index=index), addresses=addresses)
 
 
 def describe(kept: Kept) -> str:

@@ -30,8 +30,8 @@ def main(arguments) -> int:
 
 
 def _is_file(artifact):
-    """Plain HTTP fetches single files only, and a snapshot is all the runner knows to be one."""
-    return artifact.endswith("snapshot.tar.gz")
+    """Plain HTTP fetches single files only, and these two are all the runner knows to be one."""
+    return artifact.endswith(("snapshot.tar.gz", "packages.tar"))
 
 
 def _download(uri, path):

@@ -78,7 +78,7 @@ class Run:
                 from mlflow_runner.environment.realise import realise
 
                 self._start_reporter()
-                tools = Tools(submission.cache_dir, self._scratch, self._supervisor, self._output.say)
+                tools = Tools(submission.cache_dir, self._scratch, self._supervisor, self._output.say, self._fetch_packages)
                 spent = realise(submission.environment, tools)
                 self._state.phases.update(spent)
                 self._made = bool(spent)
@@ -191,6 +191,10 @@ class Run:
         self._fetch(f"runs:/{self._submission.run_id}/{self._submission.archive.artifact}", path, "SnapshotError")
         self._phase("fetch")
         return path
+
+    def _fetch_packages(self, artifact, path):
+        self._output.say("fetching the packages from the run's artifacts")
+        self._fetch(f"runs:/{self._submission.run_id}/{artifact}", path, "EnvironmentError")
 
     def _fetch(self, uri, path, cause):
         env = dict(os.environ, MLFLOW_TRACKING_URI=self._submission.tracking_uri)

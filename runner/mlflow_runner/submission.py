@@ -68,6 +68,7 @@ class Environment(NamedTuple):
     `pip` count packages. `python` is the version of a virtual environment; None
     where the conda packages bring their own. `variables` are set for the command.
     `index` is the Python index for what must be built; None: uv's default.
+    `packages` is the artifact of the run that holds all package files, if they were staged.
     """
 
     key: str
@@ -78,6 +79,7 @@ class Environment(NamedTuple):
     pip: int = 0
     variables: Tuple[Tuple[str, str], ...] = ()
     index: Optional[str] = None
+    packages: Optional[str] = None
 
 
 class Submission(NamedTuple):

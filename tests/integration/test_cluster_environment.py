@@ -124,3 +124,24 @@ def test_a_target_for_another_platform_than_the_nodes(cluster, project, last_run
     cluster(platform="linux-aarch64")
     found = failed_run(project("true", python_env_dot_yaml=f"python: {SHORT}\ndependencies: [six, mlflow-skinny]\n"), last_run)
     assert "was locked for linux-aarch64, and this is linux-64: set 'platform' in the target" in found.tags["compute.message"]
+
+
+def test_staged_packages_need_no_index_and_no_channel(cluster, project, channel, tmp_path, seen, cluster_access, monkeypatch):
+    cluster(stage_packages=True)
+    add_wheel(tmp_path / "index", "mlflow", "1.0")
+    asked: list[str] = []
+    login = "ada:open-sesame"
+    with (
+        serve(channel.folder, name=cluster_access.host, asked=asked, login=login) as channel_address,
+        serve(tmp_path / "index", name=cluster_access.host, asked=asked, login=login) as index_address,
+    ):
+        monkeypatch.setenv("UV_DEFAULT_INDEX", f"{index_address.replace('://', f'://{login}@')}/simple")
+        (tmp_path / ".condarc").write_text(f"custom_channels: {{own: '{channel_address.replace('://', f'://{login}@')}/own'}}\n")
+        monkeypatch.setenv("CONDARC", str(tmp_path / ".condarc"))
+        text = f"channels: ['{channel_address}']\ndependencies: [python={SHORT}, beta, {{pip: [mlflow]}}]\n"
+        submitted = run(project("python s.py", conda_dot_yaml=text, s_dot_py=LIST), {**THERE, "STREAM_OUTPUT": False}, synchronous=False)
+        here = len(asked)
+        assert submitted.wait() and here == len(asked), "the pod asked nobody"
+    found = seen(submitted.run_id)
+    assert b'["beta", "1.0"]' in found.log and b'["mlflow", "1.0"]' in found.log
+    assert b"fetching the packages from the run's artifacts" in found.log and found.metrics["compute/environment_fetch_s"] > 0

@@ -36,15 +36,17 @@ def add_wheel(folder: Path, name: str, version: str, requires=(), content: bytes
 
 
 @contextlib.contextmanager
-def serve(folder: Path, login: str | None = None, name: str = "127.0.0.1") -> Iterator[str]:
+def serve(folder: Path, login: str | None = None, name: str = "127.0.0.1", asked: list | None = None) -> Iterator[str]:
     """Serve `folder` over HTTP; with `login` (`user:password`) only to who knows it.
 
-    `name` is what clients call this machine. The address, without a slash at its end.
+    `name` is what clients call this machine; `asked` gets the path of each request. The address, without a slash at its end.
     """
     expected = login and "Basic " + base64.b64encode(login.encode()).decode()
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def do_GET(self):
+            if asked is not None:
+                asked.append(self.path)
             if expected and self.headers.get("Authorization") != expected:
                 self.send_response(401)
                 self.send_header("WWW-Authenticate", "Basic")

@@ -4,11 +4,12 @@ import os
 import re
 import shutil
 import sys
+import tarfile
 import time
-from typing import Callable, Dict, List, NamedTuple
+from typing import Callable, Dict, List, NamedTuple, Optional
 
 from mlflow_runner.environment import CAUSE, Place
-from mlflow_runner.environment.pylock import DEFAULT, with_index
+from mlflow_runner.environment.lock_text import DEFAULT, staged_conda, staged_python, with_index
 from mlflow_runner.errors import RunnerError
 from mlflow_runner.submission import CA_BUNDLE, CONDA_LOCK, NETRC, PYLOCK, RATTLER_AUTH, Environment
 from mlflow_runner.supervise import Supervisor
@@ -21,12 +22,13 @@ EACH_PACKAGE = re.compile(rb"^ ([+~-] |Downloaded ).*\n", re.M)
 
 
 class Tools(NamedTuple):
-    """What making an environment needs: where to, where for the moment, who runs commands, and who is told."""
+    """What making an environment needs: where to, where for the moment, who runs commands, who is told, who fetches artifacts."""
 
     cache_dir: str
     scratch_dir: str
     supervisor: Supervisor
     say: Callable[[str], None]
+    fetch: Callable[[str, str], None]
 
 
 class Build:
@@ -38,11 +40,13 @@ class Build:
         self._path = place.path
         self._tools = tools
         self._told = self._line = b""
+        self._staged: Optional[str] = None
 
     def make(self) -> Dict[str, float]:
         """Run all steps; the seconds that each took. Raises RunnerError naming the one that failed."""
         environment = self._environment
         steps = (
+            ("environment_fetch", self._unpack_staged, environment.packages is not None),
             ("environment_conda", self._conda, environment.python is None),
             ("environment_venv", self._venv, environment.python is not None),
             ("environment_pip", self._pip, environment.pip > 0),
@@ -55,8 +59,23 @@ class Build:
                 spent[name] = round(time.monotonic() - start, 4)
         return spent
 
+    def _unpack_staged(self):
+        """Everything comes from the run's own artifacts from now on."""
+        archive, folder = (os.path.join(self._tools.scratch_dir, name) for name in ("packages.tar", "packages"))
+        self._tools.fetch(self._environment.packages, archive)
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                target = os.path.join(folder, os.path.dirname(member.name))
+                if not member.isfile() or not os.path.realpath(target).startswith(os.path.realpath(folder)):
+                    raise RunnerError(CAUSE, f"The staged packages have a member that is no package: {member.name!r}.")
+                os.makedirs(target, exist_ok=True)
+                with tar.extractfile(member) as source, open(os.path.join(folder, member.name), "wb") as file:
+                    shutil.copyfileobj(source, file)
+        os.unlink(archive)
+        self._staged = folder
+
     def _conda(self):
-        lock = os.path.join(self._environment.lock_dir, CONDA_LOCK)
+        lock = self._lock(CONDA_LOCK, lambda text: staged_conda(text, self._staged) if self._staged else text)
         packages = os.path.join(self._tools.cache_dir, "conda")
         argv = [sys.executable, sys.argv[0], "conda-install", lock, self._environment.platform, self._path, packages]
         self._run(argv, "The project's conda packages could not be installed: see the lines above.")
@@ -68,16 +87,21 @@ class Build:
         self._run(argv, f"Python {wanted} is not to be had: the image has {here}, and uv could not bring another: see uv's lines above.")
 
     def _pip(self):
-        with open(os.path.join(self._environment.lock_dir, PYLOCK)) as file:
-            index = self._environment.index or DEFAULT
-            text = with_index(file.read(), index)
-        lock = os.path.join(self._tools.scratch_dir, PYLOCK)
-        with open(lock, "w") as file:
-            file.write(text)
+        index = self._environment.index or DEFAULT
+        lock = self._lock(PYLOCK, lambda text: staged_python(text, self._staged) if self._staged else with_index(text, index))
         python = os.path.join(self._path, "bin", "python")
         argv = [find_uv(), "pip", "install", "--no-progress", "--no-config", "--no-deps", "--break-system-packages",
                 "--preview-features", "pylock", "--default-index", index, "--python", python, "--requirement", lock]  # fmt: skip
         self._run(argv, "The project's Python packages could not be installed: see uv's lines above.")
+
+    def _lock(self, name: str, change: Callable[[str], str]) -> str:
+        """The path of a copy of the lock file with `change` applied."""
+        with open(os.path.join(self._environment.lock_dir, name)) as file:
+            text = change(file.read())
+        path = os.path.join(self._tools.scratch_dir, name)
+        with open(path, "w") as file:
+            file.write(text)
+        return path
 
     def _run(self, argv: List[str], failure: str):
         self._told = self._line = b""

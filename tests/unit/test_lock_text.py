@@ -2,7 +2,8 @@
 
 import tomllib
 
-from mlflow_runner.environment.pylock import with_index
+from mlflow_backend.environment.lock import CondaPackage, conda_lock
+from mlflow_runner.environment.lock_text import staged_conda, staged_python, with_index
 
 A = "https://a.example/simple"
 LOCK = """\
@@ -45,3 +46,12 @@ def test_every_package_of_an_index_names_one_and_nothing_else_changes():
 
 def test_a_lock_without_packages_stays_as_it_is():
     assert with_index('lock-version = "1.0"\n') == 'lock-version = "1.0"\n'
+
+
+def test_staged_files_take_the_place_of_addresses():
+    wheels = tomllib.loads(staged_python(LOCK, "/there"))["packages"][0]["wheels"]
+    assert wheels == [{"path": "/there/python/a.whl", "hashes": {"sha256": "aa"}}]
+    packages = [CondaPackage("a", "1", "0", "noarch", f"https://a.example/{'x' * 2000}/noarch/a-1-0.conda", "aa")]
+    text = staged_conda(conda_lock("linux-64", ["https://a.example"], packages), "/there")
+    assert "  url: file:///there/conda/noarch/a-1-0.conda\n" in text and "xx" not in text
+    assert "- url: https://a.example\n" in text, "the channels stay as they are"

@@ -1,4 +1,4 @@
-"""A PEP 751 lock as uv finds its cache by it.
+"""The lock files as the installers here need them: text in, text out.
 
 uv keeps the wheels of an index by the index's address. A lock that does not name
 it (the field `index` is optional) is downloaded anew for each environment, unless
@@ -25,3 +25,13 @@ def _with_index(block: str, index: str) -> str:
     if re.search(r"^(index|vcs|directory|archive)\s*=", own, re.M) or re.search(r"^\[packages\.(vcs|directory|archive)\]", block, re.M):
         return block
     return block.replace("\n", f'\nindex = "{index}"\n', 1)
+
+
+def staged_python(text: str, folder: str) -> str:
+    """The PEP 751 lock with every file taken from `folder`/python instead of its address."""
+    return re.sub(r'\burl = "[^"]*/([^"/]+)"', lambda match: f'path = "{folder}/python/{match[1]}"', text)
+
+
+def staged_conda(text: str, folder: str) -> str:
+    """The conda-lock.yml with every file taken from `folder`/conda instead of its address."""
+    return re.sub(r"^(  url:) .*/([^/\n]+/[^/\n]+)$", rf"\1 file://{folder}/conda/\2", text, flags=re.M)
