@@ -28,7 +28,7 @@ class ComputeBackend(AbstractBackend):
         config = parse(backend_config)
         project = projects.load(project_uri, version, entry_point, params)
         if config.is_local:
-            from mlflow_backend.local import submit
+            from mlflow_backend.local.submit import submit
         else:
             from mlflow_backend.cluster.submit import submit
         try:

@@ -20,6 +20,9 @@ from mlflow_backend.cluster.wait import SubmittedJob
 from mlflow_backend.config import lookup
 from mlflow_backend.config.backend_config import BackendConfig
 from mlflow_backend.config.target import Target
+from mlflow_backend.docker import image as docker_image
+from mlflow_backend.docker import spec as docker_spec
+from mlflow_backend.docker.spec import DockerEnv
 from mlflow_backend.environment import locks, platforms, staging
 from mlflow_backend.errors import ComputeError, ConfigError, redact
 from mlflow_backend.progress import Progress
@@ -56,13 +59,20 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
     """
     found = lookup.find(config, shared_targets.load)
     target = found.target
+    docker = docker_spec.read(project, os.environ)
+    if docker:
+        target = _with_docker(target, docker, config, progress)
+    elif config.build_image:
+        raise ConfigError("--build-image: the project has no docker_env; its environment needs no image of its own")
     if not target.image:
         raise ConfigError(f"target '{found.name}' ({found.source}): has no 'image': build one from runner/Dockerfile and name it there")
     uri = tracking.uri_for_pods(target.tracking_uri, client_uri, found.name, manifest.on_host_network(target))
     uri, settings = tracking.settings(os.environ, uri)
     cluster = connect(target.context, target.namespace)
-    kept = locks.obtain(project.work_dir, project.environment_files, platforms.of_target(target), progress)
+    kept = None if docker else locks.obtain(project.work_dir, project.environment_files, platforms.of_target(target), progress)
     with files.pack(project, kept, progress) as (taken, placed, downloads):
+        if docker and config.build_image:
+            target = target.model_copy(update={"image": docker_image.push(docker, taken, target.repository, config.docker_auth, progress)})
         small = taken.size_bytes <= IN_CONFIG_MAP_BYTES
         archive = f"{manifest.BUNDLE_DIR}/{snapshot.FILE_NAME}" if small else None
         draft = Submission(
@@ -92,6 +102,16 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
         run = tracking.create_run(project, experiment_id, tracking.given_run_id(os.environ, config.run_id))
         project.discard()
         return plan.send(run, client_uri, config.STREAM_OUTPUT, progress)
+
+
+def _with_docker(target: Target, docker: DockerEnv, config: BackendConfig, progress: Progress) -> Target:
+    """The target with image and variables of the docker_env; what the run's own backend_config says goes before it."""
+    if docker.volumes:
+        progress.say(f"docker_env volumes are folders of this machine and are not there in a cluster: {', '.join(docker.volumes)}")
+    if config.build_image and not target.repository:
+        raise ConfigError("--build-image: name a repository that the cluster can pull from: 'repository' in the target")
+    image = config.overrides.get("image", docker.image)
+    return target.model_copy(update={"image": image, "env": {**target.env, **docker.variables, **config.overrides.get("env", {})}})
 
 
 @dataclasses.dataclass(frozen=True)

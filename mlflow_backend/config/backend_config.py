@@ -35,6 +35,9 @@ class BackendConfig(Strict):
     env_manager: str | None = None
     synchronous: bool = True
     storage_dir: str | None = None
+    docker_args: dict[str, Any] = {}
+    docker_auth: dict[str, str] | None = None
+    build_image: bool = False
     run_id: str | None = None
 
     @property
@@ -62,6 +65,9 @@ def parse(raw: Any) -> BackendConfig:
         env_manager=raw.get("ENV_MANAGER"),
         synchronous=raw.get("SYNCHRONOUS", True),
         storage_dir=raw.get("STORAGE_DIR"),
+        docker_args=raw.get("DOCKER_ARGS") or {},
+        docker_auth=raw.get("docker_auth"),
+        build_image=bool(raw.get("build_image")),
         run_id=raw.get("_mlflow_local_backend_run_id"),
     )
     config = validate(BackendConfig, values, lambda path: "backend_config" + "".join(f" {part}" for part in path[:1]))

@@ -73,6 +73,7 @@ class Target(Strict):
     context: str | None = None
     namespace: str | None = None
     image: str | None = None
+    repository: str | None = None
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
     image_pull_secrets: tuple[str, ...] = ()
     resources: Resources = Resources()

@@ -1,0 +1,40 @@
+"""The `docker_env` of an MLproject file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mlflow_backend.errors import ProjectError
+from mlflow_backend.project import Project
+
+CODE_DIR = "/mlflow/projects/code"
+"""Where MLflow puts a project in its image."""
+
+
+@dataclass(frozen=True)
+class DockerEnv:
+    """An image, its mounts (`HOST:CONTAINER`, as `docker run --volume` takes them), and variables with their values."""
+
+    image: str
+    volumes: tuple[str, ...]
+    variables: Mapping[str, str]
+
+
+def read(project: Project, environ: Mapping[str, str]) -> DockerEnv | None:
+    """The project's docker_env, None when it has none; variables that it takes from here have their values.
+
+    Raises ProjectError naming a variable that is not set here.
+    """
+    fields = project.spec.docker_env
+    if not fields:
+        return None
+    variables = {}
+    for entry in fields.get("environment") or ():
+        if isinstance(entry, str):
+            if entry not in environ:
+                raise ProjectError(f"MLproject, docker_env: takes the variable {entry} from here, and it is not set: export {entry}=...")
+            variables[entry] = environ[entry]
+        elif len(entry) == 2:
+            variables[str(entry[0])] = str(entry[1])
+        else:
+            raise ProjectError(f"MLproject, docker_env: environment entry {entry!r}: write NAME, or [NAME, VALUE]")
+    return DockerEnv(fields["image"], tuple(fields.get("volumes") or ()), variables)

@@ -1,0 +1,86 @@
+"""Start the runner: as a child process of this Python, or as the first process of a container."""
+
+import functools
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from mlflow_backend import project as projects
+from mlflow_backend import runner_zip, tracking
+from mlflow_backend.config.backend_config import BackendConfig
+from mlflow_backend.docker import run as docker_run
+from mlflow_backend.docker.spec import DockerEnv
+from mlflow_backend.environment import index_access, locks
+from mlflow_backend.project import Project
+from mlflow_runner.submission import Submission
+
+
+class Place(NamedTuple):
+    """Where the runner is started: what stands before its command, and the variables it gets beside those of this process.
+
+    `why_not_started` explains an exit code and last words of a process that ended before the runner began in it.
+    """
+
+    prefix: list[str]
+    variables: Mapping[str, str]
+    stderr: int | None = None
+    why_not_started: Callable[[int, str], str] | None = None
+
+
+def in_container(
+    docker: DockerEnv, project: Project, submission: Submission, artifact_uri: str, config: BackendConfig, credentials: Mapping[str, str]
+) -> Place:
+    inputs = [parameter.local for parameter in projects.file_parameters(project) if parameter.local]
+    settings = tracking.settings(os.environ, submission.tracking_uri)[1]
+    variables = {**settings.plain, **settings.secret, **credentials}
+    prefix = docker_run.command(
+        docker, project, Path(submission.scratch_dir), inputs, submission.tracking_uri, artifact_uri,
+        [*variables, "MLFLOW_COMPUTE_NODE", "MLFLOW_COMPUTE_IMAGE"], config.docker_args,
+    )  # fmt: skip
+    return Place(
+        prefix,
+        {**variables, **docker.variables, "MLFLOW_COMPUTE_IMAGE": docker.image},
+        subprocess.STDOUT,
+        functools.partial(docker_run.why_not_started, docker),
+    )
+
+
+def access(kept: locks.Kept, scratch: Path) -> dict[str, str]:
+    """Variables that lead the runner to package indexes: files that only this user can read."""
+    found = {}
+    for name, content in kept.secrets().items():
+        path = scratch / name.lower()
+        path.touch(mode=0o600)
+        path.write_bytes(content)
+        found[name] = str(path)
+    if bundle := index_access.own_ca_bundle():
+        found["SSL_CERT_FILE"] = bundle
+    return found
+
+
+def start(submission: Submission, place: Place) -> subprocess.Popen:
+    scratch = Path(submission.scratch_dir)
+    runner, text = scratch / "runner.pyz", scratch / "run.json"
+    runner.write_bytes(runner_zip.build())
+    text.write_text(submission.to_json())
+    here = os.path.dirname(sys.executable)  # `python` is the one that runs us, in an activated environment or not
+    env = {
+        **os.environ,
+        **place.variables,
+        "PATH": here + os.pathsep + os.environ.get("PATH", os.defpath),
+        "MLFLOW_COMPUTE_NODE": socket.gethostname(),
+    }
+    if env.get("MPLBACKEND", "").startswith("module://"):
+        del env["MPLBACKEND"]  # a notebook's own, which the project's environment need not have
+    return subprocess.Popen(
+        [*place.prefix, str(runner), "run", str(text)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=place.stderr,
+        env=env,
+        start_new_session=True,  # Ctrl-C is ours to pass on, once
+    )

@@ -1,0 +1,110 @@
+"""Start a project here: its own folder is where it runs."""
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from mlflow_backend import project as projects
+from mlflow_backend import snapshot, tracking
+from mlflow_backend.config.backend_config import BackendConfig
+from mlflow_backend.docker import spec as docker_spec
+from mlflow_backend.docker.spec import CODE_DIR
+from mlflow_backend.environment import locks, platforms
+from mlflow_backend.errors import SnapshotError
+from mlflow_backend.local.run import LocalRun
+from mlflow_backend.local.start import Place, access, in_container, start
+from mlflow_backend.progress import Progress
+from mlflow_backend.project import Project
+from mlflow_runner.submission import TAG_ENVIRONMENT, TAG_TARGET, Download, Submission
+
+CACHE_BYTES = 50_000_000_000
+"""Environments and packages of runs on this machine, before the least recently used ones are removed."""
+KEPT_BYTES = 20_000_000
+"""A run here does not need the archive, so it must not wait long for it: this much takes about a second."""
+
+
+def submit(config: BackendConfig, project: Project, experiment_id: str, client_uri: str, progress: Progress) -> LocalRun:
+    """Start the project in its own folder and return without waiting for it.
+
+    Raises ComputeError before anything is created.
+    """
+    scratch = _scratch_dir(config.storage_dir)
+    try:
+        placed, downloads = _place_inputs(project, scratch)
+        command = projects.command(project, placed)
+        docker = docker_spec.read(project, os.environ)
+        kept = None
+        if config.builds_environment and not docker:
+            kept = locks.obtain(project.work_dir, project.environment_files, platforms.of_this_machine(), progress)
+        environment = kept and kept.environment
+        run_id = tracking.given_run_id(os.environ, config.run_id)
+        run = tracking.create_run(project, experiment_id, run_id)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    try:
+        tracking.tag(run.info.run_id, {TAG_TARGET: "local", **({TAG_ENVIRONMENT: environment.key} if environment else {})})
+        tracking.schedule(run.info.run_id)
+        tracking_uri, credentials = tracking.split_credentials(tracking.uri_for_here(client_uri))
+        submission = Submission(
+            run_id=run.info.run_id,
+            experiment_id=str(run.info.experiment_id),
+            tracking_uri=tracking_uri,
+            command=command,
+            project_dir=CODE_DIR if docker else str(project.work_dir),
+            scratch_dir=str(scratch),
+            cache_dir=str(locks.cache_dir()),
+            keep_archive=_keep_code(project, scratch, progress),
+            downloads=downloads,
+            environment=environment,
+            cache_limit_bytes=CACHE_BYTES,
+            phases=(("solve", kept.solved_s),) if kept and kept.solved_s else (),
+        )
+        variables = credentials | (access(kept, scratch) if kept else {})
+        if docker:
+            place = in_container(docker, project, submission, run.info.artifact_uri, config, variables)
+        else:
+            place = Place([sys.executable], variables)
+        process = start(submission, place)
+    except BaseException as error:
+        tracking.fail(run.info.run_id, error)
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    if url := tracking.run_url(client_uri, run.info.experiment_id, run.info.run_id):
+        progress.say(f"run {url}")
+    return LocalRun(run.info.run_id, process, progress if config.STREAM_OUTPUT else None, scratch, project, place.why_not_started)
+
+
+def _scratch_dir(storage_dir: str | None) -> Path:
+    """A folder of the run's own, below `storage_dir` (the option --storage-dir) if that is given."""
+    if storage_dir:
+        os.makedirs(storage_dir, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix="mlflow-compute-", dir=storage_dir))
+
+
+def _place_inputs(project: Project, scratch: Path) -> tuple[dict[str, str], tuple[Download, ...]]:
+    """Local files stay where they are; what is remote is downloaded below `scratch`."""
+    placed, downloads = {}, []
+    for parameter in projects.file_parameters(project):
+        path = str(parameter.local or scratch / "inputs" / parameter.name / projects.base_name(parameter.value))
+        placed[parameter.name] = parameter.placed(path)
+        if parameter.local is None:
+            downloads.append(Download(parameter.value, path))
+    return placed, tuple(downloads)
+
+
+def _keep_code(project: Project, scratch: Path, progress: Progress) -> str | None:
+    """An archive of the code for the run's artifacts; a project too large for that still runs here."""
+    try:
+        listing = snapshot.project_files(project.work_dir)
+        if listing.size_bytes > KEPT_BYTES:
+            raise SnapshotError(f"{listing.size_bytes / 1e6:.0f} MB are too many; name what is no code in .mlflowignore")
+        taken = snapshot.take(listing, {})
+    except SnapshotError as error:
+        progress.say(f"the code is not kept with the run: {error}")
+        return None
+    kept = shutil.move(taken.path, scratch / snapshot.FILE_NAME)
+    taken.discard()
+    return str(kept)
