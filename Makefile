@@ -45,3 +45,4 @@ lint: .venv/developing
 
 bench: .venv/developing ## the measurements of benchmarks/README.md, some minutes
 	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.environments

@@ -35,7 +35,7 @@ spec:
 
 def ours(project: Path, config: str) -> list[str]:
     """The command that runs `project` with the backend of this repository."""
-    return [_mlflow("ours", "--editable", str(ROOT)), "run", str(project), "--backend", "compute", "--backend-config", config]
+    return [mlflow_command("ours", "--editable", str(ROOT)), "run", str(project), "--backend", "compute", "--backend-config", config]
 
 
 def theirs(folder: Path, image: str, context: str) -> list[str]:
@@ -46,11 +46,11 @@ def theirs(folder: Path, image: str, context: str) -> list[str]:
     (folder / "job.yaml").write_text(TEMPLATE)
     config = {"kube-context": context, "kube-job-template-path": str(folder / "job.yaml"), "repository-uri": "localhost:5000/bench"}
     (folder / "builtin.json").write_text(json.dumps(config))
-    return [_mlflow("builtin", "kubernetes<34", "docker"), "run", str(project), "--backend", "kubernetes",
+    return [mlflow_command("builtin", "kubernetes<34", "docker"), "run", str(project), "--backend", "kubernetes",
             "--backend-config", str(folder / "builtin.json"), "--build-image"]  # fmt: skip
 
 
-def _mlflow(name: str, *packages: str) -> str:
+def mlflow_command(name: str, *packages: str) -> str:
     """The command `mlflow` of the environment `name`, made if it is not there."""
     environment = ENVIRONMENTS / name
     if not (environment / "installed").exists():

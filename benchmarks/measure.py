@@ -1,14 +1,22 @@
 """Timing of things on the cluster: every time is taken from one clock, that of this machine."""
 
 import json
+import os
+import platform
 import statistics
 import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
 
 from mlflow_backend.cluster.api import Cluster
 
 REPETITIONS = 10
+
+
+def header(repetitions: int) -> dict:
+    """When and where: the first lines of a results file."""
+    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+    return {"date": date.today().isoformat(), "machine": machine, "repetitions": repetitions}
 
 
 def summary(values: list[float]) -> dict[str, float]:

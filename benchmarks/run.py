@@ -2,34 +2,28 @@
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 
 from benchmarks import command_lines
-from benchmarks.measure import REPETITIONS, bare_job, first_line_at, repeat, show, summary
+from benchmarks.measure import REPETITIONS, bare_job, first_line_at, header, repeat, show, summary
 
 RESULTS = Path(__file__).parent / "results.json"
 THERE = {"COMPUTE": "dev-cluster"}
 
 
 def main() -> None:
-    access = _use_cluster()
+    access = use_cluster()
     import mlflow
 
     from mlflow_backend.cluster.api import Cluster
     from tests.cluster.dev import NAMESPACE, RUNNER_IMAGE
 
     cluster = Cluster(access.context, NAMESPACE)
-    results = {
-        "date": date.today().isoformat(),
-        "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}",
-        "repetitions": REPETITIONS,
-    }
+    results = header(REPETITIONS)
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         project = _project(folder)
@@ -52,7 +46,7 @@ def main() -> None:
     print(show(results))
 
 
-def _use_cluster():
+def use_cluster():
     from tests.cluster import dev
 
     access = dev.up()

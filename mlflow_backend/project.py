@@ -58,13 +58,34 @@ def load(uri: str, version: str | None, entry_point: str, parameters: Mapping[st
     Raises ProjectError, or MLflow's ExecutionException, when it cannot be fetched,
     the entry point does not exist or a required parameter is missing.
     """
-    from mlflow.exceptions import ExecutionException, MlflowException
     from mlflow.projects.utils import fetch_and_validate_project, load_project
 
     parameters = dict(parameters or {})
-    try:
+    with _one_line_errors(uri, entry_point):
         work_dir = fetch_and_validate_project(uri, version, entry_point, parameters)
         spec = load_project(work_dir)
+    if spec.get_entry_point(entry_point) is None:
+        raise ProjectError(f"{uri}: Databricks Spark projects need the backend 'databricks'")
+    if redact(uri) != uri:
+        _forget_credentials(work_dir)
+    return Project(uri, version, entry_point, parameters, Path(work_dir), spec)
+
+
+def fetch(uri: str) -> Project:
+    """The project without an entry point chosen: enough to read the files of its environment. Raises ProjectError."""
+    from mlflow.projects.utils import _fetch_project, load_project
+
+    with _one_line_errors(uri, "main"):
+        work_dir = _fetch_project(uri)
+        return Project(uri, None, "main", {}, Path(work_dir), load_project(work_dir))
+
+
+@contextlib.contextmanager
+def _one_line_errors(uri: str, entry_point: str):
+    from mlflow.exceptions import ExecutionException, MlflowException
+
+    try:
+        yield
     except ComputeError:
         raise
     except ExecutionException as error:
@@ -76,23 +97,6 @@ def load(uri: str, version: str | None, entry_point: str, parameters: Mapping[st
     except Exception as error:  # yaml, git and zipfile each have exceptions of their own
         detail = getattr(error, "stderr", "") or str(error)
         raise ProjectError(f"{uri}: cannot be read as a project (a folder, a zip or a git repository): {_one_line(detail)}") from None
-    if spec.get_entry_point(entry_point) is None:
-        raise ProjectError(f"{uri}: Databricks Spark projects need the backend 'databricks'")
-    if redact(uri) != uri:
-        _forget_credentials(work_dir)
-    return Project(uri, version, entry_point, parameters, Path(work_dir), spec)
-
-
-def fetch(uri: str) -> Project:
-    """The project without an entry point chosen: enough to read the files of its environment. Raises ProjectError."""
-    from mlflow.exceptions import MlflowException
-    from mlflow.projects.utils import _fetch_project, load_project
-
-    try:
-        work_dir = _fetch_project(uri)
-        return Project(uri, None, "main", {}, Path(work_dir), load_project(work_dir))
-    except (MlflowException, OSError) as error:
-        raise ProjectError(f"{uri}: {_one_line(error)}") from None
 
 
 def _forget_credentials(work_dir: str) -> None:

@@ -91,6 +91,40 @@ def uri_for_here(client_uri: str) -> str:
     return client_uri
 
 
+def client_warning(version: str | None, uri: str) -> str | None:
+    """A sentence where an MLflow client of `version` may not be understood by the server at `uri`.
+
+    A server must not be older than its clients; it is asked only when the version is not this client's own.
+    """
+    from mlflow.version import VERSION
+
+    if version in (None, VERSION) or not uri.startswith(("http://", "https://")):
+        return None
+    server = _server_version(uri)
+    if server is None or _minor(version) <= _minor(server):
+        return None
+    return (
+        f"the environment has mlflow {version}, newer than the tracking server's {server}: what it logs may be refused; "
+        f"list mlflow<={server} instead"
+    )
+
+
+def _server_version(uri: str) -> str | None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    try:
+        response = http_request(get_default_host_creds(uri), "/version", "GET", timeout=5, max_retries=0)
+        return response.text.strip() if response.ok and re.match(r"\d+\.\d+", response.text.strip()) else None
+    except MlflowException:
+        return None  # whether it can be reached is found out, and said, when the run is created
+
+
+def _minor(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+
+
 def run_url(tracking_uri: str, experiment_id: str, run_id: str) -> str | None:
     """The run's page in MLflow's UI; None where no server is there to show it."""
     if not tracking_uri.startswith(("http://", "https://")):

@@ -70,6 +70,8 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
     uri, settings = tracking.settings(os.environ, uri)
     cluster = connect(target.context, target.namespace)
     kept = None if docker else locks.obtain(project.work_dir, project.environment_files, platforms.of_target(target), progress)
+    if kept and (warning := tracking.client_warning(kept.mlflow, client_uri)):
+        progress.say(warning)
     with files.pack(project, kept, progress) as (taken, placed, downloads):
         if docker and config.build_image:
             target = target.model_copy(update={"image": docker_image.push(docker, taken, target.repository, config.docker_auth, progress)})

@@ -27,7 +27,7 @@ KNOWN_CHANNELS = ("conda-forge", "bioconda", "defaults", "pytorch", "nvidia", "a
 MOST_LINES = 10
 
 
-def solve(spec: Spec, platform: Platform, settings: CondaSettings) -> tuple[CondaPackage, ...]:
+def solve(spec: Spec, platform: Platform, settings: CondaSettings, refresh: bool = False) -> tuple[CondaPackage, ...]:
     """The packages of `spec.conda` on the platform.
 
     Raises EnvironmentSpecError: what collides as the solver says, or the channel,
@@ -42,6 +42,7 @@ def solve(spec: Spec, platform: Platform, settings: CondaSettings) -> tuple[Cond
         "platform": platform.subdir,
         "virtual_packages": dict(platform.virtual_packages),
         "strict_priority": settings.strict_priority,
+        "refresh": refresh,
     }
     answer = _ask(request, index_access.secrets(channels, channels))
     if problem := answer.get("problem"):

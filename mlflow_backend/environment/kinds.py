@@ -69,16 +69,16 @@ class Solved:
         further = [value for name, value in options if name in ("--extra-index-url", "--find-links", "-f")]
         return Addresses(index, (*further, *spec.channels))
 
-    def lock(self, platform: Platform, mlflow_version: str) -> Locked:
-        """Solve. Raises EnvironmentSpecError."""
+    def lock(self, platform: Platform, mlflow_version: str, refresh: bool) -> Locked:
+        """Solve; with `refresh` from what the channels and indexes say now, not from what they said a moment ago. Raises EnvironmentSpecError."""
         spec, warnings = self.asked(platform, mlflow_version)
         settings = conda_channels.load()
-        conda: tuple[CondaPackage, ...] = conda_solver.solve(spec, platform, settings) if spec.conda else ()
+        conda: tuple[CondaPackage, ...] = conda_solver.solve(spec, platform, settings, refresh) if spec.conda else ()
         own = next((package.version for package in conda if package.name == "python"), None)
         if conda and spec.pip and own is None:
             raise EnvironmentSpecError(f"{spec.source}: has pip packages, and no python among its conda packages: add python")
         python = own or pip_solver.python_version(spec.python, spec.source)
-        pylock = pip_solver.compile_(spec, python, platform, conda) if spec.pip else ""
+        pylock = pip_solver.compile_(spec, python, platform, conda, refresh) if spec.pip else ""
         channels = tuple(conda_channels.without_credentials(url) for url in settings.urls(spec.channels)) if conda else ()
         lock = Lock(platform.subdir, None if conda else python, conda, pylock, channels, spec.variables)
         return Locked(lock, tuple(warnings))
@@ -125,7 +125,7 @@ class Exact:
     def addresses(self, platform: Platform) -> Addresses:
         return Addresses()
 
-    def lock(self, platform: Platform, mlflow_version: str) -> Locked:
+    def lock(self, platform: Platform, mlflow_version: str, refresh: bool) -> Locked:
         """The part for `platform`. Raises EnvironmentSpecError when there is none, or the file cannot be read."""
         lock = self.part(platform)
         if {package.name for package in (*lock.conda, *lock.pip)} & MLFLOW:

@@ -17,6 +17,7 @@ import platformdirs
 from mlflow_backend.environment import index_access, kinds
 from mlflow_backend.environment.lock import Lock, load_toml
 from mlflow_backend.environment.platforms import Platform
+from mlflow_backend.environment.spec import MLFLOW
 from mlflow_backend.errors import EnvironmentSpecError, redact
 from mlflow_backend.progress import Progress
 from mlflow_runner.submission import Environment
@@ -30,7 +31,7 @@ SUMMARY = "lock.json"
 class Kept:
     """A lock in the cache: its files are in `folder`. `hosts` are the URLs of the servers that its packages come from.
 
-    `solved_s` is how long solving took, None where it was there already.
+    `mlflow` is the version of MLflow's client in it; `solved_s` is how long solving took, None where it was there already.
     """
 
     folder: Path
@@ -39,6 +40,7 @@ class Kept:
     warnings: tuple[str, ...]
     hosts: tuple[str, ...]
     size_bytes: int
+    mlflow: str | None
     addresses: tuple[str, ...] = dataclasses.field(default=(), repr=False)  # may hold credentials
     solved_s: float | None = None
 
@@ -82,7 +84,7 @@ def obtain(folder: Path, named: Mapping[str, str], platform: Platform, progress:
     if kept is None:
         progress.waiting(f"solving {kind.path.name} for {platform.subdir}")
         start = time.monotonic()
-        locked = kind.lock(platform, VERSION)
+        locked = kind.lock(platform, VERSION, refresh)
         solved_s = time.monotonic() - start
         _store(place, locked.lock, locked.warnings)
         kept = dataclasses.replace(_load(place, kind.path), solved_s=round(solved_s, 3))
@@ -108,7 +110,9 @@ def _load(place: Path, source: Path) -> Kept | None:
         summary: dict[str, Any] = json.loads((place / SUMMARY).read_text())
         fields = summary["environment"]
         environment = Environment(**{**fields, "variables": tuple(map(tuple, fields["variables"])), "lock_dir": str(place)})
-        return Kept(place, source, environment, tuple(summary["warnings"]), tuple(summary["hosts"]), summary["size_bytes"])
+        return Kept(
+            place, source, environment, tuple(summary["warnings"]), tuple(summary["hosts"]), summary["size_bytes"], summary["mlflow"]
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -125,6 +129,7 @@ def _store(place: Path, lock: Lock, warnings: tuple[str, ...]) -> None:
             "warnings": warnings,
             "hosts": sorted(_hosts(lock)),
             "size_bytes": lock.size_bytes,
+            "mlflow": next((package.version for package in (*lock.conda, *lock.pip) if package.name in MLFLOW), None),
         }
         (new / SUMMARY).write_text(json.dumps(summary))
         if place.exists():

@@ -47,7 +47,7 @@ def python_version(wanted: str | None, source: Path) -> str:
     return found
 
 
-def compile_(spec: Spec, python: str, platform: Platform, conda: Sequence[CondaPackage]) -> str:
+def compile_(spec: Spec, python: str, platform: Platform, conda: Sequence[CondaPackage], refresh: bool = False) -> str:
     """The lock (the text of a pylock.toml) of `spec.pip`, empty when all of it is there by conda already.
 
     What conda installs is a constraint and is not listed again. Raises
@@ -65,7 +65,7 @@ def compile_(spec: Spec, python: str, platform: Platform, conda: Sequence[CondaP
         run_uv(
             ["pip", "compile", "--quiet", str(asked), "--constraints", str(Path(folder, "constraints.txt")), "--format", "pylock.toml",
              "--no-header", "--output-file", str(output), "--python-version", python, "--python-platform", platform.for_uv,
-             "--no-python-downloads", *left_out],
+             "--no-python-downloads", *(["--refresh"] if refresh else []), *left_out],
             folder, spec.source,
         )  # fmt: skip
         text = redact(output.read_text())

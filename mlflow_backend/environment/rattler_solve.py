@@ -34,7 +34,10 @@ async def _solve(request):
     priority = rattler.ChannelPriority.Strict if request["strict_priority"] else rattler.ChannelPriority.Disabled
     client = rattler.Client.authenticated_client()
     for sharded in (True, False):  # some servers answer the sharded form wrongly
-        gateway = rattler.Gateway(default_config=SourceConfig(sharded_enabled=sharded), client=client)
+        gateway = rattler.Gateway(
+            default_config=SourceConfig(sharded_enabled=sharded, cache_action="no-cache" if request["refresh"] else "cache-or-fetch"),
+            client=client,
+        )
         try:
             records = await rattler.solve(
                 request["channels"], specs, gateway=gateway, platforms=platforms, virtual_packages=virtual,

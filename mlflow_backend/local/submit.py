@@ -39,6 +39,8 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
         if config.builds_environment and not docker:
             kept = locks.obtain(project.work_dir, project.environment_files, platforms.of_this_machine(), progress)
         environment = kept and kept.environment
+        if kept and (warning := tracking.client_warning(kept.mlflow, client_uri)):
+            progress.say(warning)
         run_id = tracking.given_run_id(os.environ, config.run_id)
         run = tracking.create_run(project, experiment_id, run_id)
     except BaseException:

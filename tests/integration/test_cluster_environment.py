@@ -2,11 +2,16 @@
 
 import base64
 import json
+import ssl
+import subprocess
 import uuid
 
 import pytest
+import trustme
+from mlflow.exceptions import ExecutionException
 
 from tests.cluster import dev
+from tests.integration.conftest import BIN
 from tests.integration.test_cluster_run import THERE, failed_run, job_of, run
 from tests.integration.test_local_run import run as run_here
 from tests.packages.channel import SHORT
@@ -112,6 +117,38 @@ def test_a_login_for_the_index_travels_as_a_secret_and_only_then(cluster, projec
     assert "open-sesame" not in json.dumps(job) + str(found.tags) and b"open-sesame" not in found.log
     assert b"MLFLOW_COMPUTE_NETRC" not in found.log, "the command does not get it"
     assert b"open-sesame" not in found.artifact("environment/pylock.toml")
+
+
+def test_an_authority_of_the_users_own_travels_along(cluster, project, tmp_path, monkeypatch, seen, cluster_access):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "own.pem")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(cluster_access.host).configure_cert(tls)
+    for name in ("own", "mlflow"):
+        add_wheel(tmp_path / "index", name, "1.0")
+    root = project("python -c 'import own; print(own.__version__)'", python_env_dot_yaml=f"python: {SHORT}\ndependencies: [own, mlflow]\n")
+    with serve(tmp_path / "index", name=cluster_access.host, tls=tls) as address:
+        monkeypatch.setenv("UV_DEFAULT_INDEX", f"{address}/simple")
+        with pytest.raises(ExecutionException, match="certificate"):
+            run(root)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "own.pem"))
+        assert b"1.0\n" in seen(run(root).run_id).log
+
+
+def test_a_pod_without_an_index_makes_what_its_cache_has_the_packages_for(
+    cluster, project, tmp_path, monkeypatch, seen, claim, cluster_access
+):
+    cluster(cache={"claim": claim})
+    for name in ("own", "other", "mlflow"):
+        add_wheel(tmp_path / "index", name, "1.0")
+    both = project("true", name="both", python_env_dot_yaml=f"python: {SHORT}\ndependencies: [own, other, mlflow]\n")
+    one = project("python -c 'import own'", name="one", python_env_dot_yaml=f"python: {SHORT}\ndependencies: [own, mlflow]\n")
+    with serve(tmp_path / "index", name=cluster_access.host) as address:
+        monkeypatch.setenv("UV_DEFAULT_INDEX", f"{address}/simple")
+        run(both)
+        subprocess.run([BIN / "mlflow-compute", "env", "lock", one, "--target", "dev-cluster"], check=True)
+    found = seen(run(one).run_id)
+    assert found.status == "FINISHED" and b"making it of 2 Python packages" in found.log
 
 
 def test_a_cache_that_cannot_be_written_says_so(cluster, project, last_run):

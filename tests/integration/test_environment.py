@@ -108,6 +108,20 @@ def test_a_forgotten_mlflow_is_added_in_the_clients_version(server, project, see
     assert f"python_env.yaml does not list mlflow: adding mlflow=={mlflow.__version__}" in capfd.readouterr().err
 
 
+def test_a_pinned_mlflow_is_kept_with_a_warning_where_the_server_is_older(server, project, tmp_path, monkeypatch, capfd, seen):
+    folder = tmp_path / "index"
+    for version in ("2.9.0", "99.1.0"):
+        add_wheel(folder, "mlflow", version)
+    with serve(folder) as address:
+        monkeypatch.setenv("UV_DEFAULT_INDEX", f"{address}/simple")
+        for version, warned in (("2.9.0", False), ("99.1.0", True)):
+            env = f"dependencies: ['mlflow=={version}']\n"
+            root = project("python s.py", python_env_dot_yaml=env, s_dot_py="import mlflow; print('V', mlflow.__version__)")
+            found = seen(run(root, {}).run_id)
+            assert f"V {version}\n".encode() in found.log
+            assert (f"newer than the tracking server's {mlflow.__version__}" in capfd.readouterr().err) == warned
+
+
 def test_use_conda_false_and_env_manager_local_take_this_environment(server, project, seen):
     root = project("python s.py", python_env_dot_yaml="dependencies: [six==1.16.0]\n", s_dot_py=LIST_PACKAGES)
     for config, manager in (({"USE_CONDA": "False"}, None), ({}, "local")):

@@ -36,10 +36,11 @@ def add_wheel(folder: Path, name: str, version: str, requires=(), content: bytes
 
 
 @contextlib.contextmanager
-def serve(folder: Path, login: str | None = None, name: str = "127.0.0.1", asked: list | None = None) -> Iterator[str]:
+def serve(folder: Path, login: str | None = None, name: str = "127.0.0.1", asked: list | None = None, tls=None) -> Iterator[str]:
     """Serve `folder` over HTTP; with `login` (`user:password`) only to who knows it.
 
-    `name` is what clients call this machine; `asked` gets the path of each request. The address, without a slash at its end.
+    `name` is what clients call this machine; `asked` gets the path of each request; with `tls`
+    (an ssl.SSLContext) over HTTPS. The address, without a slash at its end.
     """
     expected = login and "Basic " + base64.b64encode(login.encode()).decode()
 
@@ -61,9 +62,11 @@ def serve(folder: Path, login: str | None = None, name: str = "127.0.0.1", asked
             pass
 
     with http.server.ThreadingHTTPServer(("0.0.0.0", 0), functools.partial(Handler, directory=str(folder))) as server:
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        yield f"http://{name}:{server.server_port}"
+        yield f"{'https' if tls else 'http'}://{name}:{server.server_port}"
         server.shutdown()
         thread.join()
 

@@ -3,12 +3,13 @@
 import base64
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_backend.cluster import manifest
 from mlflow_backend.config.target import Target
-from mlflow_runner.submission import Archive, Submission
+from mlflow_runner.submission import Archive, Environment, Submission
 
 SUBMISSION = Submission(
     run_id="r" * 32,
@@ -144,6 +145,30 @@ def test_every_other_field_of_a_target_has_its_place():
     assert (env["DEBUG"], env["LEVEL"], env["MLFLOW_TRACKING_AUTH"]) == ("true", "3", "kubernetes")
     assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-a"
     assert (made["spec"]["activeDeadlineSeconds"], made["spec"]["ttlSecondsAfterFinished"]) == (60, 10)
+
+
+@pytest.mark.parametrize(
+    ("cache", "volume"),
+    [
+        ({}, {"emptyDir": {}}),
+        ({"size_limit": "5Gi"}, {"emptyDir": {"sizeLimit": "5Gi"}}),
+        ({"claim": "mine", "size_limit": "5Gi"}, {"persistentVolumeClaim": {"claimName": "mine"}}),
+        ({"host_path": "/var/cache/x"}, {"hostPath": {"path": "/var/cache/x", "type": "DirectoryOrCreate"}}),
+    ],
+)
+def test_a_cache_is_mounted_where_there_is_an_environment_to_keep(cache, volume):
+    target = Target(image="runner:1", cache=cache)
+    submission = SUBMISSION._replace(environment=Environment("k", "linux-64", "3.11", manifest.LOCK_DIR))
+    pod = pod_of(manifest.job(submission, target, IDENTITY, "bundle-1", None, {}))
+    assert {"name": "cache", **volume} in pod["volumes"]
+    assert {"name": "cache", "mountPath": "/mlflow/cache"} in pod["containers"][0]["volumeMounts"]
+    assert "cache" not in [item["name"] for item in pod_of(job(cache=cache))["volumes"]]
+
+
+def test_a_cache_that_dies_with_its_pod_is_not_cleaned():
+    limit = lambda **cache: manifest.cache_limit_bytes(Target(cache=cache))  # noqa: E731
+    assert limit(claim="mine", size_limit="1Gi") == 2**30
+    assert limit(claim="mine") is limit(size_limit="1Gi") is None
 
 
 def test_a_secret_is_mounted_as_files_and_owned_by_the_job():
