@@ -98,4 +98,4 @@ def test_an_environment_that_a_run_uses_is_not_removed(server, listed, seen):
 
 def test_a_project_that_lists_nothing(project):
     assert "lists no environment" in env("lock", project("true"), code=1)
-    assert env("lock", "/nowhere", code=1).startswith("Error: /nowhere: ")
+    assert "\nError: /nowhere: " in env("lock", "/nowhere", code=1)
