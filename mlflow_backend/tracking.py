@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mlflow_backend.errors import TrackingError, redact
 from mlflow_backend.project import Project
+from mlflow_runner.causes import Cause
 
 FORWARDED = re.compile(
     r"MLFLOW_(TRACKING|HTTP|S3|GCS|ENABLE|ARTIFACT|MULTIPART|ASYNC|SYSTEM_METRICS|LOG|REGISTRY|REQUESTER|TRUNCATE|DISABLE|WORKSPACE)\w*"
@@ -18,7 +19,6 @@ FORWARDED = re.compile(
 SET_FOR_EACH_RUN = {"MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_TRACKING_DIR"}
 SECRET = re.compile(r".*(USERNAME|PASSWORD|TOKEN|SECRET|ACCESS_KEY|CREDENTIAL)\w*")
 FILES = {"MLFLOW_TRACKING_SERVER_CERT_PATH", "MLFLOW_TRACKING_CLIENT_CERT_PATH"}
-SUBMIT_CAUSE = "SubmitError"
 NOT_FROM_A_POD = ("localhost", "127.", "0.0.0.0", "::1")
 
 
@@ -230,7 +230,7 @@ def fail(run_id: str, error: BaseException) -> None:
     from mlflow.exceptions import MlflowException
 
     with contextlib.suppress(MlflowException):
-        end(run_id, "FAILED", SUBMIT_CAUSE, str(error) or type(error).__name__)
+        end(run_id, "FAILED", Cause.SUBMIT_ERROR, str(error) or type(error).__name__)
 
 
 def end(run_id: str, status: str, cause: str | None, message: str, exit_code: int | None = None) -> None:
@@ -240,7 +240,7 @@ def end(run_id: str, status: str, cause: str | None, message: str, exit_code: in
 
     from mlflow_runner.submission import TAG_CAUSE, TAG_EXIT_CODE, TAG_MESSAGE
 
-    tags = {TAG_CAUSE: cause, TAG_MESSAGE: message[:5000]} if cause else {}
+    tags = {TAG_CAUSE: str(cause), TAG_MESSAGE: message[:5000]} if cause else {}
     if exit_code is not None:
         tags[TAG_EXIT_CODE] = str(exit_code)
     client = MlflowClient()

@@ -1,35 +1,59 @@
 """Why a run cannot start or did not end by itself: Job, Pod and events in, a Diagnosis out. Pure."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_runner.submission import STOPPED_BY_CLUSTER
+from mlflow_runner.causes import Cause
 
-CANNOT_START = {
-    # reason of a waiting container: (cause, seconds before it counts as final, hint)
-    "InvalidImageName": ("InvalidImageName", 0, "correct 'image' in the target"),
-    "ErrImageNeverPull": ("ImagePullError", 0, "load the image on the node, or change 'image_pull_policy' in the target"),
-    "ErrImagePull": ("ImagePullError", 120, "correct 'image' or 'image_pull_secrets' in the target"),
-    "ImagePullBackOff": ("ImagePullError", 120, "correct 'image' or 'image_pull_secrets' in the target"),
-    "CreateContainerConfigError": ("CreateContainerConfigError", 30, "correct the target's 'secret' or 'pod_template'"),
-    "CreateContainerError": ("CreateContainerConfigError", 30, "correct the target's 'pod_template'"),
-}
-"""Image errors wait: a registry that is slow or limits its rate for a moment is no failure."""
+Object = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """A run's end as the cluster shows it. `cause` is a stable word, `message` a sentence with what to do."""
+    """A run's end as the cluster shows it: what happened in a few words, the cluster's own words, and what to do."""
 
     status: str
-    cause: str | None
-    message: str
+    cause: Cause | None
+    summary: str
+    detail: str = ""
+    hint: str = ""
     exit_code: int | None = None
 
+    @property
+    def message(self) -> str:
+        """All of it as one line, for the tag `compute.message`."""
+        what = f"{self.summary.rstrip('.')}: {_line(self.detail)}" if self.detail else self.summary
+        return f"{what.rstrip('.')}. {self.hint[:1].upper()}{self.hint[1:].rstrip('.')}." if self.hint else f"{what.rstrip('.')}."
 
-def ended(job: Mapping[str, Any] | None, pod: Mapping[str, Any] | None) -> Diagnosis | None:
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why a run does not start. It fails when that lasts longer than `patience_s` seconds; None: it may wait for ever."""
+
+    diagnosis: Diagnosis
+    patience_s: float | None
+
+
+CANNOT_START = {
+    # reason of a waiting container: (cause, seconds before it counts as final, hint)
+    "InvalidImageName": (Cause.INVALID_IMAGE_NAME, 0, "correct 'image' in the target"),
+    "ErrImageNeverPull": (Cause.IMAGE_PULL_ERROR, 0, "load the image on the node, or change 'image_pull_policy' in the target"),
+    "ErrImagePull": (Cause.IMAGE_PULL_ERROR, 120, "correct 'image' or 'image_pull_secrets' in the target"),
+    "ImagePullBackOff": (Cause.IMAGE_PULL_ERROR, 120, "correct 'image' or 'image_pull_secrets' in the target"),
+    "CreateContainerConfigError": (Cause.CREATE_CONTAINER_CONFIG_ERROR, 30, "correct the target's 'secret' or 'pod_template'"),
+    "CreateContainerError": (Cause.CREATE_CONTAINER_CONFIG_ERROR, 30, "correct the target's 'pod_template'"),
+}
+"""Image errors wait: a registry that is slow or limits its rate for a moment is no failure."""
+VOLUME_EVENTS = ("FailedMount", "FailedAttachVolume", "FailedMapVolume")
+VOLUME_PATIENCE_S = 300
+REFUSED_PATIENCE_S = 30
+"""A Job's controller tries to make the pod again, less and less often; a webhook may have been away for a moment."""
+
+
+def ended(job: Object | None, pod: Object | None) -> Diagnosis | None:
     """How the run of this Job has ended, or None while it may still run. A Job that is gone is None.
 
     A pod that was stopped from outside is no end: its Job, which comes to know of it
@@ -38,7 +62,7 @@ def ended(job: Mapping[str, Any] | None, pod: Mapping[str, Any] | None) -> Diagn
     if job is None and pod is not None and _phase(pod) not in ("Succeeded", "Failed"):
         return None  # being deleted too: its runner may still tell the end
     if job is None:
-        return Diagnosis("KILLED", "Deleted", "The Job was deleted: submit the run again if that was not meant.")
+        return Diagnosis("KILLED", Cause.DELETED, "The Job was deleted", hint="submit the run again if that was not meant")
     failed = _condition(job, "Failed") or _condition(job, "FailureTarget")
     if pod is None or _condition(job, "Failed") and _phase(pod) not in ("Succeeded", "Failed"):
         return _of_job(failed) if failed else None
@@ -47,93 +71,186 @@ def ended(job: Mapping[str, Any] | None, pod: Mapping[str, Any] | None) -> Diagn
     return _of_pod(pod, failed) if failed or not _stopped_from_outside(pod) else None
 
 
-def cannot_start(pod: Mapping[str, Any]) -> tuple[Diagnosis, float] | None:
-    """Why the pod's container does not start, and the seconds to wait before that is final."""
-    waiting = _container(pod).get("state", {}).get("waiting", {})
-    known = CANNOT_START.get(waiting.get("reason"))
-    if known is None:
-        return None
-    cause, grace_s, hint = known
-    detail = waiting.get("message") or waiting["reason"]
-    return Diagnosis("FAILED", cause, f"{detail}: {hint}."), grace_s
-
-
-def waiting_for(pod: Mapping[str, Any] | None, job: Mapping[str, Any] | None, events: Sequence[Mapping[str, Any]]) -> str:
-    """What a run that does not run yet is waiting for, in a few words."""
+def cannot_start(pod: Object | None, job: Object | None, events: Sequence[Object]) -> Trouble | None:
+    """Why the run does not start; `events` are those of the pod, or of the Job while it has no pod. None: nothing is wrong."""
     if pod is None:
-        if job and job.get("spec", {}).get("suspend"):
-            return "waiting in the queue"
-        refused = [event["message"] for event in events if event.get("reason") == "FailedCreate"]
-        return f"waiting: {refused[-1]}" if refused else "waiting for a pod"
-    scheduled = _pod_condition(pod, "PodScheduled")
-    if scheduled.get("status") == "False":
-        return f"waiting for a node: {scheduled.get('message', 'unschedulable')}"
-    waiting = _container(pod).get("state", {}).get("waiting", {})
-    if waiting.get("reason") in CANNOT_START:
-        return f"waiting: {waiting.get('message') or waiting['reason']}"
-    if any(event.get("reason") == "FailedMount" for event in events[-1:]):
-        return f"waiting: {events[-1]['message']}"
+        return _no_pod(events)
+    for check in (_unschedulable, _waiting_container, _volume):
+        if trouble := check(pod, events):
+            return trouble
+    return None
+
+
+def not_started(pod: Object | None, job: Object | None, after_s: float) -> Diagnosis:
+    """The end of a run that has not started within the target's `start_timeout`, though nothing is wrong with it."""
+    hint = "raise 'start_timeout' in the target, or leave it out to wait for ever"
+    if pod is not None and pod.get("spec", {}).get("nodeName"):
+        image = pod["spec"]["containers"][0].get("image")
+        return Diagnosis("FAILED", Cause.IMAGE_PULL_ERROR, f"The container has not started within {after_s:g} s", f"image {image}", hint)
+    queued = " (it is in the queue)" if job and job.get("spec", {}).get("suspend") else ""
+    return Diagnosis("FAILED", Cause.UNSCHEDULABLE, f"The run has not started within {after_s:g} s{queued}", hint=hint)
+
+
+def waiting_for(pod: Object | None, job: Object | None, events: Sequence[Object]) -> str:
+    """What a run that does not run yet is waiting for, in a few words."""
+    trouble = cannot_start(pod, job, events)
+    if trouble:
+        return f"waiting: {trouble.diagnosis.summary[:1].lower()}{trouble.diagnosis.summary[1:]}: {_line(trouble.diagnosis.detail)}"
+    if pod is None:
+        return "waiting in the queue" if job and job.get("spec", {}).get("suspend") else "waiting for a pod"
     reasons = [event.get("reason") for event in events]
     if "Pulling" in reasons and "Pulled" not in reasons:
         return f"pulling image {pod['spec']['containers'][0]['image']}"
     return "starting the container"
 
 
+def _no_pod(events) -> Trouble | None:
+    refused = [event["message"] for event in events if event.get("reason") == "FailedCreate"]
+    if not refused:
+        return None
+    words = refused[-1]
+    if "exceeded quota" in words:
+        hint = "wait until others have ended, or ask for less in 'resources'"
+        return Trouble(Diagnosis("FAILED", Cause.QUOTA_EXCEEDED, "The namespace's quota is used up", words, hint), None)
+    if "violates PodSecurity" in words:
+        summary, hint = "The namespace's Pod Security Standard refuses the pod", "correct the target's 'pod_template' or 'cache'"
+    elif "admission webhook" in words or "denied the request" in words:
+        summary, hint = "An admission webhook refuses the pod", "change the target to what its words ask for"
+    else:
+        summary, hint = "The pod cannot be created", "correct the target"
+    return Trouble(Diagnosis("FAILED", Cause.ADMISSION_DENIED, summary, words, hint), REFUSED_PATIENCE_S)
+
+
+def _unschedulable(pod, _events) -> Trouble | None:
+    scheduled = _pod_condition(pod, "PodScheduled")
+    if scheduled.get("status") != "False" or scheduled.get("reason") == "SchedulingGated":
+        return None
+    words = scheduled.get("message") or "no node takes the pod"
+    short = re.findall(r"Insufficient ([\w./-]*\w)", words)
+    requests = (pod["spec"]["containers"][0].get("resources") or {}).get("requests") or {}
+    asked = ", ".join(f"{name} {requests[name]}" for name in dict.fromkeys(short) if name in requests)
+    if short:
+        hint = f"the run asks for {asked or ', '.join(short)}: ask for less in 'resources', or wait until a node has that free"
+    elif "taint" in words or "didn't match" in words:
+        hint = "correct 'node_selector' or 'tolerations' in the target"
+    else:
+        hint = "see the nodes with: kubectl describe nodes"
+    return Trouble(Diagnosis("FAILED", Cause.UNSCHEDULABLE, "No node takes the pod", words, hint), None)
+
+
+def _waiting_container(pod, _events) -> Trouble | None:
+    waiting = _container(pod).get("state", {}).get("waiting", {})
+    known = CANNOT_START.get(waiting.get("reason"))
+    if known is None:
+        return None
+    cause, patience_s, hint = known
+    summary = "The image cannot be had" if "Image" in cause else "The container cannot be made"
+    return Trouble(Diagnosis("FAILED", cause, summary, waiting.get("message") or waiting["reason"], hint), patience_s)
+
+
+def _volume(pod, events) -> Trouble | None:
+    if _phase(pod) != "Pending" or not events or events[-1].get("reason") not in VOLUME_EVENTS:
+        return None
+    hint = "see the claim or Secret that it names: kubectl get pvc,secret"
+    return Trouble(Diagnosis("FAILED", Cause.VOLUME_ERROR, "A volume cannot be mounted", events[-1]["message"], hint), VOLUME_PATIENCE_S)
+
+
 def _stopped_from_outside(pod) -> bool:
-    told = _told_by_runner(_container(pod).get("state", {}).get("terminated", {}).get("message"))
+    told = _told_by_runner(pod)
     disrupted = _pod_condition(pod, "DisruptionTarget").get("status") == "True"
-    return disrupted or (told is not None and told.cause == STOPPED_BY_CLUSTER)
+    return disrupted or (told is not None and told.cause == Cause.TERMINATED)
 
 
 def _of_pod(pod, failed) -> Diagnosis:
-    status = pod.get("status", {})
-    terminated = _container(pod).get("state", {}).get("terminated", {})
-    code = terminated.get("exitCode")
-    told = _told_by_runner(terminated.get("message"))
+    """The checks in the order in which they are to be believed."""
     if failed and failed.get("reason") == "DeadlineExceeded":
-        return _of_job(failed, code)
-    if status.get("reason") == "Evicted":
-        return Diagnosis(
-            "FAILED",
-            "Evicted",
-            f"{status.get('message', 'The node was short of a resource')} Ask for what the run needs in 'resources'.",
-            code,
-        )
+        return _of_job(failed, _exit_code(pod))
+    told = _told_by_runner(pod)
+    if told and told.cause != Cause.TERMINATED:
+        return told
+    for check in (_node, _eviction, _memory, _start):
+        if diagnosis := check(pod):
+            return diagnosis
     if told:
         return told
-    if terminated.get("reason") == "OOMKilled":
-        return Diagnosis(
-            "FAILED", "OOMKilled", "The container needed more memory than its limit: raise 'resources.memory' in the target.", code
-        )
-    if terminated.get("reason") in ("StartError", "ContainerCannotRun"):
-        return Diagnosis(
-            "FAILED",
-            "EnvironmentError",
-            f"The container could not start: {terminated.get('message', '')}: the image needs a python3.",
-            code,
-        )
+    code = _exit_code(pod)
     if _phase(pod) == "Succeeded":
-        return Diagnosis("FINISHED", None, "", 0)
+        return Diagnosis("FINISHED", None, "", exit_code=0)
     if code == 137:
-        return Diagnosis("FAILED", "Killed", "The container was killed from outside (SIGKILL): see the node's events.", code)
+        return Diagnosis(
+            "FAILED", Cause.KILLED, "The container was killed from outside (SIGKILL)", hint="see the node's events", exit_code=code
+        )
     if code is not None:
-        return Diagnosis("FAILED", "ExitCode", f"The runner exited with code {code}: see the log.", code)
-    return Diagnosis("FAILED", "Unknown", f"The pod failed: {status.get('message') or status.get('reason') or 'no reason given'}.")
+        return Diagnosis("FAILED", Cause.EXIT_CODE, f"The runner exited with code {code}", hint="see the log", exit_code=code)
+    status = pod.get("status", {})
+    return Diagnosis("FAILED", Cause.UNKNOWN, "The pod failed", status.get("message") or status.get("reason") or "no reason given")
+
+
+def _node(pod) -> Diagnosis | None:
+    status, disruption = pod.get("status", {}), _pod_condition(pod, "DisruptionTarget")
+    why = disruption.get("reason")
+    words = disruption.get("message") or status.get("message") or ""
+    code = _exit_code(pod)
+    if why == "PreemptionByScheduler" or status.get("reason") in ("Preempting", "Preempted"):
+        return Diagnosis("FAILED", Cause.PREEMPTED, "A pod of higher priority took the place", words, "submit it again", code)
+    if why == "TerminationByKubelet" and "shutdown" in words.lower() or status.get("reason") in ("NodeShutdown", "Shutdown"):
+        return Diagnosis("FAILED", Cause.NODE_SHUTDOWN, "The node was shut down", words, "submit it again", code)
+    if status.get("reason") == "Terminated" and "shutdown" in words.lower():
+        return Diagnosis("FAILED", Cause.NODE_SHUTDOWN, "The node was shut down", words, "submit it again", code)
+    if why in ("DeletionByTaintManager", "DeletionByPodGC") or status.get("reason") == "NodeLost":
+        return Diagnosis("FAILED", Cause.NODE_LOST, "The node was lost", words, "submit it again", code)
+    return None
+
+
+def _eviction(pod) -> Diagnosis | None:
+    status, disruption = pod.get("status", {}), _pod_condition(pod, "DisruptionTarget")
+    if status.get("reason") == "Evicted":
+        words = status.get("message") or "the node was short of a resource"
+        return Diagnosis(
+            "FAILED", Cause.EVICTED, "The pod was evicted", words, "ask for what the run needs in 'resources'", _exit_code(pod)
+        )
+    if disruption.get("status") == "True" and disruption.get("reason") == "EvictionByEvictionAPI":
+        words = disruption.get("message", "")
+        return Diagnosis(
+            "FAILED", Cause.EVICTED, "The pod was evicted, as when a node is drained", words, "submit it again", _exit_code(pod)
+        )
+    return None
+
+
+def _memory(pod) -> Diagnosis | None:
+    if _terminated(pod).get("reason") != "OOMKilled":
+        return None
+    limit = (pod["spec"]["containers"][0].get("resources") or {}).get("limits", {}).get("memory")
+    limited = f" of {limit}" if limit else ""
+    hint = "raise 'resources.memory' in the target"
+    return Diagnosis(
+        "FAILED", Cause.OOM_KILLED, f"The container needed more memory than its limit{limited}", hint=hint, exit_code=_exit_code(pod)
+    )
+
+
+def _start(pod) -> Diagnosis | None:
+    terminated = _terminated(pod)
+    if terminated.get("reason") not in ("StartError", "ContainerCannotRun"):
+        return None
+    words = terminated.get("message", "")
+    return Diagnosis(
+        "FAILED", Cause.ENVIRONMENT_ERROR, "The container could not start", words, "the image needs a python3", _exit_code(pod)
+    )
 
 
 def _of_job(condition, code=None) -> Diagnosis:
     if condition.get("reason") == "DeadlineExceeded":
-        return Diagnosis(
-            "FAILED", "DeadlineExceeded", "The run was longer than the target's 'deadline': raise it or make the run shorter.", code
-        )
-    return Diagnosis("FAILED", "Unknown", f"The Job failed: {condition.get('message') or condition.get('reason')}.", code)
+        hint = "raise it, or make the run shorter"
+        return Diagnosis("FAILED", Cause.DEADLINE_EXCEEDED, "The run was longer than the target's 'deadline'", hint=hint, exit_code=code)
+    return Diagnosis("FAILED", Cause.UNKNOWN, "The Job failed", condition.get("message") or condition.get("reason"), exit_code=code)
 
 
-def _told_by_runner(text) -> Diagnosis | None:
+def _told_by_runner(pod) -> Diagnosis | None:
     """The runner leaves the end in the termination message, in case MLflow could not be told."""
     try:
-        told = json.loads(text)
-        return Diagnosis(told["status"], told["cause"], told["message"] or "", told["exit_code"])
+        told = json.loads(_terminated(pod).get("message"))
+        cause = told["cause"] and Cause(told["cause"])
+        return Diagnosis(told["status"], cause, told["message"] or "", exit_code=told["exit_code"])
     except (TypeError, ValueError, KeyError):
         return None
 
@@ -142,9 +259,17 @@ def _phase(pod):
     return pod.get("status", {}).get("phase")
 
 
-def _container(pod) -> Mapping[str, Any]:
+def _container(pod) -> Object:
     statuses = pod.get("status", {}).get("containerStatuses") or [{}]
     return next((status for status in statuses if status.get("name") == "run"), statuses[0])
+
+
+def _terminated(pod) -> Object:
+    return _container(pod).get("state", {}).get("terminated", {})
+
+
+def _exit_code(pod) -> int | None:
+    return _terminated(pod).get("exitCode")
 
 
 def _condition(job, kind):
@@ -152,6 +277,10 @@ def _condition(job, kind):
     return next((item for item in conditions if item["type"] == kind and item["status"] == "True"), None)
 
 
-def _pod_condition(pod, kind) -> Mapping[str, Any]:
+def _pod_condition(pod, kind) -> Object:
     conditions = pod.get("status", {}).get("conditions") or []
     return next((item for item in conditions if item["type"] == kind), {})
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

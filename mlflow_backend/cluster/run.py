@@ -9,6 +9,7 @@ from mlflow_backend import tracking
 from mlflow_backend.cluster.settle import has_ended
 from mlflow_backend.cluster.wait import POD_GONE_S, SubmittedJob, Waiting
 from mlflow_backend.errors import ClusterError
+from mlflow_runner.causes import Cause
 from mlflow_runner.submission import TAG_CAUSE, TAG_MESSAGE
 
 
@@ -50,7 +51,7 @@ class ClusterRun(SubmittedRun):
     def cancel(self) -> None:
         """Mark the run KILLED, delete its Job, and wait until its pod is gone. Raises ClusterError if it stays."""
         if not has_ended(self._submitted.mlflow_run()):
-            tracking.end(self.run_id, "KILLED", "Cancelled", "The run was cancelled.")
+            tracking.end(self.run_id, "KILLED", Cause.CANCELLED, "The run was cancelled.")
         observer = self._submitted.observer
         changes = observer.subscribe(self.job_name)
         try:

@@ -5,7 +5,8 @@ from typing import Any
 
 from mlflow_backend import tracking
 from mlflow_backend.cluster.diagnose import Diagnosis, ended
-from mlflow_runner.submission import END_TAGS, STOPPED_BY_CLUSTER, TAG_CAUSE
+from mlflow_runner.causes import Cause
+from mlflow_runner.submission import END_TAGS, TAG_CAUSE
 
 TERMINAL = ("FINISHED", "FAILED", "KILLED")
 
@@ -16,7 +17,7 @@ def has_ended(run: Any) -> bool:
     A pod that was stopped from outside is not final: its Job may go on with another one.
     """
     told = any(tag in run.data.tags for tag in END_TAGS)
-    return run.info.status in TERMINAL and told and run.data.tags.get(TAG_CAUSE) != STOPPED_BY_CLUSTER
+    return run.info.status in TERMINAL and told and run.data.tags.get(TAG_CAUSE) != Cause.TERMINATED
 
 
 def settle(run: Any, job: Mapping[str, Any] | None, pod: Mapping[str, Any] | None) -> bool:
@@ -27,7 +28,7 @@ def settle(run: Any, job: Mapping[str, Any] | None, pod: Mapping[str, Any] | Non
     if diagnosis is None:
         return False
     stopped = run.info.status in TERMINAL and TAG_CAUSE in run.data.tags
-    if not (stopped and diagnosis.cause in (STOPPED_BY_CLUSTER, "Unknown")):  # the runner's words say more
+    if not (stopped and diagnosis.cause in (Cause.TERMINATED, Cause.UNKNOWN)):  # the runner's words say more
         write(run, diagnosis)
     return True
 

@@ -27,8 +27,8 @@ from mlflow_backend.environment import locks, platforms, staging
 from mlflow_backend.errors import ComputeError, ConfigError, redact
 from mlflow_backend.progress import Progress
 from mlflow_backend.project import Project
+from mlflow_runner.causes import Cause
 from mlflow_runner.submission import (
-    STOPPED_BY_CLUSTER,
     TAG_CONTEXT,
     TAG_ENVIRONMENT,
     TAG_JOB,
@@ -95,7 +95,7 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
             phases=(("solve", kept.solved_s),) if kept and kept.solved_s else (),
             secrets_dir=manifest.SECRETS_DIR,
             termination_log=manifest.TERMINATION_LOG,
-            stopped_means=STOPPED_BY_CLUSTER,
+            stopped_means=Cause.TERMINATED,
             grace_period_s=manifest.grace_period_s(target),
             least_lifetime_s=manifest.LEAST_LIFETIME_S,
         )
@@ -210,7 +210,11 @@ class _Plan:
         if url:
             progress.say(f"run {url}")
         observer = _observer(self.cluster)
-        return ClusterRun(SubmittedJob(self.cluster, observer, self.job_name(run_id), run_id, stream, self.target.grace_period, progress))
+        return ClusterRun(
+            SubmittedJob(
+                self.cluster, observer, self.job_name(run_id), run_id, stream, self.target.grace_period, self.target.start_timeout, progress
+            )
+        )
 
 
 @functools.lru_cache(maxsize=16)

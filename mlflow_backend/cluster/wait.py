@@ -33,6 +33,7 @@ class SubmittedJob:
     run_id: str
     stream: bool
     grace_period_s: float
+    start_timeout_s: float | None
     progress: Progress
 
     def mlflow_run(self) -> Any:
@@ -56,7 +57,10 @@ class Waiting:
         self._log: threading.Thread | None = None
         self._announced = False
         self._explain_at: float | None = time.monotonic() + EXPLAIN_AFTER_S
-        self._give_up: tuple[float, str] | None = None
+        self._trouble: tuple[diagnose.Trouble, float] | None = None
+        self._started = False
+        timeout_s = submitted.start_timeout_s
+        self._start_by = None if timeout_s is None else time.monotonic() + timeout_s
 
     def until_end(self) -> Any:
         """The run as MLflow knows it once it has ended (an mlflow.entities.Run)."""
@@ -100,19 +104,34 @@ class Waiting:
         self._pod = pod
         self._pod_changed.set()
         if pod["status"].get("phase") not in (None, "Pending"):
-            self._explain_at = None
+            self._explain_at, self._started = None, True
             if self._log is None and self._submitted.stream:
                 self._submitted.progress.say(f"running on node {node}")
                 self._log = threading.Thread(target=self._follow_log, args=(pod["metadata"]["name"],), daemon=True)
                 self._log.start()
-        trouble = diagnose.cannot_start(pod)
+        self._judge([])
+
+    def _judge(self, events) -> None:
+        """Note since when the run has been in its trouble, if it is in any."""
+        trouble = None if self._started else diagnose.cannot_start(self._pod, self._job, events)
         if trouble is None:
-            self._give_up = None
-        elif self._give_up is None or self._give_up[1] != trouble[0].cause:
-            self._give_up = (time.monotonic() + trouble[1], trouble[0].cause)
+            self._trouble = None
+        elif self._trouble is None or self._trouble[0].diagnosis.cause != trouble.diagnosis.cause:
+            self._trouble = (trouble, time.monotonic())
+        else:
+            self._trouble = (trouble, self._trouble[1])
+
+    def _give_up_at(self) -> float | None:
+        """When the run is to fail because it has not started: its trouble's patience or the target's start_timeout is over."""
+        if self._started:
+            return None
+        moments = [self._start_by] if self._start_by is not None else []
+        if self._trouble and self._trouble[0].patience_s is not None:
+            moments.append(self._trouble[1] + self._trouble[0].patience_s)
+        return min(moments, default=None)
 
     def _delay(self) -> float | None:
-        candidates = (self._explain_at, self._pod_gone_at, self._give_up and self._give_up[0])
+        candidates = (self._explain_at, self._pod_gone_at, self._give_up_at())
         moments = [moment for moment in candidates if moment is not None]
         return max(0.0, min(moments) - time.monotonic()) if moments else None
 
@@ -124,7 +143,9 @@ class Waiting:
             return
         kind, name = ("Pod", self._pod["metadata"]["name"]) if self._pod else ("Job", self._submitted.job_name)
         events = self._submitted.cluster.list_events(kind, name)
-        self._submitted.progress.waiting(diagnose.waiting_for(self._pod, self._job, events))
+        self._judge(events)
+        if not self._started:
+            self._submitted.progress.waiting(diagnose.waiting_for(self._pod, self._job, events))
 
     def _ended(self) -> Any | None:
         """The MLflow run if it has ended; only asked for when there is reason to think so."""
@@ -132,16 +153,22 @@ class Waiting:
             self._pod = None
         job = None if self._job_deleted else (self._job or {})
         over = diagnose.ended(job, self._pod) is not None
-        hopeless = self._give_up is not None and time.monotonic() >= self._give_up[0]
+        give_up_at = self._give_up_at()
+        hopeless = give_up_at is not None and time.monotonic() >= give_up_at
         if not (over or hopeless or self._end_announced()):
             return None
         run = self._submitted.mlflow_run()
         if hopeless and not has_ended(run):
-            write(run, diagnose.cannot_start(self._pod)[0])
+            write(run, self._why_not_started())
             self._submitted.cluster.delete_job(self._submitted.job_name)
         elif not settle(run, job, self._pod):
             return None
         return self._submitted.mlflow_run()
+
+    def _why_not_started(self) -> diagnose.Diagnosis:
+        if self._trouble:
+            return self._trouble[0].diagnosis
+        return diagnose.not_started(self._pod, self._job, self._submitted.start_timeout_s)
 
     def _end_announced(self) -> bool:
         announced, self._announced = self._announced, False

@@ -91,6 +91,7 @@ class Target(Strict):
     tracking_uri: str | None = None
     tracking_auth: Literal["kubernetes"] | None = None
     deadline: Annotated[int, Field(gt=0)] | None = None
+    start_timeout: Annotated[int, Field(gt=0)] | None = None
     grace_period: Annotated[int, Field(ge=10)] = 30
     keep_finished: Annotated[int, Field(ge=0)] = 86400
     pod_template: dict[str, Any] = {}

@@ -12,6 +12,7 @@ from mlflow.projects.submitted_run import SubmittedRun
 from mlflow_backend import tracking
 from mlflow_backend.progress import Progress
 from mlflow_backend.project import Project
+from mlflow_runner.causes import Cause
 from mlflow_runner.state import State
 
 
@@ -72,11 +73,11 @@ class LocalRun(SubmittedRun):
     def _settle(self, code: int, state: State) -> None:
         """The runner was killed before it could tell the run's end: tell it in its place."""
         if self._why_not_started and not state.started and not self._cancelled:
-            tracking.end(self._run_id, "FAILED", "EnvironmentError", self._why_not_started(code, self._told), abs(code))
+            tracking.end(self._run_id, "FAILED", Cause.ENVIRONMENT_ERROR, self._why_not_started(code, self._told), abs(code))
         elif self._cancelled:
-            tracking.end(self._run_id, "KILLED", "Cancelled", "The run was cancelled before its command was started.", _exit_code(code))
+            tracking.end(self._run_id, "KILLED", Cause.CANCELLED, "The run was cancelled before its command was started.", _exit_code(code))
         else:
-            tracking.end(self._run_id, "FAILED", "RunnerLost", "The runner was killed from outside.", _exit_code(code))
+            tracking.end(self._run_id, "FAILED", Cause.RUNNER_LOST, "The runner was killed from outside.", _exit_code(code))
 
     def _copy_output(self) -> None:
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")

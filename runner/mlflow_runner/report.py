@@ -13,13 +13,13 @@ import time
 from pathlib import Path
 from typing import Optional
 
+from mlflow_runner.causes import Cause
 from mlflow_runner.spool import SpoolReader
 from mlflow_runner.state import State
 from mlflow_runner.submission import (
     CONDA_LOCK,
     END_TAGS,
     PYLOCK,
-    STOPPED_BY_CLUSTER,
     TAG_CAUSE,
     TAG_EXIT_CODE,
     TAG_IMAGE,
@@ -87,7 +87,7 @@ class Report:
     def _state(self) -> State:
         state = State.read(self._directory)
         if self._orphaned and not state.status:
-            state.status, state.exit_code, state.cause = "FAILED", 137, "RunnerLost"
+            state.status, state.exit_code, state.cause = "FAILED", 137, Cause.RUNNER_LOST
             state.message = "The runner was killed before the command ended."
         return state
 
@@ -106,7 +106,7 @@ class Report:
 
     def _tell_running(self, state):
         found = self._run.get()
-        if found.status == "KILLED" and found.tags.get(TAG_CAUSE) != STOPPED_BY_CLUSTER:
+        if found.status == "KILLED" and found.tags.get(TAG_CAUSE) != Cause.TERMINATED:
             return  # cancelled before it began
         self._run.remove_tags([tag for tag in END_TAGS if tag in found.tags])  # of an earlier pod of this Job
         self._run.log(self._place(state), {})
@@ -118,9 +118,9 @@ class Report:
         told = found.tags.get(TAG_CAUSE)
         tags = self._place(state)
         tags[TAG_EXIT_CODE] = str(state.exit_code)
-        if found.status in TERMINAL and told not in (None, STOPPED_BY_CLUSTER):
+        if found.status in TERMINAL and told not in (None, Cause.TERMINATED):
             # a script that ends its own run while it is stopped must not hide that it was
-            status = "KILLED" if told in ("Cancelled", "Deleted") else found.status
+            status = "KILLED" if told in (Cause.CANCELLED, Cause.DELETED) else found.status
         else:
             # the script's own verdict stands on a run that ended without error; KILLED always does
             keep = found.status == "KILLED" or (found.status == "FAILED" and state.status == "FINISHED")

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 
+from mlflow_runner.causes import Cause
 from mlflow_runner.errors import RunnerError
+from mlflow_runner.memory import oom_kills
 from mlflow_runner.reporter import Reporter
 from mlflow_runner.state import State
 from mlflow_runner.submission import ENVIRONMENT_VARIABLE, NETRC, RATTLER_AUTH, Submission
@@ -40,6 +42,7 @@ class Run:
         self._reporter = Reporter(self._scratch)
         self._output = Output(self._scratch, submission.log_backlog_bytes, on_data=self._reporter.wake)
         self._made = False
+        self._oom_kills = oom_kills()
         self._supervisor = Supervisor(self._output, submission.grace_period_s)
 
     def execute(self) -> int:
@@ -51,7 +54,7 @@ class Run:
                 return self._end_stopped(128 + self._supervisor.stopped_by)
             code = self._end("FAILED", exit_code=1, cause=error.cause, message=str(error))
         except Exception as error:  # a defect of ours must end the run too, and say so
-            self._end("FAILED", exit_code=1, cause="RunnerError", message=f"{type(error).__name__}: {error}")
+            self._end("FAILED", exit_code=1, cause=Cause.RUNNER_ERROR, message=f"{type(error).__name__}: {error}")
             raise
         return code
 
@@ -68,7 +71,7 @@ class Run:
             self._start_reporter()
             for item in submission.downloads:
                 self._output.say(f"downloading {item.uri}")
-                self._fetch(item.uri, item.path, "DownloadError")
+                self._fetch(item.uri, item.path, Cause.DOWNLOAD_ERROR)
             self._phase("download")
         if submission.environment:
             from mlflow_runner import environment
@@ -89,18 +92,23 @@ class Run:
         if self._supervisor.stopped_by is not None:
             return self._end_stopped(128 + self._supervisor.stopped_by)
         if not shutil.which("bash"):
-            raise RunnerError("EnvironmentError", "There is no bash here, which MLflow runs commands with: use an image that has it.")
+            raise RunnerError(Cause.ENVIRONMENT_ERROR, "There is no bash here, which MLflow runs commands with: use an image that has it.")
         try:
             exit_ = self._supervisor.run(self._command(), submission.project_dir, self._command_env(), on_start=self._started)
         except OSError as error:
-            raise RunnerError("EnvironmentError", f"The command could not be started: {error}.") from None
+            raise RunnerError(Cause.ENVIRONMENT_ERROR, f"The command could not be started: {error}.") from None
         self._phase("run")
         if self._supervisor.stopped_by is not None:
             return self._end_stopped(exit_.code)
         if exit_.code == 0:
             return self._end("FINISHED", 0)
+        if oom_kills() > self._oom_kills:
+            message = (
+                "A process of the command was killed because the container's memory was used up. Raise 'resources.memory' in the target."
+            )
+            return self._end("FAILED", exit_.code, cause=Cause.OOM_KILLED, message=message)
         how = f"was killed by {_signal_name(exit_.signal)}" if exit_.signal else f"exited with code {exit_.code}"
-        return self._end("FAILED", exit_.code, cause="ExitCode", message=f"The command {how}: see the log's last lines.")
+        return self._end("FAILED", exit_.code, cause=Cause.EXIT_CODE, message=f"The command {how}: see the log's last lines.")
 
     def _started(self):
         self._phase("start")
@@ -188,13 +196,13 @@ class Run:
     def _fetch_archive(self) -> str:
         path = os.path.join(self._scratch, "snapshot.tar.gz")
         self._output.say("fetching the snapshot from the run's artifacts")
-        self._fetch(f"runs:/{self._submission.run_id}/{self._submission.archive.artifact}", path, "SnapshotError")
+        self._fetch(f"runs:/{self._submission.run_id}/{self._submission.archive.artifact}", path, Cause.SNAPSHOT_ERROR)
         self._phase("fetch")
         return path
 
     def _fetch_packages(self, artifact, path):
         self._output.say("fetching the packages from the run's artifacts")
-        self._fetch(f"runs:/{self._submission.run_id}/{artifact}", path, "EnvironmentError")
+        self._fetch(f"runs:/{self._submission.run_id}/{artifact}", path, Cause.ENVIRONMENT_ERROR)
 
     def _fetch(self, uri, path, cause):
         env = dict(os.environ, MLFLOW_TRACKING_URI=self._submission.tracking_uri)

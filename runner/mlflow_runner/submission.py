@@ -9,6 +9,8 @@ Named tuples, because they load faster than dataclasses (7 ms of a pod's start, 
 import json
 from typing import NamedTuple, Optional, Tuple
 
+from mlflow_runner.causes import Cause
+
 ENVIRONMENT_VARIABLE = "MLFLOW_COMPUTE_SUBMISSION"
 """Carries the JSON text of the Submission into a pod."""
 
@@ -27,10 +29,6 @@ TAG_ENVIRONMENT = "compute.environment"
 
 END_TAGS = (TAG_CAUSE, TAG_MESSAGE, TAG_EXIT_CODE)
 """Written before the final status: a terminal status without one of them was set by the user's script."""
-
-STOPPED_BY_CLUSTER = "Terminated"
-"""The cause a pod gives for an end by SIGTERM: it cannot see who sent it, and its Job may start another pod."""
-
 
 CONDA_LOCK = "conda-lock.yml"
 PYLOCK = "pylock.toml"
@@ -107,7 +105,7 @@ class Submission(NamedTuple):
     termination_log: Optional[str] = None
     grace_period_s: float = 25.0
     report_timeout_s: float = 600.0
-    stopped_means: str = "Cancelled"
+    stopped_means: str = Cause.CANCELLED
     least_lifetime_s: float = 0.0
     cache_limit_bytes: Optional[int] = None
     phases: Tuple[Tuple[str, float], ...] = ()  # what took time before the runner, in seconds

@@ -4,9 +4,8 @@ import hashlib
 import os
 import tarfile
 
+from mlflow_runner.causes import Cause
 from mlflow_runner.errors import RunnerError
-
-CAUSE = "SnapshotError"
 
 
 def unpack(archive_path: str, sha256: str, directory: str) -> None:
@@ -19,7 +18,7 @@ def unpack(archive_path: str, sha256: str, directory: str) -> None:
     """
     found = _sha256(archive_path)
     if found != sha256:
-        raise RunnerError(CAUSE, f"The snapshot's sha256 is {found}, expected {sha256}: submit again.")
+        raise RunnerError(Cause.SNAPSHOT_ERROR, f"The snapshot's sha256 is {found}, expected {sha256}: submit again.")
     root = os.path.realpath(directory)
     with tarfile.open(archive_path, "r:gz") as archive:
         members = archive.getmembers()
@@ -34,16 +33,16 @@ def unpack(archive_path: str, sha256: str, directory: str) -> None:
 def _check(member, root, links):
     target = os.path.normpath(os.path.join(root, member.name))
     if os.path.isabs(member.name) or not _inside(target, root):
-        raise RunnerError(CAUSE, f"The snapshot has a member outside its folder: {member.name!r}.")
+        raise RunnerError(Cause.SNAPSHOT_ERROR, f"The snapshot has a member outside its folder: {member.name!r}.")
     if any(_inside(target, link) and target != link for link in links):
-        raise RunnerError(CAUSE, f"The snapshot has a member behind a link: {member.name!r}.")
+        raise RunnerError(Cause.SNAPSHOT_ERROR, f"The snapshot has a member behind a link: {member.name!r}.")
     if member.issym():
         points_to = os.path.normpath(os.path.join(os.path.dirname(target), member.linkname))
         if os.path.isabs(member.linkname) or not _inside(points_to, root):
-            raise RunnerError(CAUSE, f"The snapshot has a link out of its folder: {member.name!r}.")
+            raise RunnerError(Cause.SNAPSHOT_ERROR, f"The snapshot has a link out of its folder: {member.name!r}.")
         links[target] = points_to
     elif not (member.isfile() or member.isdir()):
-        raise RunnerError(CAUSE, f"The snapshot has a special file: {member.name!r}.")
+        raise RunnerError(Cause.SNAPSHOT_ERROR, f"The snapshot has a special file: {member.name!r}.")
 
 
 def _inside(path, root):

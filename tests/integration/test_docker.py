@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import uuid
 
 import pytest
 from mlflow.exceptions import ExecutionException
@@ -122,13 +123,14 @@ def build(docker, docker_project, cluster, mlflow_run, last_run):
 
 
 def test_an_image_is_built_and_pushed_only_when_its_content_changed(build, docker, kubectl):
+    one, two = uuid.uuid4().hex, uuid.uuid4().hex  # the registry keeps what earlier tests pushed
     try:
-        first, told = build("one")
-        assert "building image" in told and "pushing image" in told and first.log.count(b"oneone") == 1
-        again, told = build("one")
+        first, told = build(one)
+        assert "building image" in told and "pushing image" in told and first.log.count((one + one).encode()) == 1
+        again, told = build(one)
         assert "building image" not in told and "pushing image" not in told
-        other, told = build("two")
-        assert "pushing image" in told and b"twotwo" in other.log
+        other, told = build(two)
+        assert "pushing image" in told and (two + two).encode() in other.log
         images = [job_of(kubectl, found)["spec"]["template"]["spec"]["containers"][0]["image"] for found in (first, again, other)]
         assert images[0] == images[1] != images[2] and all(image.startswith(f"{REPOSITORY}@sha256:") for image in images)
     finally:

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from mlflow_backend.cluster.diagnose import cannot_start, ended, waiting_for
+from mlflow_backend.cluster.diagnose import Diagnosis, cannot_start, ended, not_started, waiting_for
+from mlflow_runner.causes import Cause
 
 JOB = {"status": {}}
 
@@ -33,6 +34,14 @@ STOPPED = pod(state=terminated(143, message=told("KILLED", 143, "Terminated")))
 DISRUPTED = {"type": "DisruptionTarget", "status": "True"}
 
 
+def disrupted(reason):
+    return {**DISRUPTED, "reason": reason, "message": "m"}
+
+
+def event(reason, message="m"):
+    return {"reason": reason, "message": message}
+
+
 @pytest.mark.parametrize(
     ("job", "found", "status", "cause", "code"),
     [
@@ -53,6 +62,16 @@ DISRUPTED = {"type": "DisruptionTarget", "status": "True"}
         (job_failed("BackoffLimitExceeded"), None, "FAILED", "Unknown", None),
         (job_failed("BackoffLimitExceeded"), STOPPED, "KILLED", "Terminated", 143),
         (job_failed("BackoffLimitExceeded"), pod(state=terminated(137), conditions=[DISRUPTED]), "FAILED", "Killed", 137),
+        (job_failed("x"), pod(conditions=[disrupted("PreemptionByScheduler")]), "FAILED", "Preempted", None),
+        (job_failed("x"), pod(conditions=[disrupted("DeletionByTaintManager")]), "FAILED", "NodeLost", None),
+        (job_failed("x"), pod(reason="NodeLost"), "FAILED", "NodeLost", None),
+        (job_failed("x"), pod(conditions=[disrupted("EvictionByEvictionAPI")]), "FAILED", "Evicted", None),
+        (job_failed("x"), pod(reason="Terminated", message="Pod was terminated in response to imminent node shutdown."),
+         "FAILED", "NodeShutdown", None),
+        (job_failed("x"), pod(state=terminated(143, message=told("KILLED", 143, "Terminated")),
+                              conditions=[disrupted("EvictionByEvictionAPI")]), "FAILED", "Evicted", 143),
+        (job_failed("x"), pod(state=terminated(3, message=told("FAILED", 3, "ExitCode")), conditions=[disrupted("EvictionByEvictionAPI")]),
+         "FAILED", "ExitCode", 3),
     ],
 )  # fmt: skip
 def test_an_end_has_its_status_and_cause(job, found, status, cause, code):
@@ -76,19 +95,61 @@ def test_a_deleted_job_whose_pod_still_ends_is_not_settled_before_it():
     assert ended(None, pod("Running")) is None
 
 
+def waiting(reason):
+    return pod("Pending", {"waiting": {"reason": reason, "message": "no such image"}})
+
+
+def unschedulable(message, **requests):
+    found = pod("Pending", conditions=[{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}])
+    found["spec"]["containers"][0]["resources"] = {"requests": requests}
+    return found
+
+
 @pytest.mark.parametrize(
-    ("reason", "cause", "grace_s"),
-    [("InvalidImageName", "InvalidImageName", 0), ("ImagePullBackOff", "ImagePullError", 120), ("ErrImageNeverPull", "ImagePullError", 0)],
-)
-def test_a_container_that_cannot_start_says_why_and_how_long_to_be_patient(reason, cause, grace_s):
-    diagnosis, patience_s = cannot_start(pod("Pending", {"waiting": {"reason": reason, "message": "no such image"}}))
-    assert (diagnosis.cause, patience_s) == (cause, grace_s)
-    assert "no such image" in diagnosis.message
+    ("found", "events", "cause", "patience_s", "words"),
+    [
+        (waiting("InvalidImageName"), [], "InvalidImageName", 0, "no such image"),
+        (waiting("ImagePullBackOff"), [], "ImagePullError", 120, "image_pull_secrets"),
+        (waiting("ErrImageNeverPull"), [], "ImagePullError", 0, "image_pull_policy"),
+        (waiting("CreateContainerConfigError"), [], "CreateContainerConfigError", 30, "'secret'"),
+        (unschedulable("0/2 nodes are available: 2 Insufficient nvidia.com/gpu.", **{"nvidia.com/gpu": "4"}), [], "Unschedulable", None,
+         "asks for nvidia.com/gpu 4"),
+        (unschedulable("0/2 nodes are available: 2 node(s) had untolerated taint {a: b}."), [], "Unschedulable", None, "'tolerations'"),
+        (None, [event("FailedCreate", 'pods "x" is forbidden: exceeded quota: team, requested: cpu=9')], "QuotaExceeded", None, "exceeded quota: team"),
+        (None, [event("FailedCreate", 'pods "x" is forbidden: violates PodSecurity "restricted:latest": host namespaces')], "AdmissionDenied", 30,
+         "host namespaces"),
+        (None, [event("FailedCreate", 'admission webhook "w.example" denied the request: no')], "AdmissionDenied", 30, "w.example"),
+        (pod("Pending"), [event("FailedMount", 'secret "own" not found')], "VolumeError", 300, 'secret "own" not found'),
+    ],
+)  # fmt: skip
+def test_what_keeps_a_run_from_starting_has_a_cause_a_patience_and_a_hint(found, events, cause, patience_s, words):
+    trouble = cannot_start(found, JOB, events)
+    assert (trouble.diagnosis.cause, trouble.patience_s) == (cause, patience_s)
+    assert words in trouble.diagnosis.message and trouble.diagnosis.hint and trouble.diagnosis.status == "FAILED"
+    assert waiting_for(found, JOB, events).startswith("waiting: ")
 
 
-def test_a_container_that_is_only_being_made_is_no_trouble():
-    assert cannot_start(pod("Pending", {"waiting": {"reason": "ContainerCreating"}})) is None
-    assert cannot_start(pod("Pending")) is None
+@pytest.mark.parametrize(
+    ("found", "events"),
+    [(pod("Pending", {"waiting": {"reason": "ContainerCreating"}}), []), (pod("Pending"), []), (None, []), (pod("Running"), [event("FailedMount")]),
+     (pod("Pending"), [event("FailedMount"), event("Pulling")])],
+)  # fmt: skip
+def test_a_run_that_is_only_on_its_way_is_in_no_trouble(found, events):
+    assert cannot_start(found, JOB, events) is None
+
+
+def test_a_run_that_takes_longer_than_its_start_timeout_says_where_it_hung():
+    on_node = pod("Pending")
+    on_node["spec"]["nodeName"] = "n"
+    assert not_started(on_node, JOB, 60).cause == "ImagePullError" and "60 s" in not_started(on_node, JOB, 60).message
+    assert not_started(None, {"spec": {"suspend": True}}, 60).cause == "Unschedulable"
+    assert "queue" in not_started(None, {"spec": {"suspend": True}}, 60).message
+
+
+def test_a_message_is_one_line_with_what_the_cluster_says_and_what_to_do():
+    found = Diagnosis("FAILED", Cause.UNSCHEDULABLE, "No node takes the pod", "0/1 nodes\n  are free.", "ask for less")
+    assert found.message == "No node takes the pod: 0/1 nodes are free. Ask for less."
+    assert Diagnosis("KILLED", Cause.DELETED, "The Job was deleted").message == "The Job was deleted."
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from typing import Dict, List, Optional
 
 from mlflow_runner.submission import Environment
 
-CAUSE = "EnvironmentError"
 MACHINES = {"x86_64": "64", "amd64": "64"}
 
 

@@ -8,7 +8,8 @@ import tarfile
 import time
 from typing import Callable, Dict, List, NamedTuple, Optional
 
-from mlflow_runner.environment import CAUSE, Place
+from mlflow_runner.causes import Cause
+from mlflow_runner.environment import Place
 from mlflow_runner.environment.lock_text import DEFAULT, staged_conda, staged_python, with_index
 from mlflow_runner.errors import RunnerError
 from mlflow_runner.submission import CA_BUNDLE, CONDA_LOCK, NETRC, PYLOCK, RATTLER_AUTH, Environment
@@ -67,7 +68,7 @@ class Build:
             for member in tar:
                 target = os.path.join(folder, os.path.dirname(member.name))
                 if not member.isfile() or not os.path.realpath(target).startswith(os.path.realpath(folder)):
-                    raise RunnerError(CAUSE, f"The staged packages have a member that is no package: {member.name!r}.")
+                    raise RunnerError(Cause.ENVIRONMENT_ERROR, f"The staged packages have a member that is no package: {member.name!r}.")
                 os.makedirs(target, exist_ok=True)
                 with tar.extractfile(member) as source, open(os.path.join(folder, member.name), "wb") as file:
                     shutil.copyfileobj(source, file)
@@ -108,7 +109,7 @@ class Build:
         lock = (self._place.fd,)  # held by what still writes there, should we be killed
         code = self._tools.supervisor.run(argv, self._tools.scratch_dir, self._env(), listen=self._listen, pass_fds=lock).code
         if code:
-            raise RunnerError(CAUSE, full(self._tools.cache_dir, self._told) or failure)
+            raise RunnerError(Cause.ENVIRONMENT_ERROR, full(self._tools.cache_dir, self._told) or failure)
 
     def _listen(self, data: bytes) -> bytes:
         """Remember a tool's last words, and keep what is of use in the log."""
@@ -150,6 +151,7 @@ def find_uv() -> str:
     found = beside if os.access(beside, os.X_OK) else shutil.which("uv")
     if not found:
         raise RunnerError(
-            CAUSE, "The project lists packages, and there is no uv here to install them: build the image from runner/Dockerfile."
+            Cause.ENVIRONMENT_ERROR,
+            "The project lists packages, and there is no uv here to install them: build the image from runner/Dockerfile.",
         )
     return found

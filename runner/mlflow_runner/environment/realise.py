@@ -7,7 +7,8 @@ import time
 from typing import Dict
 
 from mlflow_runner import environment as environments
-from mlflow_runner.environment import CAUSE, Place
+from mlflow_runner.causes import Cause
+from mlflow_runner.environment import Place
 from mlflow_runner.environment.build import Build, Tools, full
 from mlflow_runner.environment.cache import Building
 from mlflow_runner.environment.remove import remove, writable
@@ -22,7 +23,7 @@ def realise(environment: Environment, tools: Tools) -> Dict[str, float]:
     """
     if environment.platform != environments.subdir():
         raise RunnerError(
-            CAUSE,
+            Cause.ENVIRONMENT_ERROR,
             f"The environment was locked for {environment.platform}, and this is {environments.subdir()}: set 'platform' in the target.",
         )
     place = Place(environments.prefix(environment, tools.cache_dir))
@@ -34,11 +35,12 @@ def realise(environment: Environment, tools: Tools) -> Dict[str, float]:
         return spent
     except PermissionError as error:
         raise RunnerError(
-            CAUSE, f"The cache {tools.cache_dir} cannot be written by user {os.getuid()}: {error}: see 'cache' of the target."
+            Cause.ENVIRONMENT_ERROR,
+            f"The cache {tools.cache_dir} cannot be written by user {os.getuid()}: {error}: see 'cache' of the target.",
         ) from None
     except OSError as error:
         why = full(tools.cache_dir, str(error).encode()) or f"The environment could not be made in {tools.cache_dir}: {error}."
-        raise RunnerError(CAUSE, why) from None
+        raise RunnerError(Cause.ENVIRONMENT_ERROR, why) from None
 
 
 def _make_alone(environment: Environment, place: Place, tools: Tools) -> Dict[str, float]:
@@ -63,7 +65,7 @@ def _wait_alone(place: Place, tools: Tools) -> None:
     wait = f"import fcntl; fcntl.flock({place.fd}, fcntl.LOCK_EX)"
     tools.supervisor.run([sys.executable, "-c", wait], "/", dict(os.environ), pass_fds=(place.fd,))
     if tools.supervisor.stopped_by is not None:
-        raise RunnerError(CAUSE, "The run was stopped while it waited for its environment.")
+        raise RunnerError(Cause.ENVIRONMENT_ERROR, "The run was stopped while it waited for its environment.")
 
 
 def _make(environment: Environment, place: Place, tools: Tools) -> Dict[str, float]:
