@@ -187,17 +187,17 @@ def _pod(submission, target, bundle_name, secret_name, variables) -> dict[str, A
 
 def _container(submission, target, has_secrets, variables) -> dict[str, Any]:
     values = {
-        "MLFLOW_TRACKING_URI": submission.tracking_uri,
+        "MLFLOW_TRACKING_URI": literal(submission.tracking_uri),
         "MLFLOW_RUN_ID": submission.run_id,
         "MLFLOW_EXPERIMENT_ID": submission.experiment_id,
-        **variables,
+        **{name: literal(value) for name, value in variables.items()},
         **({"MLFLOW_TRACKING_AUTH": target.tracking_auth} if target.tracking_auth else {}),
         "HOME": WORK_DIR,
         "USER": "mlflow",
         "LOGNAME": "mlflow",
         "MLFLOW_COMPUTE_IMAGE": target.image,
         **{key: _text(value) for key, value in target.env.items()},
-        ENVIRONMENT_VARIABLE: submission.to_json(),
+        ENVIRONMENT_VARIABLE: literal(submission.to_json()),
     }
     env = [{"name": name, "value": value} for name, value in values.items()]
     env.append({"name": "MLFLOW_COMPUTE_NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}})
@@ -228,6 +228,11 @@ def _container(submission, target, has_secrets, variables) -> dict[str, Any]:
     if amounts:
         container["resources"] = {"requests": amounts, "limits": dict(amounts)}
     return container
+
+
+def literal(text: str) -> str:
+    """`text` as the value of a variable that a container gets unchanged: Kubernetes expands `$(NAME)`, and takes `$$` for `$`."""
+    return text.replace("$", "$$")
 
 
 def _cache_volume(target: Target) -> dict[str, Any]:

@@ -113,7 +113,8 @@ def _with_docker(target: Target, docker: DockerEnv, config: BackendConfig, progr
     if config.build_image and not target.repository:
         raise ConfigError("--build-image: name a repository that the cluster can pull from: 'repository' in the target")
     image = config.overrides.get("image", docker.image)
-    return target.model_copy(update={"image": image, "env": {**target.env, **docker.variables, **config.overrides.get("env", {})}})
+    variables = {name: manifest.literal(value) for name, value in docker.variables.items()}
+    return target.model_copy(update={"image": image, "env": {**target.env, **variables, **config.overrides.get("env", {})}})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -68,6 +69,11 @@ def test_a_snapshot_too_large_for_a_config_map_travels_as_an_artifact(cluster, p
     found = seen(run(root).run_id)
     assert expected.encode() in found.log
     assert found.artifacts("code") == ["code/snapshot.tar.gz"]
+
+
+def test_a_command_means_there_what_it_means_here(cluster, project, seen):
+    root = project("echo pid $$ $(echo sub) '$(MLFLOW_RUN_ID) $$(HOME)' $((1+1)) $")
+    assert re.search(rb"pid \d+ sub \$\(MLFLOW_RUN_ID\) \$\$\(HOME\) 2 \$\n", seen(run(root).run_id).log)
 
 
 @pytest.mark.parametrize("code", [1, 7])

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -109,6 +110,14 @@ def test_the_job_of_a_plain_target():
             },
         },
     }
+
+
+def test_a_command_reaches_the_runner_unchanged_although_kubernetes_expands_variables():
+    submission = SUBMISSION._replace(command="kill -9 $$; echo $(MLFLOW_RUN_ID) $$(date) $HOME")
+    made = manifest.job(submission, Target(image="runner:1"), IDENTITY, "bundle-1", None, {"MLFLOW_X": "$(HOME)"})
+    values = {item["name"]: item.get("value", "") for item in pod_of(made)["containers"][0]["env"]}
+    assert Submission.from_json(values["MLFLOW_COMPUTE_SUBMISSION"].replace("$$", "$")) == submission
+    assert values["MLFLOW_X"] == "$$(HOME)" and not re.search(r"(?<!\$)(\$\$)*\$\(", values["MLFLOW_COMPUTE_SUBMISSION"])
 
 
 def test_resources_are_requests_and_limits_alike():
