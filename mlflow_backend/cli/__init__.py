@@ -5,8 +5,16 @@ import json
 
 import click
 
-COMMANDS = {"env": "mlflow_backend.cli.env", "targets": "mlflow_backend.cli.targets"}
-"""Where each command is; its module is imported when it is called."""
+COMMANDS = {
+    "cancel": ("runs", "cancel"),
+    "env": ("env", "command"),
+    "logs": ("runs", "logs"),
+    "runs": ("runs", "runs"),
+    "settle": ("runs", "settle"),
+    "targets": ("targets", "command"),
+    "wait": ("runs", "wait"),
+}
+"""Module and name of each command; a module is imported when one of its commands is called."""
 
 
 class Lazy(click.Group):
@@ -17,7 +25,8 @@ class Lazy(click.Group):
 
     def get_command(self, context, name):
         if name in COMMANDS:
-            return importlib.import_module(COMMANDS[name]).command
+            module, attribute = COMMANDS[name]
+            return getattr(importlib.import_module(f"mlflow_backend.cli.{module}"), attribute)
         return super().get_command(context, name)
 
 

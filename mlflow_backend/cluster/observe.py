@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from mlflow_backend.cluster.api import Cluster
-from mlflow_backend.cluster.manifest import LABEL_CLIENT
 from mlflow_backend.errors import ClusterError
 
 WATCH_S = 300
@@ -24,11 +23,11 @@ class Change(NamedTuple):
 
 
 class Observer:
-    """Delivers the changes of this client's Jobs and their pods to whoever waits for one."""
+    """Delivers the changes of the Jobs with the labels `selector`, and of their pods, to whoever waits for one."""
 
-    def __init__(self, cluster: Cluster, client: str):
+    def __init__(self, cluster: Cluster, selector: str):
         self._cluster = cluster
-        self._selector = f"{LABEL_CLIENT}={client}"
+        self._selector = selector
         self._lock = threading.Lock()
         self._queues: dict[str, list[queue.Queue]] = defaultdict(list)
         self._objects: dict[str, dict[str, Mapping[str, Any]]] = {"Pod": {}, "Job": {}}

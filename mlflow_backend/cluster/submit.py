@@ -221,7 +221,7 @@ class _Plan:
 @functools.lru_cache(maxsize=16)
 def _observer(cluster: Cluster) -> Observer:
     """The one Observer of this process for the cluster's namespace."""
-    return Observer(cluster, CLIENT)
+    return Observer(cluster, f"{manifest.LABEL_CLIENT}={CLIENT}")
 
 
 def _user() -> str:

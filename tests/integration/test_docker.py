@@ -106,7 +106,7 @@ def test_a_pod_of_an_image_without_python_says_so(cluster, docker_project, last_
     with pytest.raises(ExecutionException):
         run_there(docker_project("true", image="local/pause:1"))
     found = last_run()
-    assert (found.status, found.cause) == ("FAILED", "EnvironmentError") and "the image needs a python3" in found.tags["compute.message"]
+    assert (found.status, found.cause) == ("FAILED", "EnvironmentError") and "image needs a python3" in found.tags["compute.message"]
 
 
 @pytest.fixture

@@ -1,0 +1,110 @@
+"""`mlflow-compute runs|wait|cancel|logs|settle`, as typed where nobody waits for the run any more."""
+
+import json
+import subprocess
+import time
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from tests.integration.conftest import BIN
+from tests.integration.test_cluster_run import THERE, run
+from tests.integration.test_local_run import HERE, wait_for
+from tests.integration.test_local_run import run as run_here
+
+
+def command(*arguments, code=0):
+    done = subprocess.run([BIN / "mlflow-compute", *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture
+def submitted(cluster, project):
+    """A function that submits a command and does not wait for it; the run's id."""
+
+    def submit(text, **config):
+        return run(project(text), {**THERE, "STREAM_OUTPUT": False, **config}, synchronous=False).run_id
+
+    return submit
+
+
+def test_a_run_that_nobody_waited_for_is_waited_for_and_its_log_is_there_after_its_pod(submitted, seen, kubectl):
+    run_id = submitted("echo line one; sleep 2; echo line two")
+    assert "line two" in command("wait", run_id).stdout
+    kubectl("delete", "job", seen(run_id).tags["compute.job"])
+    assert command("logs", run_id).stdout.startswith("line one\nline two\n")
+    assert "FINISHED" in command("wait", run_id).stderr
+
+
+def test_wait_exits_as_the_run_did(submitted):
+    failing = submitted("sleep 1; exit 3")
+    assert "FAILED, ExitCode" in command("wait", failing, code=1).stderr
+    assert "FAILED, ExitCode" in command("wait", failing, "--no-logs", code=1).stderr
+
+
+def test_runs_lists_what_has_not_ended(submitted, seen):
+    run_id = submitted("sleep 600")
+    wait_for(lambda: seen(run_id).status == "RUNNING")
+    listed = json.loads(command("runs", "--json", "--experiment", "Default").stdout)
+    (mine,) = [item for item in listed if item["run_id"] == run_id]
+    assert (mine["status"], mine["target"], mine["cause"]) == ("RUNNING", "dev-cluster", None)
+    assert run_id in command("runs").stdout
+    assert command("cancel", run_id).stdout.startswith("KILLED, Cancelled")
+    assert run_id not in command("runs").stdout and run_id in command("runs", "--all").stdout
+
+
+def test_cancel_from_elsewhere_kills_the_run_and_removes_the_pod(submitted, seen, kubectl):
+    run_id = submitted("trap 'echo stopping; exit 5' TERM; echo begun; sleep 600 & wait")
+    wait_for(lambda: b"begun" in seen(run_id).log)
+    command("cancel", run_id)
+    assert (seen(run_id).status, seen(run_id).cause) == ("KILLED", "Cancelled")
+    assert not kubectl("get", "pods", "-l", f"mlflow-compute/run-id={run_id}", "-o", "name")
+    assert b"stopping" in seen(run_id).log
+
+
+def test_a_job_that_was_deleted_while_nobody_looked_is_settled(submitted, seen, kubectl):
+    run_id = submitted("sleep 600")
+    wait_for(lambda: seen(run_id).status == "RUNNING")
+    kubectl("delete", "job", seen(run_id).tags["compute.job"], "--grace-period=0", "--force")
+    wait_for(lambda: not kubectl("get", "pods", "-l", f"mlflow-compute/run-id={run_id}", "-o", "name"), timeout_s=60)
+    changed = MlflowClient().get_run(run_id).info.status
+    command("settle", run_id)
+    assert (seen(run_id).status, seen(run_id).cause) == ("KILLED", "Deleted"), changed
+    before = seen(run_id).run.to_dictionary()
+    command("settle")
+    assert seen(run_id).run.to_dictionary() == before, "settling twice changes nothing"
+
+
+def test_an_image_that_cannot_be_is_settled_without_a_client(submitted, seen, kubectl):
+    run_id = submitted("true", image="Not A Name")
+    wait_for(lambda: "InvalidImageName" in kubectl("get", "pods", "-l", f"mlflow-compute/run-id={run_id}", "-o", "json"))
+    assert f"{run_id} FAILED, InvalidImageName" in command("settle", run_id).stdout
+    assert not kubectl("get", "job", seen(run_id).tags["compute.job"], "--ignore-not-found")
+
+
+def test_a_submit_that_broke_off_is_settled_once_it_cannot_be_under_way(cluster, seen, cluster_access):
+    client = MlflowClient()
+    tags = {"compute.job": "never-made", "compute.namespace": "mlflow", "compute.context": cluster_access.context}
+    young = client.create_run("0", tags=tags).info.run_id
+    old = client.create_run("0", start_time=int((time.time() - 300) * 1000), tags=tags).info.run_id
+    command("settle", young, old)
+    assert seen(young).status == "RUNNING"
+    assert (seen(old).status, seen(old).cause) == ("FAILED", "SubmitError")
+    client.set_terminated(young, "FAILED")
+
+
+def test_a_settler_beside_a_live_run_changes_nothing(submitted, seen):
+    run_id = submitted("sleep 4")
+    while seen(run_id).status != "FINISHED":
+        command("settle", run_id)
+        assert seen(run_id).status in ("SCHEDULED", "RUNNING", "FINISHED")
+    command("settle", run_id)
+    assert (seen(run_id).status, seen(run_id).cause) == ("FINISHED", None)
+
+
+def test_a_run_that_is_not_there_or_of_no_cluster_is_named(server, project):
+    assert "Error: run 0123: " in command("wait", "0123", code=1).stderr
+    here = run_here(project("true"), HERE).run_id
+    assert f"run {here}: was not sent to a cluster" in command("cancel", here, code=1).stderr
+    assert "there is none of this name; did you mean 'Default'?" in command("runs", "--experiment", "Defalt", code=1).stderr
