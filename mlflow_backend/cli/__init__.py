@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 
 import click
 
@@ -34,6 +35,7 @@ class Lazy(click.Group):
 @click.version_option(package_name="mlflow-compute", prog_name="mlflow-compute")
 def main() -> None:
     """Run MLflow Projects on this machine or as Kubernetes Jobs: what `mlflow run --backend compute` works with."""
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # standard output is for what was asked
 
 
 @main.command()

@@ -35,6 +35,8 @@ later than it ended, its log not before that: a runner stays as long as it takes
 USER_ID = 1000
 LABEL_RUN = f"{PREFIX}/run-id"
 LABEL_CLIENT = f"{PREFIX}/client"
+START_TIMEOUT = f"{PREFIX}/start-timeout"
+"""Annotation: the target's `start_timeout` in seconds, for whoever settles the run without knowing its target."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ def job(
         f"{PREFIX}/run-url": identity.run_url,
         f"{PREFIX}/source": identity.source,
         f"{PREFIX}/snapshot": submission.archive.sha256 if submission.archive else None,
+        START_TIMEOUT: str(target.start_timeout) if target.start_timeout else None,
         "kubectl.kubernetes.io/default-container": CONTAINER,
     }
     annotations = {key: value for key, value in annotations.items() if value}

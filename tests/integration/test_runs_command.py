@@ -83,6 +83,16 @@ def test_an_image_that_cannot_be_is_settled_without_a_client(submitted, seen, ku
     assert not kubectl("get", "job", seen(run_id).tags["compute.job"], "--ignore-not-found")
 
 
+def test_a_start_timeout_holds_without_a_client(cluster, submitted, seen):
+    cluster(start_timeout=3, resources={"cpu": 4000})
+    run_id = submitted("true")
+    command("settle", run_id)
+    assert seen(run_id).status == "SCHEDULED"
+    time.sleep(4)
+    command("settle", run_id)
+    assert (seen(run_id).status, seen(run_id).cause) == ("FAILED", "Unschedulable")
+
+
 def test_a_submit_that_broke_off_is_settled_once_it_cannot_be_under_way(cluster, seen, cluster_access):
     client = MlflowClient()
     tags = {"compute.job": "never-made", "compute.namespace": "mlflow", "compute.context": cluster_access.context}
