@@ -7,7 +7,6 @@ not take the client along.
 import difflib
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from mlflow_backend.environment.conda_yaml import name_and_version
 from mlflow_backend.environment.lock import CondaPackage
 from mlflow_backend.environment.platforms import Platform
 from mlflow_backend.environment.spec import Spec
-from mlflow_backend.errors import EnvironmentSpecError
+from mlflow_backend.errors import EnvironmentSpecError, redact
 from mlflow_runner.submission import NETRC, RATTLER_AUTH
 
 KNOWN_CHANNELS = ("conda-forge", "bioconda", "defaults", "pytorch", "nvidia", "anaconda", "main", "r", "rapidsai")
@@ -76,7 +75,7 @@ def _with_channel_url(item: str, settings: CondaSettings) -> str:
 
 
 def _explain(problem: dict, spec: Spec, channels: Sequence[str], platform: Platform) -> str:
-    text = re.sub(r"(\w://)[^/\s@]+@", r"\1", problem["text"]).removeprefix("Cannot solve the request because of: ")
+    text = redact(problem["text"]).removeprefix("Cannot solve the request because of: ")
     shown = ", ".join(without_credentials(channel) for channel in channels)
     if problem["kind"] == "channel":
         named = next((channel for channel in channels if without_credentials(channel) in text or channel in text), channels[0])

@@ -16,6 +16,7 @@ from typing import Any
 
 from mlflow_backend.environment import conda_channels
 from mlflow_backend.environment.lock import load_toml
+from mlflow_backend.errors import redact
 from mlflow_runner.submission import NETRC, RATTLER_AUTH
 
 SYSTEM_BUNDLES = ("/etc/ssl/", "/etc/pki/", "/usr/share/ca-certificates/", "/private/etc/ssl/")
@@ -36,9 +37,8 @@ def for_uv(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     env = dict(environ)
     for name in ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "UV_SYSTEM_PYTHON", "UV_PYTHON"):
         env.pop(name, None)
-    for name in ("UV_FIND_LINKS",):
-        if "://" not in env.get(name, ""):
-            env.pop(name, None)  # a folder of this machine is not where the run is
+    if "://" not in env.get("UV_FIND_LINKS", ""):
+        env.pop("UV_FIND_LINKS", None)  # a folder of this machine is not where the run is
     pip = _pip_settings(environ)
     if not any(environ.get(name) for name in INDEX_VARIABLES) and not _uv_toml(environ):
         if "index-url" in pip:
@@ -70,8 +70,8 @@ def _ca_bundles(environ: Mapping[str, str]) -> Iterator[str]:
 def fingerprint(environ: Mapping[str, str] = os.environ) -> list[str]:
     """What decides which index a name is looked up in, without credentials: a lock is only reused while it stays the same."""
     env = for_uv(environ)
-    values = [f"{name}={_bare(value)}" for name, value in sorted(env.items()) if name.startswith("UV_") and not _is_secret(name)]
-    return [*values, _bare(_uv_toml(environ)), str(conda_channels.load(environ))]
+    values = [f"{name}={redact(value)}" for name, value in sorted(env.items()) if name.startswith("UV_") and not _is_secret(name)]
+    return [*values, redact(_uv_toml(environ)), redact(str(conda_channels.load(environ)))]
 
 
 def logins(urls: Iterable[str], extra: Iterable[str] = (), environ: Mapping[str, str] = os.environ) -> dict[str, Login]:
@@ -164,7 +164,7 @@ def default_index(environ: Mapping[str, str] = os.environ) -> str | None:
     """The address of the Python index that is asked first, without credentials; None: uv's own default."""
     env = for_uv(environ)
     named = env.get("UV_DEFAULT_INDEX") or env.get("UV_INDEX_URL") or _uv_toml_content(environ).get("index-url")
-    return named and _bare(named)
+    return named and redact(named)
 
 
 def _uv_toml_content(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -192,10 +192,6 @@ def _host(url: str) -> str | None:
         return urllib.parse.urlsplit(url).hostname
     except ValueError:
         return None
-
-
-def _bare(text: str) -> str:
-    return re.sub(r"(\w://)[^/\s@'\"]+@", r"\1", text)
 
 
 def _is_secret(name: str) -> bool:

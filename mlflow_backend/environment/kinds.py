@@ -4,6 +4,7 @@ What MLproject names comes first; then a lock beside it, because a lock is exact
 then the files that MLflow looks for by itself.
 """
 
+import abc
 import json
 import re
 from collections.abc import Mapping
@@ -35,7 +36,7 @@ class Addresses(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Solved:
+class Solved(abc.ABC):
     """Base of the kinds that ask for packages and must be solved."""
 
     path: Path
@@ -50,8 +51,9 @@ class Solved:
         path = folder / cls.file_name
         return cls(path) if not by_name_only and path.is_file() else None
 
+    @abc.abstractmethod
     def read(self, subdir: str) -> Spec:
-        raise NotImplementedError
+        """What the file asks for on the platform `subdir`. Raises EnvironmentSpecError."""
 
     def asked(self, platform: Platform, mlflow_version: str) -> tuple[Spec, list[str]]:
         """The Spec with mlflow in it, and warnings."""
@@ -105,7 +107,7 @@ class PythonEnv(Solved):
 
 
 @dataclass(frozen=True)
-class Exact:
+class Exact(abc.ABC):
     """Base of the kinds that are locks already: taken as they are, nothing is added."""
 
     path: Path
@@ -132,8 +134,9 @@ class Exact:
             return Locked(lock)
         return Locked(lock, (f"{self.path.name} does not list mlflow: a script that imports it will fail; add it and lock again",))
 
+    @abc.abstractmethod
     def part(self, platform: Platform) -> Lock:
-        raise NotImplementedError
+        """What the file installs on `platform`. Raises EnvironmentSpecError."""
 
 
 class CondaLock(Exact):

@@ -48,6 +48,11 @@ class Kept:
     def files(self) -> dict[str, Path]:
         return {path.name: path for path in sorted(self.folder.iterdir()) if path.name != SUMMARY}
 
+    @property
+    def phases(self) -> tuple[tuple[str, float], ...]:
+        """What took time before the runner, as a Submission has it."""
+        return (("solve", self.solved_s),) if self.solved_s else ()
+
     def secrets(self) -> dict[str, bytes]:
         """Credentials for `hosts`, by the variable that names each file to the runner."""
         index = self.environment.index

@@ -1,7 +1,7 @@
 """What a project's file asks for, whichever kind of file it is."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ class Spec:
 
     `python` is a version or a PEP 440 specifier, and None when the file names none.
     `conda` holds match specs (conda's own syntax) from `channels`, `pip` the lines of
-    a requirements file with what `-r` names put in. `files` are the files that were read.
+    a requirements file with what `-r` names put in. `variables` are set for the command.
     """
 
     source: Path
@@ -41,8 +41,7 @@ def with_mlflow(spec: Spec, version: str) -> tuple[Spec, str | None]:
     if spec.names & MLFLOW:
         return spec, None
     added = f"mlflow=={version}"
-    fields = {**vars(spec), "pip": (*spec.pip, added)}
-    return Spec(**fields), f"{spec.source.name} does not list mlflow: adding {added}"
+    return replace(spec, pip=(*spec.pip, added)), f"{spec.source.name} does not list mlflow: adding {added}"
 
 
 def load_yaml(path: Path, text: str | None = None) -> dict[str, Any]:

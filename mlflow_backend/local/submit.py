@@ -62,7 +62,7 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
             downloads=downloads,
             environment=environment,
             cache_limit_bytes=CACHE_BYTES,
-            phases=(("solve", kept.solved_s),) if kept and kept.solved_s else (),
+            phases=kept.phases if kept else (),
         )
         variables = credentials | (access(kept, scratch) if kept else {})
         if docker:
