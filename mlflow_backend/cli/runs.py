@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from mlflow_backend.cli.output import mended_by_user, print_table
+from mlflow_runner.submission import TAG_CAUSE, TAG_JOB, TAG_MESSAGE, TAG_NAMESPACE, TAG_TARGET
 
 RUN = click.argument("run_id", metavar="RUN")
 
@@ -155,7 +156,7 @@ def _log_parts(run_id: str):
 
 def _ending(run: Any) -> str:
     tags = run.data.tags
-    why = f", {tags['compute.cause']}: {tags.get('compute.message', '')}" if "compute.cause" in tags else ""
+    why = f", {tags[TAG_CAUSE]}: {tags.get(TAG_MESSAGE, '')}" if TAG_CAUSE in tags else ""
     return f"{run.info.status}{why}"
 
 
@@ -165,11 +166,11 @@ def _summary(run: Any) -> dict[str, Any]:
         "run_id": run.info.run_id,
         "name": run.info.run_name,
         "experiment_id": run.info.experiment_id,
-        "target": tags.get("compute.target"),
+        "target": tags.get(TAG_TARGET),
         "status": run.info.status,
-        "cause": tags.get("compute.cause"),
-        "message": tags.get("compute.message"),
-        "job": tags.get("compute.job"),
-        "namespace": tags.get("compute.namespace"),
+        "cause": tags.get(TAG_CAUSE),
+        "message": tags.get(TAG_MESSAGE),
+        "job": tags.get(TAG_JOB),
+        "namespace": tags.get(TAG_NAMESPACE),
         "started": datetime.fromtimestamp(run.info.start_time / 1000).isoformat(timespec="seconds"),
     }

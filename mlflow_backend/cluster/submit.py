@@ -92,7 +92,7 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
             environment=kept
             and kept.environment._replace(lock_dir=manifest.LOCK_DIR, packages=PACKAGES if target.stage_packages else None),
             cache_limit_bytes=manifest.cache_limit_bytes(target),
-            phases=(("solve", kept.solved_s),) if kept and kept.solved_s else (),
+            phases=kept.phases if kept else (),
             secrets_dir=manifest.SECRETS_DIR,
             termination_log=manifest.TERMINATION_LOG,
             stopped_means=Cause.TERMINATED,
@@ -133,7 +133,7 @@ class _Plan:
 
     def check(self) -> None:
         """Have the API server judge what will be created, unless it did so for this target a moment ago."""
-        kind = (self.cluster, self.target.model_dump_json(), bool(self.own_secret()))
+        kind = (self.cluster, self.target.model_dump_json(), bool(self.own_secret))
         if time.monotonic() > _accepted_until.get(kind, 0.0):
             self.cluster.check(self.objects(UNKNOWN_RUN, self.draft.experiment_id, None))
             _accepted_until[kind] = time.monotonic() + ACCEPTED_S
@@ -155,7 +155,7 @@ class _Plan:
         """ConfigMap, Job, and the Secret as far as it can be known before the Job exists."""
         name = self.job_name(run_id)
         bundle = self.bundle()
-        own_secret = self.own_secret()
+        own_secret = self.own_secret
         secret_name = name if own_secret else self.target.secret
         identity = manifest.Identity(name, self.project.name, _user(), CLIENT, self.target_name, run_url, redact(self.project.uri))
         submission = self.draft._replace(run_id=run_id, experiment_id=str(experiment_id))
@@ -166,6 +166,7 @@ class _Plan:
     def job_name(self, run_id: str) -> str:
         return manifest.job_name(self.project.name, run_id, self.unique)
 
+    @functools.cached_property
     def own_secret(self) -> Mapping[str, bytes]:
         """The credentials of the submitting user; none where the target names a Secret."""
         if self.target.secret:
@@ -198,7 +199,7 @@ class _Plan:
                 tagged.result()
                 created = self.cluster.create(job)
                 scheduled = beside.submit(tracking.schedule, run_id)
-                if values := self.own_secret():
+                if values := self.own_secret:
                     self.cluster.create(manifest.secret(created, values))
                 self.cluster.add_owner(bundle, manifest.owner(created))
                 scheduled.result()
