@@ -9,16 +9,19 @@ import sys
 
 from mlflow.projects.backend.abstract_backend import AbstractBackend
 
+from mlflow_backend.errors import as_mlflow_does
+
 
 class ComputeBackend(AbstractBackend):
     """Runs a project on this machine, or where `COMPUTE` of the backend_config says."""
 
+    @as_mlflow_does()
     def run(self, project_uri, entry_point, params, version, backend_config, tracking_uri, experiment_id):
         """Start the run and return its SubmittedRun without waiting.
 
-        The arguments are those of `AbstractBackend.run`. Raises ComputeError (an
-        ExecutionException) for everything a user can mend. Under the command
-        `mlflow run`, which would return at once, the wait is done at its end.
+        The arguments are those of `AbstractBackend.run`. Raises MLflow's ExecutionException
+        for everything a user can mend. Under the command `mlflow run`, which would
+        return at once, the wait is done at its end.
         """
         from mlflow_backend import project as projects
         from mlflow_backend.config.backend_config import parse
@@ -44,6 +47,7 @@ class ComputeBackend(AbstractBackend):
 def _wait_at_the_end_of_the_command(run) -> None:
     """Under `mlflow run`: wait after MLflow has set the run's name and tags, and exit as the run did."""
     import click
+    from mlflow.exceptions import ExecutionException
 
     context = click.get_current_context(silent=True)
     if context is None or context.info_name != "run" or "backend_config" not in context.params:
@@ -57,6 +61,9 @@ def _wait_at_the_end_of_the_command(run) -> None:
             print("mlflow-compute: cancelling the run", file=sys.stderr)
             run.cancel()
             sys.exit(130)
+        except ExecutionException as error:
+            print(f"mlflow-compute: {error}", file=sys.stderr)
+            sys.exit(1)
         finally:
             gc.freeze()  # the process ends here: tearing down all that MLflow imported took 0.4 s
 

@@ -1,17 +1,15 @@
 """What a user can mend: one line that says what, where, and what to do.
 
-`mlflow run` prints an ExecutionException as one line and exits 1; any other
-class would be a traceback.
+Nothing here imports MLflow, which a process without it (the controller) would pay for with 70 MB.
 """
 
+import contextlib
 import difflib
 import re
-from collections.abc import Iterable
-
-from mlflow.exceptions import ExecutionException
+from collections.abc import Iterable, Iterator
 
 
-class ComputeError(ExecutionException):
+class ComputeError(Exception):
     """Base of all errors of this package; the message never shows the user and password of a URI in it."""
 
     def __init__(self, message: str):
@@ -38,8 +36,23 @@ class TrackingError(ComputeError):
     """A tracking server that the run could not report to."""
 
 
+class TrackingUnavailable(TrackingError):
+    """A tracking server that does not answer now: the same call may succeed later."""
+
+
 class ClusterError(ComputeError):
     """A cluster that cannot be reached or says no."""
+
+
+@contextlib.contextmanager
+def as_mlflow_does() -> Iterator[None]:
+    """At the border to MLflow: `mlflow run` prints an ExecutionException as one line and exits 1; any other class is a traceback."""
+    try:
+        yield
+    except ComputeError as error:
+        from mlflow.exceptions import ExecutionException
+
+        raise ExecutionException(str(error)) from error
 
 
 def redact(text: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow_backend.errors import TrackingError, redact
+from mlflow_backend.errors import TrackingError, TrackingUnavailable, redact
 from mlflow_backend.project import Project
 from mlflow_runner.causes import Cause
 
@@ -19,6 +19,8 @@ FORWARDED = re.compile(
 SET_FOR_EACH_RUN = {"MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_TRACKING_DIR"}
 SECRET = re.compile(r".*(USERNAME|PASSWORD|TOKEN|SECRET|ACCESS_KEY|CREDENTIAL)\w*")
 FILES = {"MLFLOW_TRACKING_SERVER_CERT_PATH", "MLFLOW_TRACKING_CLIENT_CERT_PATH"}
+PERMANENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "UNAUTHENTICATED", "PERMISSION_DENIED", "INVALID_STATE"}
+"""MLflow's codes of errors that the same call would meet again."""
 NOT_FROM_A_POD = ("localhost", "127.", "0.0.0.0", "::1")
 
 
@@ -140,7 +142,7 @@ def create_run(project: Project, experiment_id: str, run_id: str | None):
     from mlflow.projects.utils import get_or_create_run
     from mlflow.tracking import MlflowClient
 
-    from mlflow_runner.submission import END_TAGS
+    from mlflow_runner.submission import END_TAGS, TAG_ATTEMPT, TAG_NODE, TAG_POD
 
     with _one_line(f"run {run_id} cannot be continued" if run_id else "the run cannot be created"):
         run = get_or_create_run(
@@ -155,10 +157,19 @@ def create_run(project: Project, experiment_id: str, run_id: str | None):
         if run_id:
             client = MlflowClient()
             client.log_batch(run_id, params=_params(project))
-            for tag in END_TAGS:
+            client.update_run(run_id, "SCHEDULED")  # a status KILLED without a cause would be somebody's wish
+            for tag in (*END_TAGS, TAG_NODE, TAG_POD, TAG_ATTEMPT):
                 if tag in run.data.tags:
                     client.delete_tag(run_id, tag)
     return run
+
+
+def get_run(run_id: str):
+    """The run (an mlflow.entities.Run). Raises TrackingError."""
+    from mlflow.tracking import MlflowClient
+
+    with _one_line(f"run {run_id}"):
+        return MlflowClient().get_run(run_id)
 
 
 def tag(run_id: str, tags: Mapping[str, str]) -> None:
@@ -185,7 +196,8 @@ def _one_line(what: str):
     try:
         yield
     except MlflowException as error:
-        raise TrackingError(f"{what}: {str(error).splitlines()[0]}") from None
+        kind = TrackingError if error.error_code in PERMANENT else TrackingUnavailable
+        raise kind(f"{what}: {str(error).splitlines()[0]}") from None
 
 
 def _params(project: Project) -> list:
@@ -227,14 +239,12 @@ def upload(run_id: str, path: Path, folder: str) -> None:
 
 def fail(run_id: str, error: BaseException) -> None:
     """Mark the run of a submit that broke FAILED, as far as the tracking server lets us; `error` is the one to be raised."""
-    from mlflow.exceptions import MlflowException
-
-    with contextlib.suppress(MlflowException):
+    with contextlib.suppress(TrackingError):
         end(run_id, "FAILED", Cause.SUBMIT_ERROR, str(error) or type(error).__name__)
 
 
 def end(run_id: str, status: str, cause: str | None, message: str, exit_code: int | None = None) -> None:
-    """Write a run's end: the tags first, so that a terminal status always has its cause."""
+    """Write a run's end: the tags first, so that a terminal status always has its cause. Raises TrackingError."""
     from mlflow.entities import RunTag
     from mlflow.tracking import MlflowClient
 
@@ -244,5 +254,6 @@ def end(run_id: str, status: str, cause: str | None, message: str, exit_code: in
     if exit_code is not None:
         tags[TAG_EXIT_CODE] = str(exit_code)
     client = MlflowClient()
-    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-    client.set_terminated(run_id, status)
+    with _one_line(f"run {run_id} cannot be updated"):
+        client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        client.set_terminated(run_id, status)

@@ -19,15 +19,17 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def mended_by_user(function: Callable) -> Callable:
-    """Show a ComputeError as its one line, and exit with 1."""
+    """Show what a user can mend as its one line, and exit with 1."""
 
     @functools.wraps(function)
     def call(*arguments, **keywords):
         from mlflow.exceptions import ExecutionException
 
+        from mlflow_backend.errors import ComputeError
+
         try:
             return function(*arguments, **keywords)
-        except ExecutionException as error:
+        except (ComputeError, ExecutionException) as error:
             raise click.ClickException(str(error)) from None
 
     return call

@@ -23,10 +23,10 @@ RUN = click.argument("run_id", metavar="RUN")
 @mended_by_user
 def runs(names: tuple[str, ...], everything: bool, as_json: bool) -> None:
     """List the runs that were sent to a cluster and have not ended."""
-    from mlflow_backend.cluster import attach
+    from mlflow_backend.cluster import runs as runs_of
 
     found = []
-    for run in attach.runs(_experiments(names), unfinished=not everything):
+    for run in runs_of.search(_experiments(names), unfinished=not everything):
         found.append(_settled(run)[0])
     if as_json:
         click.echo(json.dumps([_summary(run) for run in found], indent=2))
@@ -45,10 +45,11 @@ def runs(names: tuple[str, ...], everything: bool, as_json: bool) -> None:
 def wait(run_id: str, no_logs: bool) -> None:
     """Wait for RUN and show its output; exit with 1 when it fails."""
     from mlflow_backend.cluster import attach
+    from mlflow_backend.cluster import runs as runs_of
     from mlflow_backend.cluster.run import ClusterRun
     from mlflow_backend.progress import Progress
 
-    run, ended = _settled(attach.run_of(run_id))
+    run, ended = _settled(runs_of.run_of(run_id))
     if not ended:
         try:
             sys.exit(0 if ClusterRun(attach.attach(run, not no_logs, Progress())).wait() else 1)
@@ -65,13 +66,14 @@ def wait(run_id: str, no_logs: bool) -> None:
 def cancel(run_id: str) -> None:
     """Stop RUN: it is KILLED, its Job deleted and its pod gone."""
     from mlflow_backend.cluster import attach
+    from mlflow_backend.cluster import runs as runs_of
     from mlflow_backend.cluster.run import ClusterRun
     from mlflow_backend.progress import Progress
 
-    run, ended = _settled(attach.run_of(run_id))
+    run, ended = _settled(runs_of.run_of(run_id))
     if not ended:
         ClusterRun(attach.attach(run, False, Progress())).cancel()
-        run = attach.run_of(run_id)
+        run = runs_of.run_of(run_id)
     click.echo(_ending(run))
 
 
@@ -82,10 +84,11 @@ def cancel(run_id: str) -> None:
 def logs(run_id: str, follow: bool) -> None:
     """Show what RUN printed, also after its pod is gone."""
     from mlflow_backend.cluster import attach
+    from mlflow_backend.cluster import runs as runs_of
     from mlflow_backend.cluster.run import ClusterRun
     from mlflow_backend.progress import Progress
 
-    run, ended = _settled(attach.run_of(run_id))
+    run, ended = _settled(runs_of.run_of(run_id))
     if follow and not ended:
         ClusterRun(attach.attach(run, True, Progress())).wait()
         return
@@ -100,9 +103,9 @@ def logs(run_id: str, follow: bool) -> None:
 @mended_by_user
 def settle(run_ids: tuple[str, ...], as_json: bool) -> None:
     """Bring runs in line with their Jobs: those named, or all that have not ended."""
-    from mlflow_backend.cluster import attach
+    from mlflow_backend.cluster import runs as runs_of
 
-    wanted = [attach.run_of(run_id) for run_id in run_ids] or list(attach.runs(None, unfinished=True))
+    wanted = [runs_of.run_of(run_id) for run_id in run_ids] or list(runs_of.search(None, unfinished=True))
     found = [_settled(run)[0] for run in wanted]
     changed = [after for before, after in zip(wanted, found, strict=True) if after.info.status != before.info.status]
     if as_json:
@@ -116,17 +119,18 @@ def settle(run_ids: tuple[str, ...], as_json: bool) -> None:
 def _settled(run: Any) -> tuple[Any, bool]:
     """The run as it is after settling, and whether it has ended. A cluster that cannot be reached is named, and changes nothing."""
     from mlflow_backend.cluster import attach
+    from mlflow_backend.cluster import runs as runs_of
     from mlflow_backend.cluster.settle import has_ended
     from mlflow_backend.errors import ClusterError
 
-    if has_ended(run):
+    if has_ended(runs_of.known(run)):
         return run, True
     try:
         ended = attach.settle_now(run)
     except ClusterError as error:
         click.echo(f"run {run.info.run_id}: {error}", err=True)
         return run, False
-    return (attach.run_of(run.info.run_id) if ended else run), ended
+    return (runs_of.run_of(run.info.run_id) if ended else run), ended
 
 
 def _experiments(names: tuple[str, ...]) -> list[str] | None:

@@ -5,14 +5,20 @@ import copy
 import functools
 import json
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from mlflow_backend.errors import ClusterError
 
 CONNECT_TIMEOUT_S = 10
 REQUEST_TIMEOUT_S = 60
+PAGE = 250
+"""Objects of one answer to a list: a thousand Jobs at once would be tens of megabytes."""
+CLOCK_S = 2.0
+"""A difference of clocks up to this is the second's rounding in the server's answer."""
 SILENT_LOG_TIMEOUT_S = 600
 """A log that is silent for so long is asked for again: the connection may be dead."""
 
@@ -36,9 +42,17 @@ class Cluster:
     """
 
     def __init__(self, context: str | None = None, namespace: str | None = None):
+        self._wanted = context, namespace
+        self._identity: str | None = None
+        self._clock_offset_s = 0.0
+        self._log_in()
+
+    def _log_in(self) -> None:
+        """Read the credentials as they are now; they may have been renewed since."""
         from kubernetes import client, config
         from kubernetes.config import ConfigException
 
+        context, namespace = self._wanted
         configuration = client.Configuration()
         try:
             try:
@@ -59,6 +73,23 @@ class Cluster:
         self.core = client.CoreV1Api(self._api)
         self.batch = client.BatchV1Api(self._api)
         self._server = configuration.host
+
+    def identity(self) -> str | None:
+        """What tells this namespace from one of the same name in another cluster: its uid. None where it may not be read."""
+        from kubernetes.client import ApiException
+
+        if self._identity is None:
+            with self._errors(f"get Namespace {self.namespace}"):
+                try:
+                    self._identity = self._json(self.core.read_namespace(self.namespace, **self._raw()))["metadata"]["uid"]
+                except ApiException as error:
+                    if error.status not in (403, 404):
+                        raise
+        return self._identity
+
+    def now_s(self) -> float:
+        """The time of the API server's last answer and what has passed since: this machine's clock may be wrong."""
+        return time.time() + self._clock_offset_s
 
     def check(self, objects: list[Mapping[str, Any]]) -> None:
         """Let the API server judge `objects` without storing them: permissions, quantities, admission.
@@ -113,11 +144,20 @@ class Cluster:
         """The Job, or None when there is none of this name."""
         return self._read("Job", name, self.batch.read_namespaced_job)
 
-    def list_objects(self, kind: str, selector: str) -> tuple[list[dict[str, Any]], str]:
-        """The objects of a kind (Pod, Job) with these labels, and the resourceVersion of the list."""
+    def list_objects(
+        self, kind: str, selector: str, keep: Callable[[dict[str, Any]], dict[str, Any]] = lambda item: item
+    ) -> tuple[list[dict[str, Any]], str]:
+        """What `keep` leaves of the objects of a kind (Pod, Job) with these labels, and the resourceVersion of the list."""
+        items: list[dict[str, Any]] = []
+        following: dict[str, Any] = {}
         with self._errors(f"list {kind}s"):
-            listing = self._json(self._list_call(kind)(self.namespace, label_selector=selector, **self._raw()))
-        return listing["items"], listing["metadata"]["resourceVersion"]
+            while True:
+                call = self._list_call(kind)
+                page = self._json(call(self.namespace, label_selector=selector, limit=PAGE, **following, **self._raw()))
+                items += [keep(item) for item in page["items"]]
+                if not page["metadata"].get("continue"):
+                    return items, page["metadata"]["resourceVersion"]
+                following = {"_continue": page["metadata"]["continue"]}
 
     def watch_objects(self, kind: str, selector: str, version: str, timeout_s: int) -> Iterator[dict[str, Any]]:
         """The watch events (`type`, `object`) after `version`, for at most `timeout_s` seconds."""
@@ -187,6 +227,8 @@ class Cluster:
         try:
             yield
         except ApiException as error:
+            if error.status == 401:
+                self._log_in()  # for the next call
             raise ClusterError(self._explain(what, error)) from None
         except urllib3.exceptions.HTTPError as error:
             raise ClusterError(
@@ -208,8 +250,10 @@ class Cluster:
     def _raw():
         return {"_preload_content": False, "_request_timeout": (CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S)}
 
-    @staticmethod
-    def _json(response) -> dict[str, Any]:
+    def _json(self, response) -> dict[str, Any]:
+        if stamp := response.headers.get("Date"):
+            offset_s = parsedate_to_datetime(stamp).timestamp() - time.time()
+            self._clock_offset_s = offset_s if abs(offset_s) > CLOCK_S else 0.0
         return json.loads(response.data)
 
 

@@ -3,12 +3,14 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from mlflow_runner.causes import Cause
 
 Object = Mapping[str, Any]
+TERMINAL = ("FINISHED", "FAILED", "KILLED")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Trouble:
     patience_s: float | None
 
 
+STOPPED = Diagnosis("KILLED", Cause.DELETED, "The pod was stopped from outside, as by kubectl delete pod")
 CANNOT_START = {
     # reason of a waiting container: (cause, seconds before it counts as final, hint)
     "InvalidImageName": (Cause.INVALID_IMAGE_NAME, 0, "correct 'image' in the target"),
@@ -49,15 +52,18 @@ CANNOT_START = {
 """Image errors wait: a registry that is slow or limits its rate for a moment is no failure."""
 VOLUME_EVENTS = ("FailedMount", "FailedAttachVolume", "FailedMapVolume")
 VOLUME_PATIENCE_S = 300
+LOST_PATIENCE_S = 30
+"""For how long beyond its grace period a pod may go on terminating before its node counts as lost."""
+AGAIN = "submit it again, or set 'retries' in the target to have it go on by itself"
 REFUSED_PATIENCE_S = 30
 """A Job's controller tries to make the pod again, less and less often; a webhook may have been away for a moment."""
 
 
 def ended(job: Object | None, pod: Object | None) -> Diagnosis | None:
-    """How the run of this Job has ended, or None while it may still run. A Job that is gone is None.
+    """How the run of this Job has ended, or None while it may still run. A Job that is gone is None, one not seen yet is empty.
 
-    A pod that was stopped from outside is no end: its Job, which comes to know of it
-    later, makes another one or says why not.
+    A pod that was stopped from outside, or failed in a Job that may retry, is no end:
+    its Job, which comes to know of it later, makes another one or says why not.
     """
     if job is None and pod is not None and _phase(pod) not in ("Succeeded", "Failed"):
         return None  # being deleted too: its runner may still tell the end
@@ -68,7 +74,28 @@ def ended(job: Object | None, pod: Object | None) -> Diagnosis | None:
         return _of_job(failed) if failed else None
     if _phase(pod) not in ("Succeeded", "Failed"):
         return None
-    return _of_pod(pod, failed) if failed or not _stopped_from_outside(pod) else None
+    goes_on = _phase(pod) == "Failed" and (not job or _may_retry(job) or _stopped_from_outside(pod))
+    return _of_pod(pod, failed) if failed or not goes_on else None
+
+
+def overdue(job: Object | None, pod: Object | None, now_s: float) -> Trouble | None:
+    """A pod that is being deleted and should be gone: its node does not answer. `now_s` is the cluster's time.
+
+    Its container may run on there; nobody can tell. The patience is what is left of it.
+    """
+    due = pod and pod["metadata"].get("deletionTimestamp")
+    if not due or _phase(pod) in ("Succeeded", "Failed"):
+        return None
+    left_s = max(0.0, seconds(due) + LOST_PATIENCE_S - now_s)
+    if job is None:
+        return Trouble(Diagnosis("KILLED", Cause.DELETED, "The Job was deleted", f"its node does not answer ({_node_of(pod)})"), left_s)
+    words = _pod_condition(pod, "DisruptionTarget").get("message") or _node_of(pod)
+    return Trouble(Diagnosis("FAILED", Cause.NODE_LOST, "The node does not answer any more", words, AGAIN), left_s)
+
+
+def seconds(stamp: str) -> float:
+    """A time of the API (RFC 3339) as seconds since the epoch."""
+    return datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
 
 
 def cannot_start(pod: Object | None, job: Object | None, events: Sequence[Object]) -> Trouble | None:
@@ -155,6 +182,11 @@ def _volume(pod, events) -> Trouble | None:
     return Trouble(Diagnosis("FAILED", Cause.VOLUME_ERROR, "A volume cannot be mounted", events[-1]["message"], hint), VOLUME_PATIENCE_S)
 
 
+def _may_retry(job) -> bool:
+    """Whether another pod may follow a failed one: the Job alone counts them."""
+    return bool(job.get("spec", {}).get("backoffLimitPerIndex"))
+
+
 def _stopped_from_outside(pod) -> bool:
     told = _told_by_runner(pod)
     disrupted = _pod_condition(pod, "DisruptionTarget").get("status") == "True"
@@ -171,9 +203,9 @@ def _of_pod(pod, failed) -> Diagnosis:
     for check in (_node, _eviction, _memory, _start):
         if diagnosis := check(pod):
             return diagnosis
-    if told:
-        return told
     code = _exit_code(pod)
+    if told:
+        return replace(STOPPED, exit_code=code)
     if _phase(pod) == "Succeeded":
         return Diagnosis("FINISHED", None, "", exit_code=0)
     if code == 137:
@@ -192,13 +224,13 @@ def _node(pod) -> Diagnosis | None:
     words = disruption.get("message") or status.get("message") or ""
     code = _exit_code(pod)
     if why == "PreemptionByScheduler" or status.get("reason") in ("Preempting", "Preempted"):
-        return Diagnosis("FAILED", Cause.PREEMPTED, "A pod of higher priority took the place", words, "submit it again", code)
+        return Diagnosis("FAILED", Cause.PREEMPTED, "A pod of higher priority took the place", words, AGAIN, code)
     if why == "TerminationByKubelet" and "shutdown" in words.lower() or status.get("reason") in ("NodeShutdown", "Shutdown"):
-        return Diagnosis("FAILED", Cause.NODE_SHUTDOWN, "The node was shut down", words, "submit it again", code)
+        return Diagnosis("FAILED", Cause.NODE_SHUTDOWN, "The node was shut down", words, AGAIN, code)
     if status.get("reason") == "Terminated" and "shutdown" in words.lower():
-        return Diagnosis("FAILED", Cause.NODE_SHUTDOWN, "The node was shut down", words, "submit it again", code)
+        return Diagnosis("FAILED", Cause.NODE_SHUTDOWN, "The node was shut down", words, AGAIN, code)
     if why in ("DeletionByTaintManager", "DeletionByPodGC") or status.get("reason") == "NodeLost":
-        return Diagnosis("FAILED", Cause.NODE_LOST, "The node was lost", words, "submit it again", code)
+        return Diagnosis("FAILED", Cause.NODE_LOST, "The node was lost", words, AGAIN, code)
     return None
 
 
@@ -211,9 +243,7 @@ def _eviction(pod) -> Diagnosis | None:
         )
     if disruption.get("status") == "True" and disruption.get("reason") == "EvictionByEvictionAPI":
         words = disruption.get("message", "")
-        return Diagnosis(
-            "FAILED", Cause.EVICTED, "The pod was evicted, as when a node is drained", words, "submit it again", _exit_code(pod)
-        )
+        return Diagnosis("FAILED", Cause.EVICTED, "The pod was evicted, as when a node is drained", words, AGAIN, _exit_code(pod))
     return None
 
 
@@ -239,6 +269,14 @@ def _start(pod) -> Diagnosis | None:
 
 
 def _of_job(condition, code=None) -> Diagnosis:
+    """What the Job alone says: the pod may have been collected before anybody looked."""
+    words = condition.get("message") or ""
+    exited = re.search(r"failed with exit code (\d+)", words)
+    if exited:
+        code = int(exited[1])
+        return Diagnosis("FAILED", Cause.EXIT_CODE, f"The container exited with code {code}", hint="see the log", exit_code=code)
+    if "DisruptionTarget" in words:
+        return Diagnosis("FAILED", Cause.EVICTED, "The cluster took the pod away (a drained or lost node, or preemption)", words, AGAIN)
     if condition.get("reason") == "DeadlineExceeded":
         hint = "raise it, or make the run shorter"
         return Diagnosis("FAILED", Cause.DEADLINE_EXCEEDED, "The run was longer than the target's 'deadline'", hint=hint, exit_code=code)
@@ -249,10 +287,16 @@ def _told_by_runner(pod) -> Diagnosis | None:
     """The runner leaves the end in the termination message, in case MLflow could not be told."""
     try:
         told = json.loads(_terminated(pod).get("message"))
+        if told["status"] not in TERMINAL:
+            return None  # it expected to be retried
         cause = told["cause"] and Cause(told["cause"])
         return Diagnosis(told["status"], cause, told["message"] or "", exit_code=told["exit_code"])
     except (TypeError, ValueError, KeyError):
         return None
+
+
+def _node_of(pod) -> str:
+    return f"node {pod.get('spec', {}).get('nodeName')}"
 
 
 def _phase(pod):

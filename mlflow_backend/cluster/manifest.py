@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlflow_backend import snapshot
+from mlflow_backend.cluster import labels
+from mlflow_backend.cluster.labels import PREFIX
 from mlflow_backend.cluster.merge import strategic_merge
 from mlflow_backend.config.target import Target
 from mlflow_runner.submission import ENVIRONMENT_VARIABLE, Submission
 
-PREFIX = "mlflow-compute"
 CONTAINER = "run"
 BUNDLE_DIR = "/mlflow/bundle"
 SECRETS_DIR = "/mlflow/secrets"
@@ -33,10 +34,8 @@ LEAST_LIFETIME_S = 1.2
 """The kubelet lists containers once a second. One that it never saw running is shown two seconds
 later than it ended, its log not before that: a runner stays as long as it takes to be seen."""
 USER_ID = 1000
-LABEL_RUN = f"{PREFIX}/run-id"
-LABEL_CLIENT = f"{PREFIX}/client"
-START_TIMEOUT = f"{PREFIX}/start-timeout"
-"""Annotation: the target's `start_timeout` in seconds, for whoever settles the run without knowing its target."""
+FROM_POD = {"MLFLOW_COMPUTE_NODE": "spec.nodeName", "MLFLOW_COMPUTE_POD": "metadata.name"}
+FAILURES = "metadata.annotations['batch.kubernetes.io/job-index-failure-count']"
 
 
 @dataclass(frozen=True)
@@ -96,33 +95,32 @@ def job(
     variables: Mapping[str, str],
 ) -> dict[str, Any]:
     """The Job of one run. `variables` are MLflow settings that are no secret; the target's `env` goes before them."""
-    labels = {
+    own_labels = {
         **_managed(),
-        LABEL_RUN: submission.run_id,
-        LABEL_CLIENT: identity.client,
-        f"{PREFIX}/experiment-id": submission.experiment_id,
+        labels.RUN: submission.run_id,
+        labels.CLIENT: identity.client,
+        labels.EXPERIMENT: submission.experiment_id,
         f"{PREFIX}/project": _label(identity.project),
         f"{PREFIX}/user": _label(identity.user),
         f"{PREFIX}/target": _label(identity.target),
     }
     if target.queue:
-        labels["kueue.x-k8s.io/queue-name"] = target.queue
+        own_labels["kueue.x-k8s.io/queue-name"] = target.queue
     annotations = {
         f"{PREFIX}/run-url": identity.run_url,
         f"{PREFIX}/source": identity.source,
         f"{PREFIX}/snapshot": submission.archive.sha256 if submission.archive else None,
-        START_TIMEOUT: str(target.start_timeout) if target.start_timeout else None,
+        labels.START_TIMEOUT: str(target.start_timeout) if target.start_timeout else None,
         "kubectl.kubernetes.io/default-container": CONTAINER,
     }
     annotations = {key: value for key, value in annotations.items() if value}
     template = {
-        "metadata": {"labels": dict(labels), "annotations": dict(annotations)},
+        "metadata": {"labels": dict(own_labels), "annotations": dict(annotations)},
         "spec": _pod(submission, target, bundle_name, secret_name, variables),
     }
     spec = {
-        "backoffLimit": 0,
+        **_attempts(target),
         "podReplacementPolicy": "Failed",
-        "podFailurePolicy": {"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}]},
         "ttlSecondsAfterFinished": target.keep_finished,
         "template": strategic_merge(template, target.pod_template),
     }
@@ -131,8 +129,31 @@ def job(
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": identity.name, "labels": labels, "annotations": annotations},
+        "metadata": {"name": identity.name, "labels": own_labels, "annotations": annotations},
         "spec": spec,
+    }
+
+
+def _attempts(target: Target) -> dict[str, Any]:
+    """How many pods may follow each other, and after what. The rules leave in the Job why it failed, for when its pod is gone.
+
+    One index that is retried (KEP-3850), because its pods are told how many came before them.
+    """
+    disrupted = {"onPodConditions": [{"type": "DisruptionTarget"}]}
+    exits = {"containerName": CONTAINER, "operator": "NotIn", "values": sorted({0, *target.retry_on})}
+    fails = {"action": "FailJob", "onExitCodes": exits}
+    if not target.retries:
+        return {"backoffLimit": 0, "podFailurePolicy": {"rules": [{"action": "FailJob", **disrupted}, fails]}}
+    rules = [{"action": "Count", **disrupted}]
+    if target.retry_on:
+        again = {"containerName": CONTAINER, "operator": "In", "values": sorted(set(target.retry_on))}
+        rules.append({"action": "Count", "onExitCodes": again})
+    return {
+        "completionMode": "Indexed",
+        "completions": 1,
+        "parallelism": 1,
+        "backoffLimitPerIndex": target.retries,
+        "podFailurePolicy": {"rules": [*rules, fails]},
     }
 
 
@@ -203,7 +224,9 @@ def _container(submission, target, has_secrets, variables) -> dict[str, Any]:
         ENVIRONMENT_VARIABLE: literal(submission.to_json()),
     }
     env = [{"name": name, "value": value} for name, value in values.items()]
-    env.append({"name": "MLFLOW_COMPUTE_NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}})
+    env += [{"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in FROM_POD.items()]
+    if target.retries:
+        env.append({"name": "MLFLOW_COMPUTE_FAILURES", "valueFrom": {"fieldRef": {"fieldPath": FAILURES}}})
     mounts = [
         {"name": "bundle", "mountPath": BUNDLE_DIR, "readOnly": True},
         {"name": "work", "mountPath": WORK_DIR},
@@ -260,7 +283,7 @@ def _resources(target: Target) -> dict[str, str]:
 
 
 def _managed() -> dict[str, str]:
-    return {"app.kubernetes.io/managed-by": PREFIX}
+    return {labels.MANAGED_BY: PREFIX}
 
 
 def _label(text: str) -> str:

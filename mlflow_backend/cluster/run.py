@@ -8,7 +8,7 @@ from mlflow.projects.submitted_run import SubmittedRun
 from mlflow_backend import tracking
 from mlflow_backend.cluster.settle import has_ended
 from mlflow_backend.cluster.wait import POD_GONE_S, SubmittedJob, Waiting
-from mlflow_backend.errors import ClusterError
+from mlflow_backend.errors import ClusterError, as_mlflow_does
 from mlflow_runner.causes import Cause
 from mlflow_runner.submission import TAG_CAUSE, TAG_MESSAGE
 
@@ -28,6 +28,7 @@ class ClusterRun(SubmittedRun):
     def job_name(self) -> str:
         return self._submitted.job_name
 
+    @as_mlflow_does()
     def wait(self) -> bool:
         """Wait for the run's end, showing its output if the run streams; True if it FINISHED.
 
@@ -40,17 +41,19 @@ class ClusterRun(SubmittedRun):
             run = Waiting(self._submitted, changes).until_end()
         finally:
             observer.unsubscribe(self.job_name, changes)
-        if run.info.status != "FINISHED":
-            self._submitted.progress.say(f"{run.info.status}, {run.data.tags.get(TAG_CAUSE)}: {run.data.tags.get(TAG_MESSAGE)}")
-        return run.info.status == "FINISHED"
+        if run.status != "FINISHED":
+            self._submitted.progress.say(f"{run.status}, {run.tags.get(TAG_CAUSE)}: {run.tags.get(TAG_MESSAGE)}")
+        return run.status == "FINISHED"
 
+    @as_mlflow_does()
     def get_status(self) -> str:
         """The run's status in MLflow: SCHEDULED, RUNNING, FINISHED, FAILED or KILLED."""
-        return self._submitted.mlflow_run().info.status
+        return self._submitted.known().status
 
+    @as_mlflow_does()
     def cancel(self) -> None:
         """Mark the run KILLED, delete its Job, and wait until its pod is gone. Raises ClusterError if it stays."""
-        if not has_ended(self._submitted.mlflow_run()):
+        if not has_ended(self._submitted.known()):
             tracking.end(self.run_id, "KILLED", Cause.CANCELLED, "The run was cancelled.")
         observer = self._submitted.observer
         changes = observer.subscribe(self.job_name)

@@ -1,38 +1,156 @@
-"""Bring an MLflow run in line with what its Job shows. Safe to call at any time, by anybody, twice."""
+"""Bring an MLflow run in line with what its Job shows. Safe to call at any time, by anybody, twice.
 
-from collections.abc import Mapping
-from typing import Any
+`judge` decides and is pure; `settle` carries it out. A waiting client, the controller
+and the commands all come through here.
+"""
 
-from mlflow_backend import tracking
-from mlflow_backend.cluster.diagnose import Diagnosis, ended
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from mlflow_backend.cluster import diagnose, labels
+from mlflow_backend.cluster.diagnose import TERMINAL, Diagnosis
 from mlflow_runner.causes import Cause
-from mlflow_runner.submission import END_TAGS, TAG_CAUSE
+from mlflow_runner.submission import END_TAGS, TAG_CAUSE, TAG_NODE
 
-TERMINAL = ("FINISHED", "FAILED", "KILLED")
+SUBMIT_S = 60
+"""A submit tags its run before it creates the Job: a run younger than this may have none yet."""
+NEVER_RAN = {
+    Cause.CANCELLED,
+    Cause.IMAGE_PULL_ERROR,
+    Cause.INVALID_IMAGE_NAME,
+    Cause.CREATE_CONTAINER_CONFIG_ERROR,
+    Cause.UNSCHEDULABLE,
+    Cause.QUOTA_EXCEEDED,
+    Cause.ADMISSION_DENIED,
+    Cause.VOLUME_ERROR,
+    Cause.NODE_LOST,
+}
+"""Ends after which the Job is in the way: somebody who wrote one of them may have been stopped before removing it."""
 
 
-def has_ended(run: Any) -> bool:
-    """Whether an mlflow Run has its final status, told by the runner or a settler and not by the user's script alone.
+@dataclass(frozen=True)
+class Known:
+    """What MLflow knows of a run; `started_s` is when it was created, in seconds since the epoch."""
+
+    run_id: str
+    status: str
+    tags: Mapping[str, str]
+    started_s: float
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the cluster shows of a run at `now_s`, its own time: Job and newest pod, None when there is none, events of the pod or Job."""
+
+    job: Mapping[str, Any] | None
+    pod: Mapping[str, Any] | None
+    events: Sequence[Mapping[str, Any]]
+    now_s: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to be done: write `end` if there is one, delete the Job, look again after some seconds if nothing happens until then."""
+
+    ended: bool
+    end: Diagnosis | None = None
+    remove_job: bool = False
+    look_again_s: float | None = None
+
+
+class Runs(Protocol):
+    """Where runs are read and written: MLflow, through whatever client."""
+
+    def read(self, run_id: str) -> Known: ...
+
+    def end(self, run_id: str, end: Diagnosis) -> None: ...
+
+
+def has_ended(run: Known) -> bool:
+    """Whether a run has its final status, told by the runner or a settler and not by the user's script alone.
 
     A pod that was stopped from outside is not final: its Job may go on with another one.
     """
-    told = any(tag in run.data.tags for tag in END_TAGS)
-    return run.info.status in TERMINAL and told and run.data.tags.get(TAG_CAUSE) != Cause.TERMINATED
+    told = any(tag in run.tags for tag in END_TAGS)
+    return run.status in TERMINAL and told and run.tags.get(TAG_CAUSE) != Cause.TERMINATED
 
 
-def settle(run: Any, job: Mapping[str, Any] | None, pod: Mapping[str, Any] | None) -> bool:
-    """Write the end that Job and pod show, unless the run has its end already; False if it may still run."""
+def judge(run: Known, seen: Seen) -> Verdict:
+    """What the run's state should become. Pure: the same things seen give the same verdict, whoever looks."""
     if has_ended(run):
-        return True
-    diagnosis = ended(job, pod)
-    if diagnosis is None:
+        return Verdict(True, remove_job=run.tags.get(TAG_CAUSE) in NEVER_RAN and _is_active(seen.job))
+    if run.status == "KILLED" and TAG_CAUSE not in run.tags:
+        return Verdict(True, Diagnosis("KILLED", Cause.CANCELLED, "The run was marked KILLED in MLflow"), _is_active(seen.job))
+    if seen.job is None and seen.pod is None and not _had_job(run):
+        return _broken_submit(run, seen)
+    end = diagnose.ended(seen.job, seen.pod)
+    if end:
+        stopped = run.tags.get(TAG_CAUSE) == Cause.TERMINATED and end.cause == Cause.UNKNOWN
+        return Verdict(True, diagnose.STOPPED if stopped else end)
+    trouble, left_s = _trouble(seen)
+    if trouble and left_s <= 0:
+        return Verdict(True, trouble, remove_job=seen.job is not None)
+    return Verdict(False, look_again_s=left_s if math.isfinite(left_s) else None)
+
+
+def settle(runs: Runs, cluster: Any, run: Known, seen: Seen) -> Verdict:
+    """Do what `judge` says of the run, as MLflow knows it at this moment. Raises what `runs` and `cluster` raise."""
+    verdict = judge(run, seen)
+    if verdict.end:
+        verdict = judge(runs.read(run.run_id), seen)  # somebody may have been faster
+    if verdict.end:
+        runs.end(run.run_id, verdict.end)
+    if verdict.remove_job and seen.job:
+        cluster.delete_job(seen.job["metadata"]["name"])
+    return verdict
+
+
+def needs_events(job: Mapping[str, Any] | None, pod: Mapping[str, Any] | None) -> bool:
+    """Whether events can tell something: the run has not started."""
+    return _is_active(job) and (pod or {}).get("status", {}).get("phase", "Pending") == "Pending"
+
+
+def start_timeout_s(job: Mapping[str, Any] | None) -> float | None:
+    """The `start_timeout` of the run's target, in seconds, as its Job says."""
+    text = (job or {}).get("metadata", {}).get("annotations", {}).get(labels.START_TIMEOUT)
+    return float(text) if text else None
+
+
+def _trouble(seen: Seen) -> tuple[Diagnosis | None, float]:
+    """The end of a run that cannot go on, and in how many seconds that is certain; infinitely many when nothing says so."""
+    if late := diagnose.overdue(seen.job, seen.pod, seen.now_s):
+        return late.diagnosis, late.patience_s
+    if not needs_events(seen.job, seen.pod):
+        return None, math.inf
+    trouble, timeout_s = diagnose.cannot_start(seen.pod, seen.job, seen.events), start_timeout_s(seen.job)
+    patience_s = math.inf if trouble is None or trouble.patience_s is None else trouble.patience_s
+    hopeless_s = _left(seen.pod or seen.job, patience_s, seen.now_s)
+    late_s = _left(seen.job, math.inf if timeout_s is None else timeout_s, seen.now_s)
+    if trouble:
+        return trouble.diagnosis, min(hopeless_s, late_s)
+    return (diagnose.not_started(seen.pod, seen.job, timeout_s) if timeout_s else None), late_s
+
+
+def _left(item: Mapping[str, Any], patience_s: float, now_s: float) -> float:
+    return max(0.0, diagnose.seconds(item["metadata"]["creationTimestamp"]) + patience_s - now_s)
+
+
+def _had_job(run: Known) -> bool:
+    return run.status in (*TERMINAL, "SCHEDULED") or TAG_NODE in run.tags
+
+
+def _broken_submit(run: Known, seen: Seen) -> Verdict:
+    left_s = run.started_s + SUBMIT_S - seen.now_s
+    if left_s > 0:
+        return Verdict(False, look_again_s=left_s)
+    hint = "submit it again"
+    return Verdict(True, Diagnosis("FAILED", Cause.SUBMIT_ERROR, "The submit broke off before the Job was created", hint=hint))
+
+
+def _is_active(job: Mapping[str, Any] | None) -> bool:
+    if not job or job["metadata"].get("deletionTimestamp"):
         return False
-    stopped = run.info.status in TERMINAL and TAG_CAUSE in run.data.tags
-    if not (stopped and diagnosis.cause in (Cause.TERMINATED, Cause.UNKNOWN)):  # the runner's words say more
-        write(run, diagnosis)
-    return True
-
-
-def write(run: Any, diagnosis: Diagnosis) -> None:
-    """Write `diagnosis` as the run's end."""
-    tracking.end(run.info.run_id, diagnosis.status, diagnosis.cause, diagnosis.message, diagnosis.exit_code)
+    conditions = job.get("status", {}).get("conditions") or ()
+    return not any(item["type"] in ("Complete", "Failed") and item["status"] == "True" for item in conditions)

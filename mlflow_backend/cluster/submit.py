@@ -12,7 +12,7 @@ from typing import Any
 
 from mlflow_backend import project as projects
 from mlflow_backend import runner_zip, snapshot, tracking
-from mlflow_backend.cluster import files, manifest, shared_targets
+from mlflow_backend.cluster import files, labels, manifest, shared_targets
 from mlflow_backend.cluster.api import Cluster, connect
 from mlflow_backend.cluster.observe import Observer
 from mlflow_backend.cluster.run import ClusterRun
@@ -29,6 +29,7 @@ from mlflow_backend.progress import Progress
 from mlflow_backend.project import Project
 from mlflow_runner.causes import Cause
 from mlflow_runner.submission import (
+    TAG_CLUSTER,
     TAG_CONTEXT,
     TAG_ENVIRONMENT,
     TAG_JOB,
@@ -98,6 +99,8 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
             stopped_means=Cause.TERMINATED,
             grace_period_s=manifest.grace_period_s(target),
             least_lifetime_s=manifest.LEAST_LIFETIME_S,
+            retries=target.retries,
+            retry_on=target.retry_on,
         )
         plan = _Plan(cluster, target, found.name, project, draft, settings, taken, kept)
         plan.check()
@@ -135,7 +138,10 @@ class _Plan:
         """Have the API server judge what will be created, unless it did so for this target a moment ago."""
         kind = (self.cluster, self.target.model_dump_json(), bool(self.own_secret))
         if time.monotonic() > _accepted_until.get(kind, 0.0):
-            self.cluster.check(self.objects(UNKNOWN_RUN, self.draft.experiment_id, None))
+            with ThreadPoolExecutor(1) as beside:
+                identified = beside.submit(self.cluster.identity)
+                self.cluster.check(self.objects(UNKNOWN_RUN, self.draft.experiment_id, None))
+                identified.result()
             _accepted_until[kind] = time.monotonic() + ACCEPTED_S
 
     def tags(self, run_id: str) -> dict[str, str]:
@@ -147,6 +153,8 @@ class _Plan:
             TAG_NAMESPACE: self.cluster.namespace,
             TAG_SNAPSHOT: self.draft.archive.sha256,
         }
+        if cluster_id := self.cluster.identity():
+            tags[TAG_CLUSTER] = cluster_id
         if self.draft.environment:
             tags[TAG_ENVIRONMENT] = self.draft.environment.key
         return tags
@@ -222,7 +230,7 @@ class _Plan:
 @functools.lru_cache(maxsize=16)
 def _observer(cluster: Cluster) -> Observer:
     """The one Observer of this process for the cluster's namespace."""
-    return Observer(cluster, f"{manifest.LABEL_CLIENT}={CLIENT}")
+    return Observer(cluster, f"{labels.CLIENT}={CLIENT}")
 
 
 def _user() -> str:

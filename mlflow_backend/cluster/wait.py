@@ -4,7 +4,7 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -12,12 +12,14 @@ from typing import Any
 from mlflow_backend.cluster import diagnose
 from mlflow_backend.cluster.api import Cluster
 from mlflow_backend.cluster.observe import Change, Observer
-from mlflow_backend.cluster.settle import has_ended, settle, write
-from mlflow_backend.errors import ClusterError
+from mlflow_backend.cluster.runs import ClientRuns
+from mlflow_backend.cluster.settle import Known, Seen, has_ended, settle
+from mlflow_backend.errors import ClusterError, TrackingUnavailable
 from mlflow_backend.progress import Progress
 
 EXPLAIN_AFTER_S = 2.0
 """A pod that does not run after this time gets its events read, once for each new state."""
+MAX_BACKOFF_S = 15
 LOG_DRAIN_S = 5.0
 POD_GONE_S = 30.0
 """Beyond its grace period, how long the pod of a deleted Job is waited for."""
@@ -36,11 +38,14 @@ class SubmittedJob:
     start_timeout_s: float | None
     progress: Progress
 
-    def mlflow_run(self) -> Any:
-        """What MLflow knows of the run now (an mlflow.entities.Run)."""
-        from mlflow.tracking import MlflowClient
+    def known(self) -> Known:
+        """What MLflow knows of the run now. Raises TrackingError."""
+        return ClientRuns().read(self.run_id)
 
-        return MlflowClient().get_run(self.run_id)
+    def pod(self) -> Mapping[str, Any] | None:
+        """The newest pod of the Job now. Raises ClusterError."""
+        pods, _ = self.cluster.list_objects("Pod", f"job-name={self.job_name}")
+        return max(pods, key=lambda item: item["metadata"]["creationTimestamp"], default=None)
 
 
 class Waiting:
@@ -51,7 +56,7 @@ class Waiting:
         self._changes = changes
         self._job: Mapping[str, Any] | None = None
         self._job_deleted = False
-        self._pod_gone_at: float | None = None
+        self._lost_at: float | None = None
         self._pod: Mapping[str, Any] | None = None
         self._pod_changed = threading.Event()
         self._log: threading.Thread | None = None
@@ -62,8 +67,8 @@ class Waiting:
         timeout_s = submitted.start_timeout_s
         self._start_by = None if timeout_s is None else time.monotonic() + timeout_s
 
-    def until_end(self) -> Any:
-        """The run as MLflow knows it once it has ended (an mlflow.entities.Run)."""
+    def until_end(self) -> Known:
+        """The run as MLflow knows it once it has ended."""
         while True:
             try:
                 self._take(self._changes.get(timeout=self._delay()))
@@ -77,18 +82,16 @@ class Waiting:
 
     def _take(self, change) -> None:
         if change.kind == "Job" and change.value is None:
-            self._see_job_deleted()
+            self._job_deleted = True
         elif change.kind == "Job":
             self._job = change.value
         elif change.kind == "Pod" and change.value is not None:
             self._take_pod(change.value)
         elif change.kind == "Pod" and self._pod is not None and change.name == self._pod["metadata"]["name"]:
-            self._pod = None
-
-    def _see_job_deleted(self) -> None:
-        """Its pod goes next; one that does not, on a lost node, is not waited for longer than its grace period."""
-        self._job_deleted = True
-        self._pod_gone_at = time.monotonic() + self._submitted.grace_period_s + POD_GONE_S
+            over = change.last["status"].get("phase") in ("Succeeded", "Failed")
+            self._pod = change.last if over else None  # the evidence outlives its pod
+        late = diagnose.overdue(None if self._job_deleted else self._job or {}, self._pod, self._submitted.cluster.now_s())
+        self._lost_at = time.monotonic() + late.patience_s if late else None
 
     def _take_pod(self, pod) -> None:
         if self._pod is not None and pod["metadata"]["creationTimestamp"] < self._pod["metadata"]["creationTimestamp"]:
@@ -131,15 +134,19 @@ class Waiting:
         return min(moments, default=None)
 
     def _delay(self) -> float | None:
-        candidates = (self._explain_at, self._pod_gone_at, self._give_up_at())
+        candidates = (self._explain_at, self._lost_at, self._give_up_at())
         moments = [moment for moment in candidates if moment is not None]
         return max(0.0, min(moments) - time.monotonic()) if moments else None
 
     def _explain(self) -> None:
         """Nothing has changed for a while: find out what the run waits for, and say it."""
         self._explain_at = None
-        if self._job is None and self._submitted.cluster.read_job(self._submitted.job_name) is None:
-            self._see_job_deleted()  # before we began to watch
+        try:
+            if self._job is None and self._submitted.cluster.read_job(self._submitted.job_name) is None:
+                self._job_deleted = True  # before we began to watch
+                return
+        except ClusterError:
+            self._explain_at = time.monotonic() + EXPLAIN_AFTER_S
             return
         kind, name = ("Pod", self._pod["metadata"]["name"]) if self._pod else ("Job", self._submitted.job_name)
         events = self._submitted.cluster.list_events(kind, name)
@@ -147,23 +154,38 @@ class Waiting:
         if not self._started:
             self._submitted.progress.waiting(diagnose.waiting_for(self._pod, self._job, events))
 
-    def _ended(self) -> Any | None:
-        """The MLflow run if it has ended; only asked for when there is reason to think so."""
-        if self._pod_gone_at is not None and time.monotonic() >= self._pod_gone_at:
-            self._pod = None
+    def _ended(self) -> Known | None:
+        """The run if it has ended; MLflow is only asked when there is reason to think so."""
         job = None if self._job_deleted else (self._job or {})
         over = diagnose.ended(job, self._pod) is not None
         give_up_at = self._give_up_at()
         hopeless = give_up_at is not None and time.monotonic() >= give_up_at
-        if not (over or hopeless or self._end_announced()):
+        lost = self._lost_at is not None and time.monotonic() >= self._lost_at
+        if not (over or hopeless or lost or self._end_announced()):
             return None
-        run = self._submitted.mlflow_run()
+        if over and job and self._pod is None:
+            self._pod = self._submitted.pod()  # the watch on Jobs may be ahead of the one on pods
+        return self._with_patience(lambda: self._settle(job, hopeless))
+
+    def _settle(self, job, hopeless: bool) -> Known | None:
+        run = self._submitted.known()
         if hopeless and not has_ended(run):
-            write(run, self._why_not_started())
+            ClientRuns().end(run.run_id, self._why_not_started())
             self._submitted.cluster.delete_job(self._submitted.job_name)
-        elif not settle(run, job, self._pod):
+        elif not settle(ClientRuns(), self._submitted.cluster, run, Seen(job, self._pod, (), self._submitted.cluster.now_s())).ended:
             return None
-        return self._submitted.mlflow_run()
+        return self._submitted.known()
+
+    def _with_patience(self, ask: Callable[[], Any]) -> Any:
+        """A tracking server or cluster that does not answer for a while is no reason to leave the run alone."""
+        import tenacity
+
+        said = self._submitted.progress.say
+        return tenacity.Retrying(
+            wait=tenacity.wait_random_exponential(max=MAX_BACKOFF_S),
+            retry=tenacity.retry_if_exception_type((TrackingUnavailable, ClusterError)),
+            before_sleep=lambda state: said(f"cannot find out how the run is, will keep trying: {state.outcome.exception()}"),
+        )(ask)
 
     def _why_not_started(self) -> diagnose.Diagnosis:
         if self._trouble:

@@ -92,6 +92,14 @@ class Target(Strict):
     tracking_auth: Literal["kubernetes"] | None = None
     deadline: Annotated[int, Field(gt=0)] | None = None
     start_timeout: Annotated[int, Field(gt=0)] | None = None
+    retries: Annotated[int, Field(ge=0, le=100)] = 0
+    retry_on: tuple[Annotated[int, Field(ge=1, le=255)], ...] = ()
     grace_period: Annotated[int, Field(ge=10)] = 30
     keep_finished: Annotated[int, Field(ge=0)] = 86400
     pod_template: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _retries_are_counted(self):
+        if self.retry_on and not self.retries:
+            raise ValueError("has 'retry_on' but no 'retries': say how often, for example retries: 3")
+        return self

@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Optional
 
 from mlflow_runner.causes import Cause
+from mlflow_runner.ending import TERMINAL, ending, is_superseded
 from mlflow_runner.spool import SpoolReader
 from mlflow_runner.state import State
 from mlflow_runner.submission import (
     CONDA_LOCK,
     END_TAGS,
     PYLOCK,
+    TAG_ATTEMPT,
     TAG_CAUSE,
-    TAG_EXIT_CODE,
     TAG_IMAGE,
-    TAG_MESSAGE,
     TAG_NODE,
+    TAG_POD,
     Submission,
 )
 from mlflow_runner.supervise import PREFIX
@@ -35,7 +36,6 @@ PART_BYTES = 512 * 1024
 """A log part that has reached this size is never sent again; an open one is sent anew at each flush."""
 READ_BYTES = 8 * 1024 * 1024
 MAX_BACKOFF_S = 15.0
-TERMINAL = ("FINISHED", "FAILED", "KILLED")
 
 
 def main(arguments) -> int:
@@ -106,33 +106,28 @@ class Report:
 
     def _tell_running(self, state):
         found = self._run.get()
-        if found.status == "KILLED" and found.tags.get(TAG_CAUSE) != Cause.TERMINATED:
-            return  # cancelled before it began
+        told = found.tags.get(TAG_CAUSE)
+        if is_superseded(found, state) or (found.status == "KILLED" and told != Cause.TERMINATED):
+            return  # by a later pod, or cancelled before it began
         self._run.remove_tags([tag for tag in END_TAGS if tag in found.tags])  # of an earlier pod of this Job
         self._run.log(self._place(state), {})
         self._run.set_status("RUNNING", ended=False)
 
     def _tell_end(self, state):
-        """Write the end, unless a cancel or a settler was there first: theirs stands, with the exit code added."""
         found = self._run.get()
-        told = found.tags.get(TAG_CAUSE)
-        tags = self._place(state)
-        tags[TAG_EXIT_CODE] = str(state.exit_code)
-        if found.status in TERMINAL and told not in (None, Cause.TERMINATED):
-            # a script that ends its own run while it is stopped must not hide that it was
-            status = "KILLED" if told in (Cause.CANCELLED, Cause.DELETED) else found.status
-        else:
-            # the script's own verdict stands on a run that ended without error; KILLED always does
-            keep = found.status == "KILLED" or (found.status == "FAILED" and state.status == "FINISHED")
-            status = found.status if keep else state.status
-            if state.cause:
-                tags.update({TAG_CAUSE: state.cause, TAG_MESSAGE: state.message[:5000]})
-        self._run.log(tags, {f"compute/{name}_s": value for name, value in state.phases.items()})
-        self._run.set_status(status, ended=True)
+        end = ending(found, state)
+        if end is None:
+            _say("another pod has taken this run over: its end is not this one's")
+            return
+        self._run.remove_tags([tag for tag in end.remove if tag in found.tags])
+        self._run.log({**self._place(state), **end.tags}, {f"compute/{name}_s": value for name, value in state.phases.items()})
+        self._run.set_status(end.status, ended=end.status in TERMINAL)
 
     @staticmethod
     def _place(state):
-        return {tag: value for tag, value in ((TAG_NODE, state.node), (TAG_IMAGE, state.image)) if value}
+        attempt = str(state.attempt) if state.attempt > 1 else None
+        known = ((TAG_NODE, state.node), (TAG_IMAGE, state.image), (TAG_POD, state.pod), (TAG_ATTEMPT, attempt))
+        return {tag: value for tag, value in known if value}
 
     def _wait(self):
         """Sleep until there is something to do: news and the flush interval over, the end, or time to retry."""

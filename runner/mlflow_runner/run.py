@@ -16,6 +16,8 @@ from mlflow_runner.state import State
 from mlflow_runner.submission import ENVIRONMENT_VARIABLE, NETRC, RATTLER_AUTH, Submission
 from mlflow_runner.supervise import Output, Supervisor
 
+ATTEMPT = "MLFLOW_COMPUTE_ATTEMPT"
+"""Tells the command whether it may find a checkpoint of its own: 1, then 2 and so on where the target has `retries`."""
 INHERITED_RUN = "MLFLOW_COMPUTE_RUN_ID"
 """Names the run that a process belongs to, so that a project started from inside it is not taken for it."""
 
@@ -35,7 +37,11 @@ class Run:
         self._submission = submission
         self._started_s = self._phase_start = started_s
         self._state = State(
-            node=os.environ.get("MLFLOW_COMPUTE_NODE"), image=os.environ.get("MLFLOW_COMPUTE_IMAGE"), phases=dict(submission.phases)
+            node=os.environ.get("MLFLOW_COMPUTE_NODE"),
+            image=os.environ.get("MLFLOW_COMPUTE_IMAGE"),
+            pod=os.environ.get("MLFLOW_COMPUTE_POD"),
+            attempt=1 + int(os.environ.pop("MLFLOW_COMPUTE_FAILURES", "") or 0),
+            phases=dict(submission.phases),
         )
         self._scratch = submission.scratch_dir
         os.makedirs(self._scratch, exist_ok=True)
@@ -102,6 +108,9 @@ class Run:
             return self._end_stopped(exit_.code)
         if exit_.code == 0:
             return self._end("FINISHED", 0)
+        if exit_.code in submission.retry_on and self._state.attempt <= submission.retries:
+            message = f"Attempt {self._state.attempt} exited with code {exit_.code}: the next one follows."
+            return self._end("SCHEDULED", exit_.code, message=message)
         if oom_kills() > self._oom_kills:
             message = (
                 "A process of the command was killed because the container's memory was used up. Raise 'resources.memory' in the target."
@@ -125,7 +134,7 @@ class Run:
     def _end(self, status, exit_code, cause=None, message=None) -> int:
         state = self._state
         state.status, state.exit_code, state.cause, state.message = status, exit_code, cause, message
-        summary = f"{status}, exit code {exit_code}" + (f", cause {cause}: {message}" if cause else "")
+        summary = f"{status}, exit code {exit_code}" + (f", cause {cause}" if cause else "") + (f": {message}" if message else "")
         self._output.say(summary)
         state.write(self._scratch)
         self._start_reporter()
@@ -159,6 +168,7 @@ class Run:
             PYTHONUNBUFFERED="1",
         )
         env[INHERITED_RUN] = submission.run_id
+        env[ATTEMPT] = str(self._state.attempt)
         env.setdefault("GIT_PYTHON_REFRESH", "quiet")  # mlflow uses GitPython, and few images have git
         path = env.get("PATH", os.defpath)
         for name in (NETRC, RATTLER_AUTH):

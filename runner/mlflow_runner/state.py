@@ -8,7 +8,7 @@ FILE_NAME = "state.json"
 
 
 class State:
-    """How far the run is. `phases` are durations in seconds; `status` is set once it has ended."""
+    """How far the run is. `phases` are durations in seconds; `status` is set once it has ended, SCHEDULED if it will be retried."""
 
     def __init__(
         self,
@@ -19,6 +19,8 @@ class State:
         message: Optional[str] = None,
         node: Optional[str] = None,
         image: Optional[str] = None,
+        pod: Optional[str] = None,
+        attempt: int = 1,
         phases: Optional[Dict[str, float]] = None,
     ):
         self.started = started
@@ -28,6 +30,8 @@ class State:
         self.message = message
         self.node = node
         self.image = image
+        self.pod = pod
+        self.attempt = attempt
         self.phases = phases or {}
 
     def write(self, directory: str) -> None:

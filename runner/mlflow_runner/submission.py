@@ -19,6 +19,9 @@ TAG_TARGET = "compute.target"
 TAG_JOB = "compute.job"
 TAG_NAMESPACE = "compute.namespace"
 TAG_CONTEXT = "compute.context"
+TAG_CLUSTER = "compute.cluster"
+TAG_POD = "compute.pod"
+TAG_ATTEMPT = "compute.attempt"
 TAG_NODE = "compute.node"
 TAG_IMAGE = "compute.image"
 TAG_CAUSE = "compute.cause"
@@ -86,7 +89,8 @@ class Submission(NamedTuple):
     Paths are absolute on the runner's machine. `archive` is None where the
     project is run in place. `stopped_means` is the cause of an end by SIGTERM: a
     pod gets it from an eviction too. The runner lives for `least_lifetime_s`
-    even if the run is over sooner. Times are in seconds.
+    even if the run is over sooner. Up to `retries` further pods follow one that was
+    disrupted or whose command exited with a code of `retry_on`. Times are in seconds.
     """
 
     run_id: str
@@ -109,6 +113,8 @@ class Submission(NamedTuple):
     least_lifetime_s: float = 0.0
     cache_limit_bytes: Optional[int] = None
     phases: Tuple[Tuple[str, float], ...] = ()  # what took time before the runner, in seconds
+    retries: int = 0
+    retry_on: Tuple[int, ...] = ()
     log_backlog_bytes: int = 256 * 1024 * 1024
 
     def to_json(self) -> str:
@@ -129,5 +135,6 @@ class Submission(NamedTuple):
             variables = tuple((name, value) for name, value in fields["environment"].pop("variables"))
             fields["environment"] = Environment(variables=variables, **fields["environment"])
         fields["phases"] = tuple((name, value) for name, value in fields.get("phases", ()))
+        fields["retry_on"] = tuple(fields.get("retry_on", ()))
         fields["downloads"] = tuple(Download(**item) for item in fields.get("downloads", ()))
         return Submission(**fields)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mlflow.exceptions import ExecutionException
 from mlflow.tracking import MlflowClient
 
 from tests.integration.conftest import BIN
@@ -180,7 +181,7 @@ def test_a_submit_that_breaks_half_way_leaves_a_failed_run_with_its_cause_and_no
         raise ClusterError("the connection broke")
 
     monkeypatch.setattr(Cluster, "add_owner", broken)  # a fault that the real server cannot be made to show at this moment
-    with pytest.raises(ClusterError):
+    with pytest.raises(ExecutionException, match="the connection broke"):
         mlflow.projects.run(str(project("sleep 60")), backend="compute", backend_config=dict(THERE))
     found = last_run()
     assert (found.status, found.cause, found.tags["compute.message"]) == ("FAILED", "SubmitError", "the connection broke")

@@ -133,7 +133,7 @@ def test_a_pod_deleted_by_somebody_ends_the_run(cluster, project, seen, kubectl)
     wait_for(lambda: seen(submitted.run_id).status == "RUNNING", timeout_s=60)
     threading.Timer(1, lambda: kubectl("delete", "pods", "-l", f"job-name={submitted.job_name}")).start()
     assert submitted.wait() is False
-    assert (seen(submitted.run_id).status, seen(submitted.run_id).cause) == ("KILLED", "Terminated")
+    assert (seen(submitted.run_id).status, seen(submitted.run_id).cause) == ("KILLED", "Deleted")
 
 
 def test_a_run_over_its_deadline_is_failed(cluster, project, last_run):
@@ -141,8 +141,8 @@ def test_a_run_over_its_deadline_is_failed(cluster, project, last_run):
     assert (found.status, found.cause) == ("FAILED", "DeadlineExceeded")
 
 
-def test_an_evicted_pod_is_replaced_and_the_run_goes_on(cluster, project, seen, kubectl):
-    submitted = run(project("sleep 8; echo whole"), synchronous=False)
+def test_with_retries_an_evicted_pod_is_replaced_and_the_run_goes_on(cluster, project, seen, kubectl):
+    submitted = run(project("echo attempt $MLFLOW_COMPUTE_ATTEMPT; sleep 8; echo whole"), {**THERE, "retries": 1}, synchronous=False)
     wait_for(lambda: seen(submitted.run_id).status == "RUNNING", timeout_s=60)
     pod = json.loads(kubectl("get", "pods", "-l", f"job-name={submitted.job_name}", "-o", "json"))["items"][0]["metadata"]
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod["name"], "namespace": pod["namespace"]}}
@@ -150,7 +150,8 @@ def test_an_evicted_pod_is_replaced_and_the_run_goes_on(cluster, project, seen, 
     kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
     assert submitted.wait() is True
     found = seen(submitted.run_id)
-    assert found.status == "FINISHED" and found.cause is None and b"whole\n" in found.log
+    assert found.status == "FINISHED" and found.cause is None and found.tags["compute.attempt"] == "2"
+    assert b"attempt 1\n" in found.log and found.log.endswith(b"FINISHED, exit code 0\n") and b"attempt 2\nwhole\n" in found.log
 
 
 def test_an_image_that_cannot_be_fails_the_run_and_removes_the_job(cluster, project, last_run, kubectl):

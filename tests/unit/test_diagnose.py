@@ -60,7 +60,7 @@ def event(reason, message="m"):
         (job_failed("DeadlineExceeded"), pod(state=terminated(143, message=told("KILLED", 143, "Terminated"))),
          "FAILED", "DeadlineExceeded", 143),
         (job_failed("BackoffLimitExceeded"), None, "FAILED", "Unknown", None),
-        (job_failed("BackoffLimitExceeded"), STOPPED, "KILLED", "Terminated", 143),
+        (job_failed("BackoffLimitExceeded"), STOPPED, "KILLED", "Deleted", 143),
         (job_failed("BackoffLimitExceeded"), pod(state=terminated(137), conditions=[DISRUPTED]), "FAILED", "Killed", 137),
         (job_failed("x"), pod(conditions=[disrupted("PreemptionByScheduler")]), "FAILED", "Preempted", None),
         (job_failed("x"), pod(conditions=[disrupted("DeletionByTaintManager")]), "FAILED", "NodeLost", None),

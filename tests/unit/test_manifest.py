@@ -56,7 +56,12 @@ def test_the_job_of_a_plain_target():
         "spec": {
             "backoffLimit": 0,
             "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}]},
+            "podFailurePolicy": {
+                "rules": [
+                    {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget"}]},
+                    {"action": "FailJob", "onExitCodes": {"containerName": "run", "operator": "NotIn", "values": [0]}},
+                ]
+            },
             "ttlSecondsAfterFinished": 86400,
             "template": {
                 "metadata": {"labels": LABELS, "annotations": ANNOTATIONS},
@@ -88,6 +93,7 @@ def test_the_job_of_a_plain_target():
                                 {"name": "MLFLOW_COMPUTE_IMAGE", "value": "runner:1"},
                                 {"name": "MLFLOW_COMPUTE_SUBMISSION", "value": SUBMISSION.to_json()},
                                 {"name": "MLFLOW_COMPUTE_NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+                                {"name": "MLFLOW_COMPUTE_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
                             ],
                             "volumeMounts": [
                                 {"name": "bundle", "mountPath": "/mlflow/bundle", "readOnly": True},
@@ -118,6 +124,19 @@ def test_a_command_reaches_the_runner_unchanged_although_kubernetes_expands_vari
     values = {item["name"]: item.get("value", "") for item in pod_of(made)["containers"][0]["env"]}
     assert Submission.from_json(values["MLFLOW_COMPUTE_SUBMISSION"].replace("$$", "$")) == submission
     assert values["MLFLOW_X"] == "$$(HOME)" and not re.search(r"(?<!\$)(\$\$)*\$\(", values["MLFLOW_COMPUTE_SUBMISSION"])
+
+
+def test_retries_follow_a_disruption_or_a_code_that_the_target_names_and_the_pod_is_told_how_many():
+    spec = job(retries=3, retry_on=(75, 42))["spec"]
+    assert (spec["backoffLimitPerIndex"], spec["completions"], spec["parallelism"], spec["completionMode"]) == (3, 1, 1, "Indexed")
+    assert "backoffLimit" not in spec
+    assert spec["podFailurePolicy"]["rules"] == [
+        {"action": "Count", "onPodConditions": [{"type": "DisruptionTarget"}]},
+        {"action": "Count", "onExitCodes": {"containerName": "run", "operator": "In", "values": [42, 75]}},
+        {"action": "FailJob", "onExitCodes": {"containerName": "run", "operator": "NotIn", "values": [0, 42, 75]}},
+    ]
+    told = [item for item in spec["template"]["spec"]["containers"][0]["env"] if item["name"] == "MLFLOW_COMPUTE_FAILURES"]
+    assert "job-index-failure-count" in told[0]["valueFrom"]["fieldRef"]["fieldPath"]
 
 
 def test_resources_are_requests_and_limits_alike():

@@ -10,12 +10,12 @@ from mlflow_backend.errors import ClusterError
 
 
 def job(name, uid="1", version="5"):
-    return {"metadata": {"name": name, "uid": uid, "resourceVersion": version, "labels": {"mlflow-compute/client": "c"}}}
+    return {"metadata": {"name": name, "uid": uid, "resourceVersion": version, "labels": {"mlflow-compute/client": "c"}}, "spec": {}}
 
 
 def pod(name, of, uid="2", version="6"):
     labels = {"batch.kubernetes.io/job-name": of}
-    return {"metadata": {"name": name, "uid": uid, "resourceVersion": version, "labels": labels}}
+    return {"metadata": {"name": name, "uid": uid, "resourceVersion": version, "labels": labels}, "spec": {}}
 
 
 class ScriptedCluster:
@@ -26,12 +26,12 @@ class ScriptedCluster:
         self.asked = []
         self._silence = threading.Event()
 
-    def list_objects(self, kind, selector):
+    def list_objects(self, kind, selector, keep):
         self.asked.append(("list", kind, selector))
         answer = self._lists[kind].pop(0)
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return [keep(item) for item in answer[0]], answer[1]
 
     def watch_objects(self, kind, selector, version, timeout_s):
         self.asked.append(("watch", kind, version))
@@ -60,7 +60,7 @@ def test_after_a_broken_watch_everything_is_listed_anew_and_what_is_gone_is_told
     cluster = ScriptedCluster({"Job": [([first, second], "7"), ([second], "9")], "Pod": [([], "7")]}, {"Job": [[breaks]]})
     observer = Observer(cluster, "c")
     a, b = observer.subscribe("a"), observer.subscribe("b")
-    assert take(a, 2) == [Change("Job", "a", first), Change("Job", "a", None)]
+    assert take(a, 2) == [Change("Job", "a", first), Change("Job", "a", None, first)]
     assert take(b, 1) == [Change("Job", "b", second)]
     assert ("list", "Job", "c") in cluster.asked
 

@@ -106,6 +106,7 @@ def test_a_run_s_own_fields_go_before_the_target_s(folders):
         ("targets:\n  a:\n    resources: {gpus: 1}\n", ["line 3", "unknown resource 'gpus'"]),
         ("targets:\n  a: image\n", ["line 2", "targets.a"]),
         ("targets:\n  a:\n    grace_period: 3\n", ["line 3", "greater than or equal to 10", "3"]),
+        ("targets:\n  a:\n    retry_on: [75]\n", ["line", "targets.a", "no 'retries'", "retries: 3"]),
         ("- a\n", ["line 1", "targets:"]),
     ],
 )

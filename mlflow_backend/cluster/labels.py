@@ -1,0 +1,11 @@
+"""The names by which objects in a cluster are found again. They are a contract: Jobs of earlier versions carry them."""
+
+PREFIX = "mlflow-compute"
+MANAGED_BY = "app.kubernetes.io/managed-by"
+RUN = f"{PREFIX}/run-id"
+CLIENT = f"{PREFIX}/client"
+EXPERIMENT = f"{PREFIX}/experiment-id"
+START_TIMEOUT = f"{PREFIX}/start-timeout"
+"""Annotation of a Job: the target's `start_timeout` in seconds, for whoever settles the run without knowing its target."""
+OURS = f"{MANAGED_BY}={PREFIX}"
+"""Selects all that this package has made."""

@@ -1,0 +1,56 @@
+"""What becomes of an MLflow run at its pod's end: from what MLflow says of it and what the runner knows. Pure."""
+
+from typing import Dict, NamedTuple, Optional, Tuple
+
+from mlflow_runner.causes import Cause
+from mlflow_runner.state import State
+from mlflow_runner.submission import END_TAGS, TAG_ATTEMPT, TAG_CAUSE, TAG_EXIT_CODE, TAG_MESSAGE, TAG_POD
+from mlflow_runner.tracking import RunInfo
+
+TERMINAL = ("FINISHED", "FAILED", "KILLED")
+MESSAGE_CHARS = 5000
+"""MLflow's limit for the value of a tag."""
+
+
+class Ending(NamedTuple):
+    """The status to set, the tags to set, and those to remove before."""
+
+    status: str
+    tags: Dict[str, str]
+    remove: Tuple[str, ...] = ()
+
+
+def is_superseded(found: RunInfo, state: State) -> bool:
+    """Whether another pod has taken the run over: a node that was taken for lost may still run the earlier one."""
+    attempt, pod = int(found.tags.get(TAG_ATTEMPT, "1")), found.tags.get(TAG_POD)
+    return attempt > state.attempt or (attempt == state.attempt and None not in (pod, state.pod) and pod != state.pod)
+
+
+def ending(found: RunInfo, state: State) -> Optional[Ending]:
+    """How the run ends, or None when that is no longer this pod's to say.
+
+    A cancel stands. What somebody wrote who saw the cluster stands when the runner was only
+    stopped and does not know by whom; a command that ended by itself is known best here.
+    """
+    if is_superseded(found, state):
+        return None
+    told = found.tags.get(TAG_CAUSE)
+    code = {TAG_EXIT_CODE: str(state.exit_code)}
+    stopped = state.status == "KILLED"
+    if found.status in TERMINAL and told not in (None, Cause.TERMINATED):
+        if told == Cause.CANCELLED or stopped or state.status not in TERMINAL:
+            # a script that ends its own run while it is stopped must not hide that it was
+            return Ending("KILLED" if told in (Cause.CANCELLED, Cause.DELETED) else found.status, code)
+        return _own(state, state.status, code)
+    marked = found.status == "KILLED" and told is None  # in MLflow's UI, or by the script
+    failed = found.status == "FAILED" and told is None and state.status == "FINISHED"  # the script's own verdict
+    return _own(state, found.status if marked or failed else state.status, code)
+
+
+def _own(state: State, status: str, code: Dict[str, str]) -> Ending:
+    tags = dict(code)
+    if state.cause:
+        tags[TAG_CAUSE] = state.cause
+    if state.message:
+        tags[TAG_MESSAGE] = state.message[:MESSAGE_CHARS]
+    return Ending(status, tags, tuple(tag for tag in END_TAGS if tag not in tags))
