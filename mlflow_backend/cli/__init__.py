@@ -8,6 +8,7 @@ import click
 
 COMMANDS = {
     "cancel": ("runs", "cancel"),
+    "controller": ("controller", "command"),
     "env": ("env", "command"),
     "logs": ("runs", "logs"),
     "runs": ("runs", "runs"),

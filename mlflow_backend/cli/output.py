@@ -23,13 +23,15 @@ def mended_by_user(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def call(*arguments, **keywords):
-        from mlflow.exceptions import ExecutionException
-
         from mlflow_backend.errors import ComputeError
 
         try:
             return function(*arguments, **keywords)
-        except (ComputeError, ExecutionException) as error:
+        except ComputeError as error:
             raise click.ClickException(str(error)) from None
+        except Exception as error:  # MLflow's own class for the same, without importing it where nothing else does
+            if type(error).__name__ == "ExecutionException":
+                raise click.ClickException(str(error)) from None
+            raise
 
     return call

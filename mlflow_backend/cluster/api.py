@@ -39,9 +39,11 @@ class Cluster:
     """One namespace of one cluster, reached as the kubeconfig says, or as the pod we are in says.
 
     Every method raises ClusterError with what failed, where, and what is missing.
+    `on_call` is told of every call, `list Pods` for example.
     """
 
     def __init__(self, context: str | None = None, namespace: str | None = None):
+        self.on_call: Callable[[str], None] = lambda what: None
         self._wanted = context, namespace
         self._identity: str | None = None
         self._clock_offset_s = 0.0
@@ -69,9 +71,9 @@ class Cluster:
             raise ClusterError(f"kubeconfig {_kubeconfig()}{wanted}: {reason}: set KUBECONFIG to a file that works with kubectl") from None
         configuration.retries = False
         self.namespace = namespace or default
-        self._api = client.ApiClient(configuration)
-        self.core = client.CoreV1Api(self._api)
-        self.batch = client.BatchV1Api(self._api)
+        self.api_client = client.ApiClient(configuration)
+        self.core = client.CoreV1Api(self.api_client)
+        self.batch = client.BatchV1Api(self.api_client)
         self._server = configuration.host
 
     def identity(self) -> str | None:
@@ -144,11 +146,9 @@ class Cluster:
         """The Job, or None when there is none of this name."""
         return self._read("Job", name, self.batch.read_namespaced_job)
 
-    def list_objects(
-        self, kind: str, selector: str, keep: Callable[[dict[str, Any]], dict[str, Any]] = lambda item: item
-    ) -> tuple[list[dict[str, Any]], str]:
+    def list_objects(self, kind: str, selector: str, keep: Callable[[dict[str, Any]], Any] = lambda item: item) -> tuple[list[Any], str]:
         """What `keep` leaves of the objects of a kind (Pod, Job) with these labels, and the resourceVersion of the list."""
-        items: list[dict[str, Any]] = []
+        items: list[Any] = []
         following: dict[str, Any] = {}
         with self._errors(f"list {kind}s"):
             while True:
@@ -224,6 +224,7 @@ class Cluster:
         import urllib3
         from kubernetes.client import ApiException
 
+        self.on_call(" ".join(what.split()[:2]))
         try:
             yield
         except ApiException as error:

@@ -6,7 +6,6 @@ from typing import Any
 from mlflow_backend.cluster import labels, runs, settle
 from mlflow_backend.cluster.api import Cluster, connect
 from mlflow_backend.cluster.observe import Observer
-from mlflow_backend.cluster.settle import Seen
 from mlflow_backend.cluster.wait import SubmittedJob
 from mlflow_backend.errors import ClusterError
 from mlflow_backend.progress import Progress
@@ -32,18 +31,7 @@ def settle_now(run: Any) -> bool:
     if settle.has_ended(known):
         return True
     cluster = _cluster(run)
-    return settle.settle(runs.ClientRuns(), cluster, known, look(cluster, known.run_id, run.data.tags[TAG_JOB])).ended
-
-
-def look(cluster: Cluster, run_id: str, job_name: str) -> Seen:
-    """What the cluster shows of the run's Job now. The newest pod counts: an earlier one is of an attempt that is over."""
-    job = cluster.read_job(job_name)
-    pods, _ = cluster.list_objects("Pod", f"{labels.RUN}={run_id},job-name={job_name}")
-    pod = max(pods, key=lambda item: item["metadata"]["creationTimestamp"], default=None)
-    events = []
-    if settle.needs_events(job, pod):
-        events = cluster.list_events("Pod" if pod else "Job", (pod or job)["metadata"]["name"])
-    return Seen(job, pod, events, cluster.now_s())
+    return settle.settle(runs.ClientRuns(), cluster, known, settle.look(cluster, known.run_id, run.data.tags[TAG_JOB])).ended
 
 
 def _cluster(run: Any) -> Cluster:

@@ -15,12 +15,23 @@ Deliver = Callable[[str, str, Mapping[str, Any]], None]
 
 
 class Reflector:
-    """The objects of a kind (Pod, Job) with the labels `selector`, kept up to date: `items` by uid, without what nobody reads."""
+    """The objects of a kind (Pod, Job) with the labels `selector`, kept up to date: `items` by uid, without what nobody reads.
 
-    def __init__(self, cluster: Cluster, kind: str, selector: str, deliver: Deliver, listed: Callable[[str], None] = lambda kind: None):
+    Those that are over are delivered once, when they have become so, and not kept.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        kind: str,
+        selector: str,
+        deliver: Deliver,
+        listed: Callable[[str], None] = lambda kind: None,
+        is_over: Callable[[Mapping[str, Any]], bool] = lambda item: False,
+    ):
         self.items: dict[str, Mapping[str, Any]] = {}
         self._cluster, self._kind, self._selector = cluster, kind, selector
-        self._deliver, self._listed = deliver, listed
+        self._deliver, self._listed, self._is_over = deliver, listed, is_over
 
     def follow(self) -> None:
         """Never returns. `listed` is called after each complete list: what is missing then is gone for certain."""
@@ -35,8 +46,8 @@ class Reflector:
                 version = self._watch(version)
 
     def _list(self) -> str:
-        items, version = self._cluster.list_objects(self._kind, self._selector, slim)
-        present = {item["metadata"]["uid"]: item for item in items}
+        items, version = self._cluster.list_objects(self._kind, self._selector, self._kept)
+        present = {item["metadata"]["uid"]: item for item in items if item}
         for uid, item in list(self.items.items()):
             if uid not in present:
                 self._change("DELETED", item)
@@ -58,8 +69,13 @@ class Reflector:
             return None
         return version
 
+    def _kept(self, item: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """What is kept of an object in a list: nothing of one that was over before we looked."""
+        item = slim(item)
+        return None if self._is_over(item) and item["metadata"]["uid"] not in self.items else item
+
     def _change(self, change: str, item: Mapping[str, Any]) -> None:
-        if change == "DELETED":
+        if change == "DELETED" or self._is_over(item):
             self.items.pop(item["metadata"]["uid"], None)
         else:
             self.items[item["metadata"]["uid"]] = item

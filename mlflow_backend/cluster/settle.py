@@ -80,9 +80,9 @@ def has_ended(run: Known) -> bool:
 def judge(run: Known, seen: Seen) -> Verdict:
     """What the run's state should become. Pure: the same things seen give the same verdict, whoever looks."""
     if has_ended(run):
-        return Verdict(True, remove_job=run.tags.get(TAG_CAUSE) in NEVER_RAN and _is_active(seen.job))
+        return Verdict(True, remove_job=run.tags.get(TAG_CAUSE) in NEVER_RAN and is_active(seen.job))
     if run.status == "KILLED" and TAG_CAUSE not in run.tags:
-        return Verdict(True, Diagnosis("KILLED", Cause.CANCELLED, "The run was marked KILLED in MLflow"), _is_active(seen.job))
+        return Verdict(True, Diagnosis("KILLED", Cause.CANCELLED, "The run was marked KILLED in MLflow"), is_active(seen.job))
     if seen.job is None and seen.pod is None and not _had_job(run):
         return _broken_submit(run, seen)
     end = diagnose.ended(seen.job, seen.pod)
@@ -107,9 +107,20 @@ def settle(runs: Runs, cluster: Any, run: Known, seen: Seen) -> Verdict:
     return verdict
 
 
+def look(cluster: Any, run_id: str, job_name: str) -> Seen:
+    """What the cluster shows of the run's Job now. The newest pod counts: an earlier one is of an attempt that is over."""
+    job = cluster.read_job(job_name)
+    pods, _ = cluster.list_objects("Pod", f"{labels.RUN}={run_id},job-name={job_name}")
+    pod = max(pods, key=lambda item: item["metadata"]["creationTimestamp"], default=None)
+    events = []
+    if needs_events(job, pod):
+        events = cluster.list_events("Pod" if pod else "Job", (pod or job)["metadata"]["name"])
+    return Seen(job, pod, events, cluster.now_s())
+
+
 def needs_events(job: Mapping[str, Any] | None, pod: Mapping[str, Any] | None) -> bool:
     """Whether events can tell something: the run has not started."""
-    return _is_active(job) and (pod or {}).get("status", {}).get("phase", "Pending") == "Pending"
+    return is_active(job) and (pod or {}).get("status", {}).get("phase", "Pending") == "Pending"
 
 
 def start_timeout_s(job: Mapping[str, Any] | None) -> float | None:
@@ -149,7 +160,8 @@ def _broken_submit(run: Known, seen: Seen) -> Verdict:
     return Verdict(True, Diagnosis("FAILED", Cause.SUBMIT_ERROR, "The submit broke off before the Job was created", hint=hint))
 
 
-def _is_active(job: Mapping[str, Any] | None) -> bool:
+def is_active(job: Mapping[str, Any] | None) -> bool:
+    """Whether the Job is there and may still run something."""
     if not job or job["metadata"].get("deletionTimestamp"):
         return False
     conditions = job.get("status", {}).get("conditions") or ()

@@ -22,58 +22,82 @@ TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 TIMEOUT_S = 30
 
 
-class RestRun:
-    """One run on the server at `tracking_uri`. Every method raises Unavailable or Refused."""
+class RestServer:
+    """The server at `tracking_uri`."""
 
-    def __init__(self, tracking_uri: str, run_id: str):
-        self._base = tracking_uri.rstrip("/")
-        self._run_id = run_id
-        self._artifacts: Optional[str] = None
+    def __init__(self, tracking_uri: str):
+        self.base = tracking_uri.rstrip("/")
 
-    def get(self) -> RunInfo:
-        query = urllib.parse.urlencode({"run_id": self._run_id})
-        run = self._api("GET", f"runs/get?{query}")["run"]
-        self._artifacts = self._artifact_root(run["info"]["artifact_uri"])
-        tags = {tag["key"]: tag["value"] for tag in run["data"].get("tags", [])}
-        return RunInfo(run["info"]["status"], run["info"]["artifact_uri"], tags)
+    def call(self, method: str, endpoint: str, body=None) -> dict:
+        """The answer to one call of the API. Raises Unavailable or Refused."""
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            with request(method, f"{self.base}/api/2.0/mlflow/{endpoint}", data, "application/json") as response:
+                return json.loads(response.read() or b"{}")
+        except (OSError, http.client.HTTPException, ValueError) as error:  # the answer broke off, or came from something else
+            raise Unavailable(f"{method} {endpoint}: {type(error).__name__}: {error}") from None
 
-    def set_status(self, status: str, ended: bool) -> None:
-        body = {"run_id": self._run_id, "status": status}
+    def get_run(self, run_id: str) -> dict:
+        """The run as the API gives it (`info`, `data`). Raises Unavailable or Refused, as all methods do."""
+        return self.call("GET", f"runs/get?{urllib.parse.urlencode({'run_id': run_id})}")["run"]
+
+    def set_status(self, run_id: str, status: str, ended: bool) -> None:
+        body = {"run_id": run_id, "status": status}
         if ended:
             body["end_time"] = int(time.time() * 1000)
-        self._api("POST", "runs/update", body)
+        self.call("POST", "runs/update", body)
 
-    def log(self, tags: Dict[str, str], metrics: Dict[str, float]) -> None:
+    def log(self, run_id: str, tags: Dict[str, str], metrics: Dict[str, float]) -> None:
         now_ms = int(time.time() * 1000)
-        self._api(
+        self.call(
             "POST",
             "runs/log-batch",
             {
-                "run_id": self._run_id,
+                "run_id": run_id,
                 "tags": [{"key": key, "value": value} for key, value in tags.items()],
                 "metrics": [{"key": k, "value": v, "timestamp": now_ms, "step": 0} for k, v in metrics.items()],
             },
         )
 
+
+def tags_of(run: dict) -> Dict[str, str]:
+    """The tags of a run as the API gives it."""
+    return {tag["key"]: tag["value"] for tag in run["data"].get("tags", [])}
+
+
+class RestRun:
+    """One run on the server at `tracking_uri`. Every method raises Unavailable or Refused."""
+
+    def __init__(self, tracking_uri: str, run_id: str):
+        self._server = RestServer(tracking_uri)
+        self._run_id = run_id
+        self._artifacts: Optional[str] = None
+
+    def get(self) -> RunInfo:
+        run = self._server.get_run(self._run_id)
+        self._artifacts = self._artifact_root(run["info"]["artifact_uri"])
+        return RunInfo(run["info"]["status"], run["info"]["artifact_uri"], tags_of(run))
+
+    def set_status(self, status: str, ended: bool) -> None:
+        self._server.set_status(self._run_id, status, ended)
+
+    def log(self, tags: Dict[str, str], metrics: Dict[str, float]) -> None:
+        self._server.log(self._run_id, tags, metrics)
+
     def remove_tags(self, names: Iterable[str]) -> None:
         for name in names:
-            self._api("POST", "runs/delete-tag", {"run_id": self._run_id, "key": name})
+            self._server.call("POST", "runs/delete-tag", {"run_id": self._run_id, "key": name})
 
     def upload(self, artifact: str, data: bytes) -> None:
-        self._request("PUT", self._artifact_url(artifact), data, "text/plain").close()
+        request("PUT", self._artifact_url(artifact), data, "text/plain").close()
 
     def upload_file(self, artifact: str, path: str) -> None:
         with open(path, "rb") as file:
-            self._request("PUT", self._artifact_url(artifact), file, "application/gzip", os.path.getsize(path)).close()
+            request("PUT", self._artifact_url(artifact), file, "application/gzip", os.path.getsize(path)).close()
 
     def download(self, artifact: str, path: str) -> None:
-        with self._request("GET", self._artifact_url(artifact)) as response, open(path, "wb") as file:
+        with request("GET", self._artifact_url(artifact)) as response, open(path, "wb") as file:
             shutil.copyfileobj(response, file, 1 << 20)
-
-    def _api(self, method, endpoint, body=None):
-        data = None if body is None else json.dumps(body).encode()
-        with self._request(method, f"{self._base}/api/2.0/mlflow/{endpoint}", data, "application/json") as response:
-            return json.loads(response.read() or b"{}")
 
     def _artifact_url(self, artifact):
         if self._artifacts is None:
@@ -83,28 +107,30 @@ class RestRun:
     def _artifact_root(self, uri):
         """mlflow-artifacts:/PATH is served by the tracking server, mlflow-artifacts://HOST/PATH by another."""
         parsed = urllib.parse.urlparse(uri)
-        base = self._base
+        base = self._server.base
         if parsed.netloc:
-            base = f"{urllib.parse.urlparse(self._base).scheme}://{parsed.netloc}"
+            base = f"{urllib.parse.urlparse(self._server.base).scheme}://{parsed.netloc}"
         return f"{base}/api/2.0/mlflow-artifacts/artifacts{urllib.parse.quote(parsed.path)}"
 
-    def _request(self, method, url, data=None, content_type=None, size=None):
-        request = urllib.request.Request(url, data=data, method=method)
-        if content_type and data is not None:
-            request.add_header("Content-Type", content_type)
-        if size is not None:
-            request.add_header("Content-Length", str(size))
+
+def request(method, url, data=None, content_type=None, size=None):
+    """The response to one HTTP request. Raises Unavailable or Refused."""
+    asked = urllib.request.Request(url, data=data, method=method)
+    if content_type and data is not None:
+        asked.add_header("Content-Type", content_type)
+    if size is not None:
+        asked.add_header("Content-Length", str(size))
+    try:
         authorization = _authorization()
         if authorization:
-            request.add_unredirected_header("Authorization", authorization)
-        try:
-            return _opener(url).open(request, timeout=TIMEOUT_S)
-        except urllib.error.HTTPError as error:
-            text = error.read(500).decode(errors="replace")
-            kind = Unavailable if error.code >= 500 or error.code in (408, 429) else Refused
-            raise kind(f"{method} {_path(url)}: {error.code} {text}") from None
-        except (OSError, http.client.HTTPException) as error:
-            raise Unavailable(f"{method} {_path(url)}: {error}") from None
+            asked.add_unredirected_header("Authorization", authorization)
+        return _opener(url).open(asked, timeout=TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        text = error.read(500).decode(errors="replace")
+        kind = Unavailable if error.code >= 500 or error.code in (408, 429) else Refused
+        raise kind(f"{method} {_path(url)}: {error.code} {text}") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise Unavailable(f"{method} {_path(url)}: {error}") from None
 
 
 def _path(url):
