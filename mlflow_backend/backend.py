@@ -9,13 +9,10 @@ import sys
 
 from mlflow.projects.backend.abstract_backend import AbstractBackend
 
-from mlflow_backend.errors import as_mlflow_does
-
 
 class ComputeBackend(AbstractBackend):
     """Runs a project on this machine, or where `COMPUTE` of the backend_config says."""
 
-    @as_mlflow_does()
     def run(self, project_uri, entry_point, params, version, backend_config, tracking_uri, experiment_id):
         """Start the run and return its SubmittedRun without waiting.
 
@@ -23,25 +20,32 @@ class ComputeBackend(AbstractBackend):
         for everything a user can mend. Under the command `mlflow run`, which would
         return at once, the wait is done at its end.
         """
-        from mlflow_backend import project as projects
-        from mlflow_backend.config.backend_config import parse
-        from mlflow_backend.progress import Progress
+        from mlflow_backend.errors import as_mlflow_does
 
-        progress = Progress()
-        config = parse(backend_config)
-        project = projects.load(project_uri, version, entry_point, params)
-        if config.is_local:
-            from mlflow_backend.local.submit import submit
-        else:
-            from mlflow_backend.cluster.submit import submit
-        try:
-            run = submit(config, project, experiment_id, tracking_uri, progress)
-        except BaseException:
-            project.discard()
-            raise
-        if config.STREAM_OUTPUT:
+        with as_mlflow_does():
+            run, streams = _submit(project_uri, entry_point, params, version, backend_config, tracking_uri, experiment_id)
+        if streams:
             _wait_at_the_end_of_the_command(run)
         return run
+
+
+def _submit(project_uri, entry_point, params, version, backend_config, tracking_uri, experiment_id):
+    """The SubmittedRun, and whether its output is to be shown."""
+    from mlflow_backend import project as projects
+    from mlflow_backend.config.backend_config import parse
+    from mlflow_backend.progress import Progress
+
+    config = parse(backend_config)
+    project = projects.load(project_uri, version, entry_point, params)
+    if config.is_local:
+        from mlflow_backend.local.submit import submit
+    else:
+        from mlflow_backend.cluster.submit import submit
+    try:
+        return submit(config, project, experiment_id, tracking_uri, Progress()), config.STREAM_OUTPUT
+    except BaseException:
+        project.discard()
+        raise
 
 
 def _wait_at_the_end_of_the_command(run) -> None:
