@@ -32,6 +32,7 @@ class Cause(str, enum.Enum):
     ENVIRONMENT_ERROR = "EnvironmentError"
     SNAPSHOT_ERROR = "SnapshotError"
     DOWNLOAD_ERROR = "DownloadError"
+    TRACKING_ERROR = "TrackingError"
     # ours
     SUBMIT_ERROR = "SubmitError"
     RUNNER_LOST = "RunnerLost"

@@ -15,6 +15,7 @@ from typing import Optional
 
 from mlflow_runner.causes import Cause
 from mlflow_runner.ending import TERMINAL, ending, is_superseded
+from mlflow_runner.reporter import REFUSED
 from mlflow_runner.spool import SpoolReader
 from mlflow_runner.state import State
 from mlflow_runner.submission import (
@@ -41,7 +42,12 @@ MAX_BACKOFF_S = 15.0
 def main(arguments) -> int:
     """Report the run whose Submission is in the file `arguments[0]`, beside its spool and state."""
     path = Path(arguments[0])
-    return Report(Submission.from_json(path.read_text()), path.parent).follow()
+    try:
+        return Report(Submission.from_json(path.read_text()), path.parent).follow()
+    except Refused as error:
+        _say(f"the tracking server refuses this run: {error}")
+        (path.parent / REFUSED).write_text(str(error))
+        return 1
 
 
 class Report:
@@ -57,10 +63,14 @@ class Report:
         self._ended = False
         self._orphaned = False
         self._failures = 0
+        self._accepted = False
         self._give_up_at: Optional[float] = None
 
     def follow(self) -> int:
-        """Report until the end is known to the server; 0 then, 1 when it could not be told in time."""
+        """Report until the end is known to the server; 0 then, 1 when it could not be told in time.
+
+        Raises Refused when the server wants nothing to do with this run from the beginning.
+        """
         while True:
             state = self._state()
             if self._attempt(state) and state.status:
@@ -73,6 +83,8 @@ class Report:
         try:
             self._pass(state)
         except (Unavailable, Refused) as error:
+            if isinstance(error, Refused) and not self._accepted:
+                raise
             self._failures += 1
             if self._failures == 1:
                 _say(f"the tracking server does not answer, will keep trying: {error}")
@@ -82,6 +94,7 @@ class Report:
         if self._failures:
             _say("the tracking server answers again")
         self._failures = 0
+        self._accepted = True
         return True
 
     def _state(self) -> State:
@@ -185,19 +198,19 @@ class LogParts:
         """Send all that is new; the part that is still open is sent as a whole each time."""
         while True:
             chunk = self._reader.peek(READ_BYTES)
-            if len(chunk.data) == self._sent_bytes and not chunk.lost:
+            if len(chunk.data) == self._sent_bytes and not (chunk.lost or chunk.closed):
                 return
             note = f"{PREFIX}{chunk.lost} bytes of output left out here\n".encode() if chunk.lost else b""
             full = len(chunk.data) >= PART_BYTES
             length = _line_end(chunk.data) if full else len(chunk.data)
             run.upload(f"logs/{self._stamp}.{self._number:04d}.txt", note + chunk.data[:length])
-            if not (full or chunk.lost):
+            if not (full or chunk.lost or chunk.closed):
                 self._sent_bytes = length
                 return
             self._reader.advance(chunk, length)
             self._number += 1
             self._sent_bytes = 0
-            if not closing and len(chunk.data) < READ_BYTES:
+            if not (closing or chunk.closed) and len(chunk.data) < READ_BYTES:
                 return
 
 

@@ -3,22 +3,30 @@
 import os
 import subprocess
 import sys
+from typing import Callable, Optional
 
 from mlflow_runner.submission import Submission
 from mlflow_runner.supervise import Supervisor
 
+REFUSED = "refused.txt"
+"""In the scratch folder: the words of a server that refused the run."""
+
 
 class Reporter:
-    """The process that talks to MLflow, so that a slow server or a large import never slows the run."""
+    """The process that talks to MLflow, so that a slow server or a large import never slows the run.
 
-    def __init__(self, directory: str):
+    `on_refused` is called when the server wants nothing to do with the run from the beginning.
+    """
+
+    def __init__(self, directory: str, on_refused: Callable[[], None] = lambda: None):
         self._directory = directory
+        self._on_refused = on_refused
         self._wake_fd = None
         self._status = None
 
     def start(self, submission: Submission, supervisor: Supervisor) -> None:
-        """Start it, or start it again when it has died."""
-        if self._wake_fd is not None and self._status is None:
+        """Start it, or start it again when it has died; not when the server refused the run."""
+        if self.refusal() or (self._wake_fd is not None and self._status is None):
             return
         self._status = None
         if self._wake_fd is not None:
@@ -34,6 +42,16 @@ class Reporter:
 
     def _exited(self, status):
         self._status = status
+        if self.refusal():
+            self._on_refused()
+
+    def refusal(self) -> Optional[str]:
+        """The words of a server that refused the run; None when it did not."""
+        try:
+            with open(os.path.join(self._directory, REFUSED)) as file:
+                return file.read()
+        except OSError:
+            return None
 
     def wake(self) -> None:
         """Say that there is something new; never blocks."""
@@ -41,6 +59,8 @@ class Reporter:
 
     def finish(self, supervisor: Supervisor, timeout_s: float) -> bool:
         """Have the end reported; False when that was not possible within `timeout_s` seconds."""
+        if self.refusal():
+            return False
         self._send(b"e")
         supervisor.wait_until(lambda: self._status is not None, timeout_s + 5)
         return self._status == 0

@@ -45,7 +45,8 @@ class Run:
         )
         self._scratch = submission.scratch_dir
         os.makedirs(self._scratch, exist_ok=True)
-        self._reporter = Reporter(self._scratch)
+        State.reserve(self._scratch)
+        self._reporter = Reporter(self._scratch, on_refused=lambda: self._supervisor.stop())
         self._output = Output(self._scratch, submission.log_backlog_bytes, on_data=self._reporter.wake)
         self._made = False
         self._oom_kills = oom_kills()
@@ -128,6 +129,8 @@ class Run:
         self._start_reporter()
 
     def _end_stopped(self, exit_code) -> int:
+        if refusal := self._reporter.refusal():
+            return self._end("FAILED", exit_code or 1, cause=Cause.TRACKING_ERROR, message=_refused(refusal))
         name = _signal_name(self._supervisor.stopped_by)
         return self._end("KILLED", exit_code, cause=self._submission.stopped_means, message=f"The run was stopped by {name}.")
 
@@ -139,6 +142,8 @@ class Run:
         state.write(self._scratch)
         self._start_reporter()
         reported = self._reporter.finish(self._supervisor, self._submission.report_timeout_s)
+        if not reported and (refusal := self._reporter.refusal()) and cause != Cause.TRACKING_ERROR:
+            return self._end("FAILED", exit_code or 1, cause=Cause.TRACKING_ERROR, message=_refused(refusal))
         self._write_termination_log(reported)
         self._output.say(f"run {self._submission.run_id} has ended" if reported else
                          f"run {self._submission.run_id} has ended, but the tracking server does not know it yet")  # fmt: skip
@@ -231,6 +236,10 @@ class Run:
                     json.dump(told, file)
             except OSError:
                 pass  # the log has it too
+
+
+def _refused(words) -> str:
+    return f"The tracking server refuses this run: {words}. Correct the target's 'secret' or 'tracking_auth', or your own login."
 
 
 def _read_secrets(directory):

@@ -13,11 +13,12 @@ SEGMENT_BYTES = 8 * 1024 * 1024
 
 
 class Chunk(NamedTuple):
-    """`data` starts at `start`; `lost` bytes before it are gone."""
+    """`data` starts at `start`; `lost` bytes before it are gone; when `closed`, no more will come right behind it."""
 
     start: int
     data: bytes
     lost: int
+    closed: bool = False
 
 
 class SpoolWriter:
@@ -34,21 +35,26 @@ class SpoolWriter:
 
     def append(self, data: bytes) -> None:
         view = memoryview(data)
-        while view:
-            if self._room == 0:
-                self._rotate()
-            written = self._file.write(view[: self._room])
-            self._room -= written
-            self.end += written
-            view = view[written:]
+        try:
+            while view:
+                if self._room == 0:
+                    self._rotate()
+                written = self._file.write(view[: self._room])
+                self._room -= written
+                self.end += written
+                view = view[written:]
+        except OSError:  # a full disk: readers see a gap before what is written once there is room again
+            self.end += len(view)
+            self._room = 0
 
     def _rotate(self) -> None:
         if self._file:
             self._file.close()
+            self._file = None
+        for _, path in _segments(self._directory)[: 1 - self._kept]:
+            os.unlink(path)
         self._file = open(os.path.join(self._directory, f"{self.end:020d}.log"), "ab", buffering=0)
         self._room = self._segment_bytes
-        for _, path in _segments(self._directory)[: -self._kept]:
-            os.unlink(path)
 
 
 class SpoolReader:
@@ -64,12 +70,10 @@ class SpoolReader:
             segments = _segments(self._directory)
             if not segments:
                 return Chunk(self.offset, b"", 0)
-            position = max(self.offset, segments[0][0])
             try:
-                data = b"".join(_read(segments, position, limit))
+                return _read(segments, self.offset, limit)
             except FileNotFoundError:  # dropped by the writer since it was listed
                 continue
-            return Chunk(position, data, position - self.offset)
 
     def advance(self, chunk: Chunk, length: int) -> None:
         """Count the first `length` bytes of `chunk`, and all that was lost before it, as read."""
@@ -81,13 +85,21 @@ def _segments(directory: str) -> List[Tuple[int, str]]:
     return [(int(name[:-4]), os.path.join(directory, name)) for name in names]
 
 
-def _read(segments, position, limit):
-    ends = [start for start, _ in segments[1:]] + [float("inf")]
-    for (start, path), end in zip(segments, ends):
-        if end > position and limit > 0:
-            with open(path, "rb") as file:
-                file.seek(position - start)
-                data = file.read(limit)
-            yield data
-            position += len(data)
-            limit -= len(data)
+def _read(segments: List[Tuple[int, str]], offset: int, limit: int) -> Chunk:
+    """What follows `offset` without a gap; a gap at `offset` itself is what was lost."""
+    start, data = offset, b""
+    following = [start for start, _ in segments[1:]] + [None]
+    for (begin, path), after in zip(segments, following):
+        position = start + len(data)
+        if after is not None and after <= position:
+            continue
+        if begin > position:
+            if data:
+                return Chunk(start, data, start - offset, closed=True)
+            start = position = begin
+        with open(path, "rb") as file:
+            file.seek(position - begin)
+            data += file.read(limit - len(data))
+        if len(data) == limit:
+            break
+    return Chunk(start, data, start - offset)

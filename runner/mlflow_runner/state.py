@@ -5,6 +5,8 @@ import os
 from typing import Dict, Optional
 
 FILE_NAME = "state.json"
+RESERVE = "reserve"
+RESERVE_BYTES = 64 * 1024
 
 
 class State:
@@ -34,8 +36,22 @@ class State:
         self.attempt = attempt
         self.phases = phases or {}
 
+    @staticmethod
+    def reserve(directory: str) -> None:
+        """Keep room on the disk for the state, should the command fill it."""
+        with open(os.path.join(directory, RESERVE), "wb") as file:
+            file.write(b"\0" * RESERVE_BYTES)
+
     def write(self, directory: str) -> None:
+        """Replace the file; on a full disk in the place that was kept for it."""
         path = os.path.join(directory, FILE_NAME)
+        try:
+            self._write(path)
+        except OSError:
+            os.unlink(os.path.join(directory, RESERVE))
+            self._write(path)
+
+    def _write(self, path: str) -> None:
         with open(path + ".tmp", "w") as file:
             json.dump(vars(self), file)
         os.replace(path + ".tmp", path)

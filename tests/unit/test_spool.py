@@ -1,10 +1,12 @@
 """The spool: every reader gets every byte in order, or is told how many it missed."""
 
+import resource
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_runner.spool import SpoolReader, SpoolWriter
+from mlflow_runner.spool import Chunk, SpoolReader, SpoolWriter
 
 
 def drain(reader, limit):
@@ -52,4 +54,21 @@ def test_peeking_does_not_move_and_part_of_a_chunk_can_be_counted(tmp_path):
 
 @pytest.mark.parametrize("offset", [0, 5])
 def test_an_empty_spool_has_nothing_and_loses_nothing(tmp_path, offset):
-    assert SpoolReader(tmp_path, offset).peek(10) == (offset, b"", 0)
+    assert SpoolReader(tmp_path, offset).peek(10) == Chunk(offset, b"", 0)
+
+
+def test_what_a_full_disk_did_not_take_is_a_gap_that_readers_are_told_of(tmp_path):
+    """A limit on the size of files stands for the full disk: the same error from the same call."""
+    writer, reader = SpoolWriter(tmp_path, 10_000, segment_bytes=1000), SpoolReader(tmp_path)
+    writer.append(b"a" * 100)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150, hard))
+    try:
+        writer.append(b"b" * 300)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    writer.append(b"c" * 100)
+    first = reader.peek(1000)
+    assert (first.data, first.lost, first.closed) == (b"a" * 100 + b"b" * 50, 0, True)
+    reader.advance(first, len(first.data))
+    assert reader.peek(1000) == Chunk(400, b"c" * 100, 250)
