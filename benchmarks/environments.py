@@ -15,7 +15,7 @@ import uv
 
 from benchmarks.command_lines import mlflow_command
 from benchmarks.measure import header, show, summary
-from tests.integration.conftest import Server
+from tests.bed.server import Server
 from tests.packages.channel import SHORT, Channel
 from tests.packages.index import serve
 

@@ -9,7 +9,7 @@ import yaml
 from mlflow.exceptions import ExecutionException
 from mlflow.tracking import MlflowClient
 
-from tests.integration.conftest import BIN
+from tests.bed.server import BIN
 
 THERE = {"COMPUTE": "dev-cluster"}
 

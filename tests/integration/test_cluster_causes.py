@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.integration.test_cluster_run import failed_run
+from tests.bed.runs import failed_run_there as failed_run
 
 EAT = "x = bytearray(200_000_000)"
 

@@ -10,10 +10,12 @@ import pytest
 import trustme
 from mlflow.exceptions import ExecutionException
 
+from tests.bed.runs import THERE, job_of
+from tests.bed.runs import failed_run_there as failed_run
+from tests.bed.runs import run_here as run_here
+from tests.bed.runs import run_there as run
+from tests.bed.server import BIN
 from tests.cluster import dev
-from tests.integration.conftest import BIN
-from tests.integration.test_cluster_run import THERE, failed_run, job_of, run
-from tests.integration.test_local_run import run as run_here
 from tests.packages.channel import SHORT
 from tests.packages.index import add_wheel, serve
 

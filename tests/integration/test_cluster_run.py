@@ -12,24 +12,9 @@ import mlflow
 import pytest
 from mlflow.exceptions import ExecutionException
 
-from tests.integration.conftest import Seen
-from tests.integration.test_local_run import LIST_PACKAGES, TRAIN, wait_for
-
-THERE = {"COMPUTE": "dev-cluster"}
-
-
-def run(uri, config=THERE, **keywords):
-    return mlflow.projects.run(str(uri), backend="compute", backend_config=dict(config), **keywords)
-
-
-def failed_run(uri, last_run, config=THERE, **keywords):
-    with pytest.raises(ExecutionException):
-        run(uri, config, **keywords)
-    return last_run()
-
-
-def job_of(kubectl, found):
-    return json.loads(kubectl("get", "job", found.tags["compute.job"], "-o", "json"))
+from tests.bed.runs import LIST_PACKAGES, THERE, TRAIN, Seen, job_of, wait_for
+from tests.bed.runs import failed_run_there as failed_run
+from tests.bed.runs import run_there as run
 
 
 def test_the_same_project_runs_there_as_it_runs_here(cluster, project, seen, kubectl, capfd):

@@ -9,9 +9,9 @@ import urllib.request
 import pytest
 from mlflow.tracking import MlflowClient
 
-from tests.integration.conftest import BIN
-from tests.integration.test_cluster_run import THERE, run
-from tests.integration.test_local_run import wait_for
+from tests.bed.runs import THERE, wait_for
+from tests.bed.runs import run_there as run
+from tests.bed.server import BIN
 
 
 @pytest.fixture

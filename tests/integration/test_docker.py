@@ -8,10 +8,10 @@ import uuid
 import pytest
 from mlflow.exceptions import ExecutionException
 
+from tests.bed.runs import THERE, TRAIN, job_of, wait_for
+from tests.bed.runs import run_here as run
+from tests.bed.runs import run_there as run_there
 from tests.cluster import dev
-from tests.integration.test_cluster_run import THERE, job_of
-from tests.integration.test_cluster_run import run as run_there
-from tests.integration.test_local_run import TRAIN, run, wait_for
 
 REPOSITORY = "localhost:5000/mlflow-compute-test"
 
@@ -51,7 +51,8 @@ def test_a_container_here_logs_like_any_other_run(server, docker, docker_project
 def test_a_container_reaches_a_store_of_this_machine_and_local_inputs(docker, docker_project, tmp_path, monkeypatch):
     import mlflow
 
-    from tests.integration.conftest import Seen, use
+    from tests.bed.runs import Seen
+    from tests.bed.server import use
 
     use(f"sqlite:///{tmp_path}/store/mlflow.db", monkeypatch)
     (tmp_path / "store").mkdir()

@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from tests.integration.conftest import BIN
-from tests.integration.test_local_run import run
+from tests.bed.runs import run_here as run
+from tests.bed.server import BIN
 from tests.packages.index import add_wheel, serve
 
 
@@ -86,7 +86,7 @@ def test_an_environment_that_a_run_uses_is_not_removed(server, listed, seen):
     (listed / "MLproject").write_text("name: x\nentry_points: {main: {command: 'sleep 60'}}\n")
     running = run(listed, {"STREAM_OUTPUT": False}, synchronous=False)
     try:
-        from tests.integration.test_local_run import wait_for
+        from tests.bed.runs import wait_for
 
         wait_for(lambda: any(entry["state"] == "ready" and entry["in_use"] for entry in json.loads(env("list", "--json"))))
         key = json.loads(env("list", "--json"))[0]["key"]

@@ -17,7 +17,8 @@ import uv
 import yaml
 from mlflow.exceptions import ExecutionException
 
-from tests.integration.test_local_run import LIST_PACKAGES, run, wait_for
+from tests.bed.runs import LIST_PACKAGES, wait_for
+from tests.bed.runs import run_here as run
 from tests.packages.channel import SHORT
 from tests.packages.index import add_wheel, serve
 

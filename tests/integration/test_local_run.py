@@ -5,36 +5,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
 import mlflow
 import pytest
-from mlflow.exceptions import ExecutionException
 from mlflow.tracking import MlflowClient
 
-from tests.integration.conftest import BIN, Seen, use
-
-HERE = {"USE_CONDA": False}
-TRAIN = """\
-import sys, mlflow
-print("alpha is", sys.argv[1])
-with mlflow.start_run():
-    mlflow.log_metric("loss", float(sys.argv[1]))
-    mlflow.log_text("hello", "note.txt")
-"""
-LIST_PACKAGES = "import importlib.metadata as m; print('HAS', sorted({d.name.lower() for d in m.distributions()}))"
-
-
-def run(uri, config=HERE, **keywords):
-    return mlflow.projects.run(str(uri), backend="compute", backend_config=dict(config), **keywords)
-
-
-def failed_run(uri, last_run, config=HERE, **keywords):
-    with pytest.raises(ExecutionException):
-        run(uri, config, **keywords)
-    return last_run()
+from tests.bed.runs import HERE, TRAIN, Seen, wait_for
+from tests.bed.runs import failed_run_here as failed_run
+from tests.bed.runs import run_here as run
+from tests.bed.server import BIN, use
 
 
 def test_params_metrics_artifacts_log_and_code_land_in_mlflow(server, project, seen):
@@ -242,10 +223,3 @@ def test_what_a_project_may_not_be_is_one_line_and_no_run(server, project, mlflo
         assert process.returncode == 1 and "Traceback" not in err
         assert words in err.strip().splitlines()[-1]
     assert len(MlflowClient().search_runs(["0"])) == before
-
-
-def wait_for(condition, timeout_s=30):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.05)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import BIN
+from tests.bed.server import BIN
 
 ROOT = Path(__file__).parents[2]
 

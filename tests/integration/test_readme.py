@@ -10,7 +10,7 @@ import yaml
 from mlflow_backend.config.target import Target
 from mlflow_backend.config.targets_file import parse
 from mlflow_runner.causes import Cause
-from tests.integration.conftest import BIN
+from tests.bed.server import BIN
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text()

@@ -12,8 +12,8 @@ from mlflow.tracking import MlflowClient
 
 from mlflow_backend.runner_zip import build
 from mlflow_runner.submission import Submission
-from tests.integration.conftest import Seen, use
-from tests.integration.test_local_run import wait_for
+from tests.bed.runs import Seen, wait_for
+from tests.bed.server import use
 
 MEMORY = """\
 import glob, os, time

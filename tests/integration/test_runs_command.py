@@ -7,10 +7,10 @@ import time
 import pytest
 from mlflow.tracking import MlflowClient
 
-from tests.integration.conftest import BIN
-from tests.integration.test_cluster_run import THERE, run
-from tests.integration.test_local_run import HERE, wait_for
-from tests.integration.test_local_run import run as run_here
+from tests.bed.runs import HERE, THERE, wait_for
+from tests.bed.runs import run_here as run_here
+from tests.bed.runs import run_there as run
+from tests.bed.server import BIN
 
 
 def command(*arguments, code=0):

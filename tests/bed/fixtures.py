@@ -1,0 +1,171 @@
+"""Fixtures of the tests that need more than a process: an MLflow server, a cluster, projects on disk."""
+
+import functools
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.tracking import MlflowClient
+
+from tests.bed.runs import Seen
+from tests.bed.server import BIN, Server, use
+from tests.packages.channel import Channel
+
+
+@pytest.fixture(scope="session")
+def shared_server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_server(tmp_path):
+    """A server that a test may stop."""
+    directory = tmp_path / "server"
+    directory.mkdir()
+    server = Server(directory)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch, tmp_path):
+    """No MLflow setting and no targets file of whoever runs the tests; an empty current directory."""
+    for name in list(os.environ):
+        if name.startswith("MLFLOW_") and not name.startswith("MLFLOW_COMPUTE_TEST_"):
+            monkeypatch.delenv(name)
+    folder = tmp_path / "cwd"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    yield
+    while mlflow.active_run():
+        mlflow.end_run()
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def server(shared_server, monkeypatch):
+    """The session's server, set as this process's and its children's tracking URI."""
+    use(shared_server.uri, monkeypatch)
+    return shared_server
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A function that writes a project: `command` of the entry point main, further files by name, parameters."""
+
+    def make(command=None, name="demo", parameters=None, head="", **files):
+        root = tmp_path / name
+        root.mkdir(exist_ok=True)
+        if command is not None:
+            lines = "".join(f"      {key}: {value}\n" for key, value in (parameters or {}).items())
+            listed = f"    parameters:\n{lines}" if lines else ""
+            (root / "MLproject").write_text(f"name: {name}\n{head}entry_points:\n  main:\n{listed}    command: {json.dumps(command)}\n")
+        for file, content in files.items():
+            path = root / file.replace("__", "/").replace("_dot_", ".")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+        return root
+
+    return make
+
+
+@pytest.fixture
+def seen():
+    """What MLflow knows of a run afterwards."""
+    return Seen
+
+
+@pytest.fixture
+def last_run():
+    def find():
+        return Seen(MlflowClient().search_runs(["0"], order_by=["attributes.start_time DESC"], max_results=1)[0].info.run_id)
+
+    return find
+
+
+@pytest.fixture
+def mlflow_run():
+    """The command `mlflow run`, started; its standard output and error are text."""
+
+    def start(*arguments, **keywords):
+        command = [str(BIN / "mlflow"), "run", *map(str, arguments), "--backend", "compute"]
+        interruptible = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # as in a terminal, not as in the background
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible, **keywords)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def channel(tmp_path_factory):
+    """A conda channel with a CPython, modules, and packages that are no Python."""
+    channel = Channel(tmp_path_factory.mktemp("channel"))
+    channel.add_python()
+    for version in ("1.0", "2.0"):
+        channel.add_module("alpha", version)
+    channel.add_module("beta", "1.0", ["python", "alpha <2"])
+    channel.add_module("gamma", "1.0", ["python", "alpha >=2"])
+    channel.add(
+        "tool", "3.1", {"bin/tool": b"#!/bin/sh\necho tool 3.1\n", "etc/conda/activate.d/tool.sh": b"export TOOL_HOME=$CONDA_PREFIX\n"}
+    )
+    channel.add("future", "1.0", {"share/future": b""}, ["__glibc >=2.90"])
+    channel.index()
+    return channel
+
+
+@pytest.fixture(scope="session")
+def cluster_access():
+    """A cluster with k8s/dev applied and the runner's image loaded. In CI its absence is a failure, never a skip."""
+    from tests.cluster import dev
+    from tests.cluster.place import NoCluster
+
+    try:
+        return dev.up()
+    except NoCluster as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def kubectl(cluster_access):
+    """Run kubectl in the namespace of the runs; its output as text."""
+    from tests.cluster import dev
+
+    def call(*arguments, **keywords):
+        return dev.kubectl(cluster_access, "--namespace", dev.NAMESPACE, *arguments, **keywords)
+
+    return call
+
+
+@pytest.fixture
+def cluster(cluster_access, server, kubectl, monkeypatch):
+    """The target `dev-cluster`, whose pods report to the tests' server; a function that sets further fields of it."""
+    from tests.cluster import dev
+    from tests.cluster.place import IMAGE, TRACKING_URI
+
+    monkeypatch.setenv("KUBECONFIG", cluster_access.kubeconfig)
+    tracking_uri = f"http://{cluster_access.host}:{server.port}" if cluster_access.host else os.environ[TRACKING_URI]
+    if not cluster_access.host:
+        use(tracking_uri, monkeypatch)
+    base = {
+        "context": cluster_access.context,
+        "namespace": dev.NAMESPACE,
+        "image": dev.RUNNER_IMAGE if cluster_access.base_image else os.environ[IMAGE],
+        "tracking_uri": tracking_uri,
+    }
+
+    def set_target(**fields):
+        Path("mlflow-compute.yaml").write_text(json.dumps({"targets": {"dev-cluster": {**base, **fields}}}))
+
+    set_target()
+    yield set_target
+    kubectl("delete", "jobs", "--all", "--wait=false")
