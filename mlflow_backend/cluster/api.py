@@ -1,5 +1,6 @@
 """The Kubernetes API as this package uses it: dicts in, dicts out, one-line errors."""
 
+import atexit
 import contextlib
 import copy
 import functools
@@ -47,6 +48,8 @@ class Cluster:
         self._wanted = context, namespace
         self._identity: str | None = None
         self._clock_offset_s = 0.0
+        self._streams: set[Any] = set()
+        atexit.register(self._break_off)
         self._log_in()
 
     def _log_in(self) -> None:
@@ -166,11 +169,9 @@ class Cluster:
                 self.namespace, label_selector=selector, watch=True, resource_version=version, allow_watch_bookmarks=True,
                 timeout_seconds=timeout_s, _preload_content=False, _request_timeout=(CONNECT_TIMEOUT_S, timeout_s + CONNECT_TIMEOUT_S),
             )  # fmt: skip
-            try:
+            with self._streaming(response):
                 for line in _lines(response):
                     yield json.loads(line)
-            finally:
-                response.release_conn()
 
     def list_events(self, kind: str, name: str) -> list[dict[str, Any]]:
         """Events about one object; an empty list where the user may not read events."""
@@ -200,10 +201,23 @@ class Cluster:
                 pod, self.namespace, container="run", follow=True, timestamps=True,
                 _preload_content=False, _request_timeout=(CONNECT_TIMEOUT_S, SILENT_LOG_TIMEOUT_S), **keywords,
             )  # fmt: skip
-            try:
+            with self._streaming(response):
                 yield from _lines(response)
-            finally:
-                response.release_conn()
+
+    @contextlib.contextmanager
+    def _streaming(self, response):
+        """A read that may last: broken off when the process ends, or its thread would crash the interpreter on its way out."""
+        self._streams.add(response)
+        try:
+            yield
+        finally:
+            self._streams.discard(response)
+            response.release_conn()
+
+    def _break_off(self) -> None:
+        for response in list(self._streams):
+            with contextlib.suppress(OSError, ValueError, RuntimeError):
+                response.shutdown()
 
     def _read(self, kind, name, call):
         from kubernetes.client import ApiException

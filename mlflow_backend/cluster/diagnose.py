@@ -39,6 +39,12 @@ class Trouble:
     patience_s: float | None
 
 
+LEFT_BEHIND = {
+    "Preempted": (Cause.PREEMPTED, "A pod of higher priority took the place"),
+    "Evicted": (Cause.EVICTED, "The pod was evicted"),
+    "TaintManagerEviction": (Cause.NODE_LOST, "The node was lost"),
+}
+"""Events of a pod that outlive it, for about an hour."""
 STOPPED = Diagnosis("KILLED", Cause.DELETED, "The pod was stopped from outside, as by kubectl delete pod")
 CANNOT_START = {
     # reason of a waiting container: (cause, seconds before it counts as final, hint)
@@ -59,19 +65,22 @@ REFUSED_PATIENCE_S = 30
 """A Job's controller tries to make the pod again, less and less often; a webhook may have been away for a moment."""
 
 
-def ended(job: Object | None, pod: Object | None) -> Diagnosis | None:
+def ended(job: Object | None, pod: Object | None, events: Sequence[Object] = ()) -> Diagnosis | None:
     """How the run of this Job has ended, or None while it may still run. A Job that is gone is None, one not seen yet is empty.
 
     A pod that was stopped from outside, or failed in a Job that may retry, is no end:
-    its Job, which comes to know of it later, makes another one or says why not.
+    its Job, which comes to know of it later, makes another one or says why not. `events`
+    are those of a pod that is gone.
     """
     if job is None and pod is not None and _phase(pod) not in ("Succeeded", "Failed"):
         return None  # being deleted too: its runner may still tell the end
+    if job is None and pod is not None and (told := _told_by_runner(pod)) and told.cause != Cause.TERMINATED:
+        return told
     if job is None:
         return Diagnosis("KILLED", Cause.DELETED, "The Job was deleted", hint="submit the run again if that was not meant")
     failed = _condition(job, "Failed") or _condition(job, "FailureTarget")
     if pod is None or _condition(job, "Failed") and _phase(pod) not in ("Succeeded", "Failed"):
-        return _of_job(failed) if failed else None
+        return _of_job(failed, None, events) if failed else None
     if _phase(pod) not in ("Succeeded", "Failed"):
         return None
     goes_on = _phase(pod) == "Failed" and (not job or _may_retry(job) or _stopped_from_outside(pod))
@@ -91,6 +100,11 @@ def overdue(job: Object | None, pod: Object | None, now_s: float) -> Trouble | N
         return Trouble(Diagnosis("KILLED", Cause.DELETED, "The Job was deleted", f"its node does not answer ({_node_of(pod)})"), left_s)
     words = _pod_condition(pod, "DisruptionTarget").get("message") or _node_of(pod)
     return Trouble(Diagnosis("FAILED", Cause.NODE_LOST, "The node does not answer any more", words, AGAIN), left_s)
+
+
+def created_pods(events: Sequence[Object]) -> list[str]:
+    """The names of the pods that a Job's events say were made for it, in order."""
+    return re.findall(r"Created pod: (\S+)", "\n".join(event.get("message") or "" for event in events))
 
 
 def seconds(stamp: str) -> float:
@@ -208,12 +222,8 @@ def _of_pod(pod, failed) -> Diagnosis:
         return replace(STOPPED, exit_code=code)
     if _phase(pod) == "Succeeded":
         return Diagnosis("FINISHED", None, "", exit_code=0)
-    if code == 137:
-        return Diagnosis(
-            "FAILED", Cause.KILLED, "The container was killed from outside (SIGKILL)", hint="see the node's events", exit_code=code
-        )
     if code is not None:
-        return Diagnosis("FAILED", Cause.EXIT_CODE, f"The runner exited with code {code}", hint="see the log", exit_code=code)
+        return _of_code(code)
     status = pod.get("status", {})
     return Diagnosis("FAILED", Cause.UNKNOWN, "The pod failed", status.get("message") or status.get("reason") or "no reason given")
 
@@ -268,19 +278,31 @@ def _start(pod) -> Diagnosis | None:
     )
 
 
-def _of_job(condition, code=None) -> Diagnosis:
-    """What the Job alone says: the pod may have been collected before anybody looked."""
+def _of_job(condition, code=None, events=()) -> Diagnosis:
+    """What the Job alone says, and events: the pod may have been collected before anybody looked."""
     words = condition.get("message") or ""
-    exited = re.search(r"failed with exit code (\d+)", words)
-    if exited:
-        code = int(exited[1])
-        return Diagnosis("FAILED", Cause.EXIT_CODE, f"The container exited with code {code}", hint="see the log", exit_code=code)
-    if "DisruptionTarget" in words:
-        return Diagnosis("FAILED", Cause.EVICTED, "The cluster took the pod away (a drained or lost node, or preemption)", words, AGAIN)
     if condition.get("reason") == "DeadlineExceeded":
         hint = "raise it, or make the run shorter"
         return Diagnosis("FAILED", Cause.DEADLINE_EXCEEDED, "The run was longer than the target's 'deadline'", hint=hint, exit_code=code)
-    return Diagnosis("FAILED", Cause.UNKNOWN, "The Job failed", condition.get("message") or condition.get("reason"), exit_code=code)
+    for event in reversed(events):
+        if known := LEFT_BEHIND.get(event.get("reason")):
+            cause, summary = known
+            return Diagnosis("FAILED", cause, summary, event.get("message") or "", AGAIN)
+    if "DisruptionTarget" in words:
+        return Diagnosis("FAILED", Cause.EVICTED, "The cluster took the pod away (a drained or lost node, or preemption)", words, AGAIN)
+    if exited := re.search(r"failed with exit code (\d+)", words):
+        return _of_code(int(exited[1]))
+    return Diagnosis("FAILED", Cause.UNKNOWN, "The Job failed", words or condition.get("reason"), exit_code=code)
+
+
+def _of_code(code) -> Diagnosis:
+    """A container's exit code is all that is known."""
+    if code == 137:
+        summary = "The container was killed from outside (SIGKILL)"
+        return Diagnosis("FAILED", Cause.KILLED, summary, hint="see the node's events", exit_code=code)
+    if code == 143:  # SIGTERM
+        return replace(STOPPED, exit_code=code)
+    return Diagnosis("FAILED", Cause.EXIT_CODE, f"The container exited with code {code}", hint="see the log", exit_code=code)
 
 
 def _told_by_runner(pod) -> Diagnosis | None:

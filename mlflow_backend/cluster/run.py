@@ -1,6 +1,5 @@
 """A run in a cluster as MLflow hands it to the user: wait for it, ask its status, cancel it."""
 
-import queue
 import time
 
 from mlflow.projects.submitted_run import SubmittedRun
@@ -55,19 +54,20 @@ class ClusterRun(SubmittedRun):
         """Mark the run KILLED, delete its Job, and wait until its pod is gone. Raises ClusterError if it stays."""
         if not has_ended(self._submitted.known()):
             tracking.end(self.run_id, "KILLED", Cause.CANCELLED, "The run was cancelled.")
-        observer = self._submitted.observer
-        changes = observer.subscribe(self.job_name)
-        try:
-            self._submitted.cluster.delete_job(self.job_name)
-            self._wait_until_gone(changes)
-        finally:
-            observer.unsubscribe(self.job_name, changes)
+        self._submitted.cluster.delete_job(self.job_name)
+        self._wait_until_gone()
 
-    def _wait_until_gone(self, changes) -> None:
+    def _wait_until_gone(self) -> None:
+        cluster, selector = self._submitted.cluster, f"job-name={self.job_name}"
         deadline = time.monotonic() + self._submitted.grace_period_s + POD_GONE_S
-        while self._submitted.cluster.list_objects("Pod", f"job-name={self.job_name}")[0]:
-            try:
-                while (change := changes.get(timeout=max(0.0, deadline - time.monotonic()))).kind != "Pod" or change.value:
-                    pass
-            except queue.Empty:
-                raise ClusterError(f"Job {self.job_name}: deleted, but its pod is still there after the grace period") from None
+        while (left_s := deadline - time.monotonic()) > 0:
+            pods, version = cluster.list_objects("Pod", selector)
+            there = {pod["metadata"]["uid"] for pod in pods}
+            if not there:
+                return
+            for event in cluster.watch_objects("Pod", selector, version, max(1, int(left_s))):
+                if event["type"] == "DELETED":
+                    there.discard(event["object"]["metadata"]["uid"])
+                if not there or event["type"] == "ERROR":
+                    break
+        raise ClusterError(f"Job {self.job_name}: deleted, but its pod is still there after the grace period")

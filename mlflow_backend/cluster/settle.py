@@ -85,9 +85,9 @@ def judge(run: Known, seen: Seen) -> Verdict:
         return Verdict(True, Diagnosis("KILLED", Cause.CANCELLED, "The run was marked KILLED in MLflow"), is_active(seen.job))
     if seen.job is None and seen.pod is None and not _had_job(run):
         return _broken_submit(run, seen)
-    end = diagnose.ended(seen.job, seen.pod)
+    end = diagnose.ended(seen.job, seen.pod, seen.events)
     if end:
-        stopped = run.tags.get(TAG_CAUSE) == Cause.TERMINATED and end.cause == Cause.UNKNOWN
+        stopped = run.tags.get(TAG_CAUSE) == Cause.TERMINATED and end.cause in (Cause.UNKNOWN, Cause.EXIT_CODE)
         return Verdict(True, diagnose.STOPPED if stopped else end)
     trouble, left_s = _trouble(seen)
     if trouble and left_s <= 0:
@@ -115,6 +115,9 @@ def look(cluster: Any, run_id: str, job_name: str) -> Seen:
     events = []
     if needs_events(job, pod):
         events = cluster.list_events("Pod" if pod else "Job", (pod or job)["metadata"]["name"])
+    elif job and pod is None:  # of a pod that is gone, events may still say why
+        gone = diagnose.created_pods(cluster.list_events("Job", job_name))
+        events = cluster.list_events("Pod", gone[-1]) if gone else []
     return Seen(job, pod, events, cluster.now_s())
 
 

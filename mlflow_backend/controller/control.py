@@ -27,6 +27,7 @@ KILLED_EVERY_S = 5.0
 WAITING_S = (10.0, 300.0)
 """A run that has not started is looked at again after as long as it has waited, but no sooner and no later than this."""
 TERMINAL = ("Succeeded", "Failed")
+CATCH_UP_EVERY_S = 60.0
 CATCH_UP = ("", "")
 
 
@@ -128,12 +129,13 @@ class Controller:
         self._try_again(key, error)
 
     def _catch_up(self) -> None:
-        """After each complete list: what ended, or lost its Job, while nobody looked."""
+        """After each complete list, and now and then: what ended or lost its Job unseen, and submits that broke off."""
         jobs = {job["metadata"]["name"] for job in self._active_jobs()}
         for run in self._runs.unfinished(self._cluster.identity() or ""):
             job_name = run.tags.get(TAG_JOB, "")
             if job_name and job_name not in jobs:
                 self._queue.add((run.run_id, job_name))
+        self._queue.add(CATCH_UP, CATCH_UP_EVERY_S)
 
     def _look_for_killed(self) -> None:
         while True:
@@ -175,7 +177,8 @@ class Controller:
     def _fresh(self, run_id: str, job_name: str) -> Seen:
         """As the API server has it now; of a pod that is gone already, how it ended."""
         seen = look(self._cluster, run_id, job_name)
-        return seen if seen.pod else replace(seen, pod=self._pod(job_name) if seen.job else None)
+        last = self._pod(job_name)
+        return replace(seen, pod=last) if seen.pod is None and last and _pod_is_over(last) else seen
 
     def _pod(self, job_name: str) -> Mapping[str, Any] | None:
         with self._lock:

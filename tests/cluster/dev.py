@@ -11,6 +11,7 @@ from tests.cluster.place import IMAGE, TRACKING_URI, Access, choose
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".cluster"
 RUNNER_IMAGE = "local/mlflow-runner:full"
+CONTROLLER_IMAGE = "local/mlflow-compute-controller:dev"
 NAMESPACE = "mlflow"
 NODE_PORT = 30500
 
@@ -20,8 +21,9 @@ def up() -> Access:
     place = choose()
     access = place.up()
     if access.base_image:
-        _build_image(access)
-        place.load(RUNNER_IMAGE)
+        _build_images(access)
+        for image in (RUNNER_IMAGE, CONTROLLER_IMAGE):
+            place.load(image)
         tracking_uri = _tracking_server(access)
     else:
         tracking_uri = os.environ[TRACKING_URI]
@@ -35,22 +37,39 @@ def down() -> None:
         (FOLDER / name).unlink(missing_ok=True)
 
 
-def _build_image(access: Access) -> None:
-    """With the whole of MLflow, so that the example's packages are there: its runs need no environment of their own."""
-    subprocess.run(
-        ["docker", "build", "--quiet", "--network=host", "--tag", RUNNER_IMAGE, "--build-arg", f"BASE={access.base_image}",
-         "--build-arg", "MLFLOW=mlflow", str(ROOT / "runner")],
-        check=True, stdout=subprocess.DEVNULL, env=_docker_env(access),
-    )  # fmt: skip
+def _build_images(access: Access) -> None:
+    """The runner's with the whole of MLflow, so that the example's packages are there: its runs need no environment of their own."""
+    _build(access, RUNNER_IMAGE, "--build-arg", f"BASE={access.base_image}", "--build-arg", "MLFLOW=mlflow", str(ROOT / "runner"))
+    _build(access, CONTROLLER_IMAGE, "--build-arg", f"BASE={RUNNER_IMAGE}", "--file", str(ROOT / "k8s/controller/Dockerfile"), str(ROOT))
+
+
+def _build(access: Access, image: str, *arguments: str) -> None:
+    command = ["docker", "build", "--quiet", "--network=host", "--tag", image, *arguments]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=_docker_env(access))
+
+
+def install(access: Access, folder: str, namespace: str, tracking_uri: str = "http://mlflow:5000") -> None:
+    """k8s/base or k8s/controller in a namespace of its own, for runs that report to `tracking_uri`."""
+    text = render(access, folder).replace("namespace: mlflow\n", f"namespace: {namespace}\n")
+    text = text.replace("\n  name: mlflow\n", f"\n  name: {namespace}\n").replace("http://mlflow:5000", tracking_uri)
+    kubectl(access, "apply", "-f", "-", stdin=text)
+
+
+def render(access: Access, folder: str) -> str:
+    """The manifests of k8s/`folder` with the images that are loaded here."""
+    command = [access.kubectl, "kustomize", str(ROOT / "k8s" / folder)]
+    rendered = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    for line, image in (("image: python:3.12-slim", RUNNER_IMAGE), ("image: mlflow-compute-controller", CONTROLLER_IMAGE)):
+        rendered = rendered.replace(f"{line}\n", f"image: {image}\n")
+    return rendered
 
 
 def _tracking_server(access: Access) -> str:
     """Apply k8s/dev with the image that is loaded; the server's address for people and pods alike."""
-    rendered = subprocess.run([access.kubectl, "kustomize", str(ROOT / "k8s/dev")], check=True, capture_output=True, text=True).stdout
-    rendered = rendered.replace("image: python:3.12-slim", f"image: {RUNNER_IMAGE}")
     make_volume(access, "mlflow")
-    kubectl(access, "apply", "-f", "-", stdin=rendered)
-    kubectl(access, "-n", NAMESPACE, "rollout", "status", "deployment/mlflow", "--timeout=180s")
+    kubectl(access, "apply", "-f", "-", stdin=render(access, "dev"))
+    for name in ("mlflow", "mlflow-compute-controller"):
+        kubectl(access, "-n", NAMESPACE, "rollout", "status", f"deployment/{name}", "--timeout=180s")
     address = kubectl(access, "get", "nodes", "-o", "jsonpath={.items[0].status.addresses[?(@.type=='InternalIP')].address}")
     return f"http://{address.split()[0]}:{NODE_PORT}"
 

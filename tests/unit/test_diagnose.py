@@ -10,8 +10,8 @@ from mlflow_runner.causes import Cause
 JOB = {"status": {}}
 
 
-def job_failed(reason):
-    return {"status": {"conditions": [{"type": "Failed", "status": "True", "reason": reason, "message": "m"}]}}
+def job_failed(reason, message="m"):
+    return {"status": {"conditions": [{"type": "Failed", "status": "True", "reason": reason, "message": message}]}}
 
 
 def pod(phase="Failed", state=None, conditions=(), **status):
@@ -78,6 +78,26 @@ def test_an_end_has_its_status_and_cause(job, found, status, cause, code):
     diagnosis = ended(job, found)
     assert (diagnosis.status, diagnosis.cause, diagnosis.exit_code) == (status, cause, code)
     assert diagnosis.message or status == "FINISHED"
+
+
+@pytest.mark.parametrize(
+    ("message", "events", "cause", "code"),
+    [
+        ("Container run for pod a/b failed with exit code 3 matching FailJob rule at index 1", [], "ExitCode", 3),
+        ("Container run for pod a/b failed with exit code 137 matching FailJob rule at index 1", [], "Killed", 137),
+        ("Pod a/b has condition DisruptionTarget matching FailJob rule at index 0", [], "Evicted", None),
+        (
+            "Pod a/b has condition DisruptionTarget matching FailJob rule at index 0",
+            [event("Preempted"), event("Killing")],
+            "Preempted",
+            None,
+        ),
+        ("Pod a/b has condition DisruptionTarget matching FailJob rule at index 0", [event("TaintManagerEviction")], "NodeLost", None),
+    ],
+)
+def test_of_a_pod_that_is_gone_the_job_and_events_still_tell(message, events, cause, code):
+    diagnosis = ended(job_failed("PodFailurePolicy", message), None, events)
+    assert (diagnosis.status, diagnosis.cause, diagnosis.exit_code) == ("FAILED", cause, code)
 
 
 @pytest.mark.parametrize("found", [None, pod("Pending"), pod("Running", {"running": {}}), pod(conditions=[DISRUPTED]), STOPPED])

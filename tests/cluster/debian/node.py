@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 from tests.cluster.debian import build, pki
@@ -37,6 +38,22 @@ def up() -> None:
     _container_runtimes()
     build.images()
     pki.make()
+    _control_plane()
+    _node()
+
+
+def kill(name: str) -> None:
+    """Stop one daemon as a crash does. `revive` starts it again."""
+    pid = alive(name)
+    if pid:
+        os.kill(pid, signal.SIGKILL)
+    while alive(name):
+        time.sleep(0.02)
+
+
+def revive() -> None:
+    """Start what does not run, and wait until it is ready."""
+    _container_runtimes()
     _control_plane()
     _node()
 
@@ -99,7 +116,7 @@ def _control_plane() -> None:
     await_success("apiserver", KUBECTL, "get", "--raw", "/readyz")
     start("manager", str(BIN / "kube-controller-manager"), "--kubeconfig", f"{PKI}/manager.kubeconfig",
           "--service-account-private-key-file", f"{PKI}/sa.key", "--root-ca-file", f"{PKI}/ca.crt",
-          "--use-service-account-credentials", "--leader-elect=false")  # fmt: skip
+          "--use-service-account-credentials", "--leader-elect=false", "--node-monitor-grace-period=16s")  # fmt: skip
     start("scheduler", str(BIN / "kube-scheduler"), "--kubeconfig", f"{PKI}/scheduler.kubeconfig", "--leader-elect=false")
 
 

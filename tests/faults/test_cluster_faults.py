@@ -1,0 +1,61 @@
+"""What happens to the cluster itself: its API server, its node, its container runtime."""
+
+import json
+import time
+import urllib.request
+
+from tests.bed.runs import Seen, wait_for
+
+ETCD = "http://127.0.0.1:2379/v3/kv"
+
+
+def running(started):
+    for watched in started:
+        wait_for(lambda one=watched: b"begun" in Seen(one.id).log, timeout_s=90)
+
+
+def test_the_api_server_is_restarted_while_it_is_watched(faults, node):
+    started = faults.start("echo begun; sleep 8; exit 3")
+    running(started)
+    node.kill("apiserver")
+    time.sleep(1)
+    node.revive()
+    faults.check("API server killed and restarted", started, "FAILED", "ExitCode", timed=False)
+
+
+def etcd(call, body):
+    request = urllib.request.Request(f"{ETCD}/{call}", json.dumps(body).encode())
+    return json.loads(urllib.request.urlopen(request, timeout=10).read())
+
+
+def test_a_watch_whose_version_is_gone(faults, node, kubectl):
+    """Everything before now is compacted and the API server forgets what it watched: 410 Gone for every watch (airflow#37369)."""
+    started = faults.start("echo begun; sleep 600")
+    running(started)
+    node.kill("apiserver")
+    etcd("compaction", {"revision": etcd("range", {"key": "AA=="})["header"]["revision"]})
+    node.revive()
+    for watched in started:
+        kubectl("-n", watched.namespace, "delete", "job", watched.run.job_name, "--wait=false")
+    faults.check("watch expired (410 Gone), then the Job deleted", started, "KILLED", "Deleted", timed=False)
+
+
+def test_the_container_runtime_is_restarted(faults, node):
+    started = faults.start("echo begun; sleep 10; echo whole")
+    running(started)
+    node.kill("containerd")
+    node.revive()
+    faults.check("container runtime killed and restarted", started, "FINISHED", None, timed=False)
+    assert all(b"whole\n" in Seen(watched.id).log for watched in started)
+
+
+def test_a_node_that_does_not_answer(faults, node):
+    """The kubelet is away for longer than every patience; the container goes on, which nobody can know."""
+    tolerated = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}
+    started = faults.start("echo begun; sleep 600", tolerations=[tolerated])
+    running(started)
+    node.kill("kubelet")
+    try:
+        faults.check("kubelet stopped for longer than the grace time", started, "FAILED", "NodeLost", timeout_s=200, timed=False)
+    finally:
+        node.revive()

@@ -1,0 +1,152 @@
+"""One fault, seen by three kinds of watcher: a waiting client, the controller alone, and nobody until a command looks."""
+
+import contextlib
+import json
+import statistics
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlflow.tracking import MlflowClient
+
+from mlflow_backend.cluster import attach, runs, settle
+from mlflow_backend.cluster.api import connect
+from mlflow_backend.cluster.run import ClusterRun
+from tests.bed.runs import Seen
+from tests.bed.server import BIN
+
+CLIENT, CONTROLLER, NOBODY = WATCHERS = ("client waiting", "controller", "nobody, then a command")
+LIMIT_S = 5.0
+"""A run is to have its terminal state so soon after its Job's own end."""
+
+
+@dataclass
+class Watched:
+    """One run and who watches it."""
+
+    watcher: str
+    run: ClusterRun
+    namespace: str
+    waiting: threading.Thread | None = None
+    returned: bool | None = None
+
+    @property
+    def id(self) -> str:
+        return self.run.run_id
+
+    def pods(self, kubectl) -> list[dict]:
+        listed = kubectl("-n", self.namespace, "get", "pods", "-l", f"job-name={self.run.job_name}", "-o", "json")
+        return sorted(json.loads(listed)["items"], key=lambda pod: pod["metadata"]["creationTimestamp"])
+
+    def pod_name(self, kubectl) -> str:
+        return self.pods(kubectl)[-1]["metadata"]["name"]
+
+
+@dataclass
+class Table:
+    """What every case came to; written as Markdown when all are over."""
+
+    rows: list[tuple] = field(default_factory=list)
+
+    def add(self, fault: str, watcher: str, found: Seen, after_s: float | None) -> None:
+        self.rows.append((fault, watcher, found.status, found.cause or "", after_s))
+
+    def median_s(self) -> float:
+        return statistics.median(row[4] for row in self.rows if row[4] is not None and row[1] != NOBODY)
+
+    def write(self, path: Path) -> None:
+        lines = ["| fault | who watches | status | cause | seconds after the Job's end |", "| --- | --- | --- | --- | --- |"]
+        for fault, watcher, status, cause, after_s in self.rows:
+            shown = "" if after_s is None else "before" if after_s <= 0 else f"{after_s:.1f}"
+            lines.append(f"| {fault} | {watcher} | {status} | {cause} | {shown} |")
+        path.write_text("\n".join(lines) + "\n")
+
+
+class Ends:
+    """When each Job was seen to end or to be deleted, by a watch of the tests' own."""
+
+    def __init__(self, kubeconfig: str, context: str):
+        from kubernetes import client, config
+
+        configuration = client.Configuration()
+        config.load_kube_config(kubeconfig, context=context, client_configuration=configuration)
+        self._batch = client.BatchV1Api(client.ApiClient(configuration))
+        self.at: dict[str, float] = {}
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    def _follow(self) -> None:
+        from kubernetes import watch
+
+        while True:
+            with contextlib.suppress(Exception):  # the API server is one of the things that are made to fail
+                for event in watch.Watch().stream(self._batch.list_job_for_all_namespaces, timeout_seconds=60):
+                    job = event["raw_object"]
+                    conditions = job.get("status", {}).get("conditions") or ()
+                    over = event["type"] == "DELETED" or any(item["type"] in ("Failed", "Complete") for item in conditions)
+                    if over:
+                        self.at.setdefault(job["metadata"]["name"], time.time())
+            time.sleep(0.2)
+
+
+def begin(watcher: str, run: ClusterRun, namespace: str) -> Watched:
+    """Watch the run as `watcher` does."""
+    watched = Watched(watcher, run, namespace)
+    if watcher == CLIENT:
+
+        def wait():
+            watched.returned = run.wait()
+
+        watched.waiting = threading.Thread(target=wait, daemon=True)
+        watched.waiting.start()
+    return watched
+
+
+def finish(watched: Watched, timeout_s: float) -> Seen:
+    """The run once its watcher has brought it to its end; for nobody, once its Job is over and a command has looked."""
+    deadline = time.monotonic() + timeout_s
+    if watched.waiting:
+        watched.waiting.join(timeout_s)
+        assert not watched.waiting.is_alive(), "the client still waits"
+    elif watched.watcher == NOBODY:
+        _settle_when_over(watched, deadline)
+    while not settle.has_ended(runs.known(MlflowClient().get_run(watched.id))):
+        assert time.monotonic() < deadline, f"{watched.watcher}: the run is {Seen(watched.id).status}, {Seen(watched.id).cause}"
+        time.sleep(0.1)
+    return Seen(watched.id)
+
+
+def _settle_when_over(watched: Watched, deadline: float) -> None:
+    """Leave the run alone until nothing of it moves any more, then look once, as `mlflow-compute settle RUN` does."""
+    cluster = connect(None, watched.namespace)
+    run = MlflowClient().get_run(watched.id)
+    while True:
+        with contextlib.suppress(Exception):
+            verdict = settle.judge(runs.known(run), settle.look(cluster, watched.id, watched.run.job_name))
+            if verdict.ended:
+                break
+        assert time.monotonic() < deadline, "nothing in the cluster says that the run is over"
+        time.sleep(0.5)
+    time.sleep(1)
+    attach.settle_now(MlflowClient().get_run(watched.id))
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([BIN / "mlflow-compute", *arguments], capture_output=True, text=True, timeout=120)
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.1)
+
+
+def answers(url: str) -> bool:
+    try:
+        return urllib.request.urlopen(url, timeout=2).status == 200
+    except OSError:
+        return False

@@ -1,0 +1,169 @@
+"""The end of a run depends on what happened, not on who saw it first: every order of tellers and of stale or fresh looks."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlflow_backend.cluster.diagnose import Diagnosis
+from mlflow_backend.cluster.settle import Known, Seen, has_ended, judge, settle
+from mlflow_runner.ending import ending
+from mlflow_runner.state import State
+from mlflow_runner.submission import TAG_CAUSE, TAG_EXIT_CODE, TAG_MESSAGE, TAG_NODE
+from mlflow_runner.tracking import RunInfo
+from tests.unit.test_diagnose import disrupted, job_failed, pod, terminated, told
+
+BORN = "2026-01-01T00:00:00Z"
+NOW_S = 1767225600.0 + 60
+
+
+class Store:
+    """MLflow for one run: status and tags; what is written stands."""
+
+    def __init__(self, status="RUNNING", tags=None):
+        self.status, self.tags = status, {TAG_NODE: "n", **(tags or {})}
+
+    def read(self, run_id):
+        return Known(run_id, self.status, dict(self.tags), NOW_S - 60)
+
+    def end(self, run_id, end: Diagnosis):
+        self.status = end.status
+        self.tags.update({TAG_CAUSE: end.cause, TAG_MESSAGE: end.message} if end.cause else {})
+        if end.exit_code is not None:
+            self.tags[TAG_EXIT_CODE] = str(end.exit_code)
+
+    def told_by_runner(self, state: State):
+        end = ending(RunInfo(self.status, "", dict(self.tags)), state)
+        for name in end.remove:
+            self.tags.pop(name, None)
+        self.tags.update(end.tags)
+        self.status = end.status
+
+    @property
+    def outcome(self):
+        return self.status, self.tags.get(TAG_CAUSE)
+
+
+class Jobs:
+    """The cluster as far as settling writes to it."""
+
+    def delete_job(self, name):
+        """It goes, whatever it was."""
+
+
+def metadata(item, **more):
+    return {**item, "metadata": {"name": "j", "creationTimestamp": BORN, **item.get("metadata", {}), **more}} if item else None
+
+
+def seen(job, pod_):
+    return Seen(metadata(job) if job else job, metadata(pod_), (), NOW_S)
+
+
+JOB = {"spec": {}, "status": {}}
+RUNNING = seen(JOB, pod("Running"))
+STOPPED = terminated(143, message=told("KILLED", 143, "Terminated"))
+EVICTED = [disrupted("EvictionByEvictionAPI")]
+FAILED_143 = job_failed("PodFailurePolicy", "Container run for pod mlflow/x failed with exit code 143 matching FailJob rule at index 1")
+DEADLINE = job_failed("DeadlineExceeded")
+
+
+def state(status, code, cause=None):
+    return State(status=status, exit_code=code, cause=cause, message=cause and f"because {cause}")
+
+
+SCENARIOS = {
+    # what happened: (looks in the order in which the cluster shows them, what the runner tells or None, whether somebody cancelled, outcome)
+    "exit 0": ([RUNNING, seen(JOB, pod("Succeeded", state=terminated(0)))], state("FINISHED", 0), False, ("FINISHED", None)),
+    "exit 3": (
+        [RUNNING, seen(JOB, pod(state=terminated(3, message=told("FAILED", 3, "ExitCode")))), seen(job_failed("x"), None)],
+        state("FAILED", 3, "ExitCode"), False, ("FAILED", "ExitCode"),
+    ),
+    "exit 3, the server away": (
+        [RUNNING, seen(JOB, pod(state=terminated(3, message=told("FAILED", 3, "ExitCode"))))], None, False, ("FAILED", "ExitCode"),
+    ),
+    "container killed": ([RUNNING, seen(JOB, pod(state=terminated(137)))], None, False, ("FAILED", "Killed")),
+    "evicted": (
+        [RUNNING, seen(JOB, pod("Running", conditions=EVICTED)), seen(JOB, pod(state=STOPPED, conditions=EVICTED)),
+         seen(job_failed("x"), pod(state=STOPPED, conditions=EVICTED))],
+        state("KILLED", 143, "Terminated"), False, ("FAILED", "Evicted"),
+    ),
+    "evicted, the server away": (
+        [RUNNING, seen(JOB, pod(state=STOPPED, conditions=EVICTED)), seen(job_failed("x"), pod(state=STOPPED, conditions=EVICTED))],
+        None, False, ("FAILED", "Evicted"),
+    ),
+    "Job deleted": ([RUNNING, seen(None, pod("Running")), seen(None, None)], state("KILLED", 143, "Terminated"), False, ("KILLED", "Deleted")),
+    "Job deleted after exit 3, the server away": (
+        [RUNNING, seen(JOB, pod(state=terminated(3, message=told("FAILED", 3, "ExitCode")))),
+         seen(None, pod(state=terminated(3, message=told("FAILED", 3, "ExitCode"))))], None, False, ("FAILED", "ExitCode"),
+    ),
+    "pod deleted": (
+        [RUNNING, seen(JOB, pod("Running")), seen(FAILED_143, None)], state("KILLED", 143, "Terminated"), False, ("KILLED", "Deleted"),
+    ),
+    "Job deleted after exit 0": ([RUNNING, seen(None, pod("Running")), seen(None, None)], state("FINISHED", 0), False, ("FINISHED", None)),
+    "deadline": (
+        [RUNNING, seen(DEADLINE, pod("Running")), seen(DEADLINE, pod(state=STOPPED))],
+        state("KILLED", 143, "Terminated"), False, ("FAILED", "DeadlineExceeded"),
+    ),
+    "cancelled": ([RUNNING, seen(None, pod("Running")), seen(None, None)], state("KILLED", 143, "Terminated"), True, ("KILLED", "Cancelled")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+@given(data=st.data())
+def test_the_end_depends_on_what_happened_and_not_on_who_saw_it_first(name, data):
+    looks, tells, cancelled, outcome = SCENARIOS[name]
+    store = Store()
+    if cancelled:
+        store.end("r", Diagnosis("KILLED", "Cancelled", "The run was cancelled"))
+    last = len(looks) - 1
+    steps = data.draw(st.lists(st.one_of(st.integers(0, last), *([st.just("runner")] if tells else [])), max_size=12))
+    steps = [step for index, step in enumerate(steps) if step != "runner" or "runner" not in steps[:index]]
+    if tells and "runner" not in steps:
+        steps.append("runner")
+    for step in [*steps, last, last]:
+        if step == "runner":
+            store.told_by_runner(tells)
+        else:
+            settle(store, Jobs(), store.read("r"), looks[step])
+    assert store.outcome == outcome
+    assert has_ended(store.read("r"))
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_settler_beside_a_live_runner_writes_nothing(name):
+    store = Store()
+    verdict = settle(store, Jobs(), store.read("r"), SCENARIOS[name][0][0])
+    assert not verdict.ended and store.outcome == ("RUNNING", None)
+
+
+@given(st.sampled_from(sorted(SCENARIOS)), st.sampled_from(sorted(SCENARIOS)))
+def test_an_end_that_was_told_is_never_changed_by_a_settler(first, second):
+    store = Store()
+    settle(store, Jobs(), store.read("r"), SCENARIOS[first][0][-1])
+    told_first = store.outcome
+    settle(store, Jobs(), store.read("r"), SCENARIOS[second][0][-1])
+    assert store.outcome == told_first
+
+
+def test_a_run_marked_killed_in_mlflow_is_cancelled_and_loses_its_job():
+    verdict = judge(Known("r", "KILLED", {TAG_NODE: "n"}, 0), RUNNING)
+    assert (verdict.end.status, verdict.end.cause, verdict.remove_job) == ("KILLED", "Cancelled", True)
+
+
+def test_a_cancelled_run_whose_job_is_still_there_loses_it():
+    known = Known("r", "KILLED", {TAG_CAUSE: "Cancelled"}, 0)
+    assert judge(known, RUNNING).remove_job and not judge(known, seen(None, None)).remove_job
+
+
+def test_a_pod_that_should_be_gone_means_a_lost_node_only_after_its_patience():
+    leaving = metadata(pod("Running", conditions=[disrupted("DeletionByTaintManager")]), deletionTimestamp=BORN)
+    early, late = (judge(Known("r", "RUNNING", {}, 0), Seen(metadata(JOB), leaving, (), NOW_S - 60 + after)) for after in (29, 31))
+    assert not early.ended and early.look_again_s == pytest.approx(1)
+    assert (late.end.cause, late.remove_job) == ("NodeLost", True)
+
+
+def test_an_earlier_pod_does_not_tell_the_end_of_a_run_that_another_has_taken_over():
+    told_by_second = RunInfo("RUNNING", "", {"compute.pod": "b", "compute.attempt": "2"})
+    assert ending(told_by_second, State(status="FAILED", exit_code=1, cause="ExitCode", pod="a", attempt=1)) is None
+    same_attempt = RunInfo("RUNNING", "", {"compute.pod": "b"})  # two pods for one Job (kubernetes#130103)
+    assert ending(same_attempt, State(status="FINISHED", exit_code=0, pod="a")) is None
+    assert ending(same_attempt, State(status="FINISHED", exit_code=0, pod="b")).status == "FINISHED"
