@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-cluster cluster cluster-down test test-unit lint bench
+.PHONY: help demo demo-cluster cluster cluster-down test test-unit test-faults lint bench
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -36,6 +36,10 @@ test: .venv/developing lint ## everything, on a real MLflow server and a real cl
 	$(BIN)/python -m tests.cluster up || test -z "$$CI"
 	$(BIN)/python -m pytest
 
+test-faults: .venv/developing ## what can go wrong, made to go wrong on a real cluster; writes docs/faults.md
+	$(BIN)/python -m tests.cluster up || test -z "$$CI"
+	$(BIN)/python -m pytest tests/faults --faults-table docs/faults.md
+
 test-unit: .venv/developing ## what needs neither: seconds
 	$(BIN)/python -m pytest -q tests/unit
 
@@ -46,3 +50,5 @@ lint: .venv/developing
 bench: .venv/developing ## the measurements of benchmarks/README.md, some minutes
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.environments
+	$(BIN)/python -m benchmarks.supervision
+	$(BIN)/python -m benchmarks.builtin_faults

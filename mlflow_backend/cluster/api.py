@@ -182,6 +182,23 @@ class Cluster:
         except ClusterError:
             return []
 
+    def list_nodes(self) -> list[dict[str, Any]]:
+        """All nodes; an empty list where the user may not know them."""
+        try:
+            with self._errors("list Nodes"):
+                return self._json(self.core.list_node(**self._raw()))["items"]
+        except ClusterError:
+            return []
+
+    def list_scheduled_pods(self) -> list[dict[str, Any]] | None:
+        """The pods of all namespaces that take room on a node; None where the user may not know them."""
+        selector = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
+        try:
+            with self._errors("list Pods (all)"):
+                return self._json(self.core.list_pod_for_all_namespaces(field_selector=selector, **self._raw()))["items"]
+        except ClusterError:
+            return None
+
     def delete_job(self, name: str) -> None:
         """Delete the Job, its pods and what it owns. No error if it is gone."""
         from kubernetes.client import ApiException

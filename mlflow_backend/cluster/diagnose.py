@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from mlflow_backend.cluster.room import short_of
 from mlflow_runner.causes import Cause
 
 Object = Mapping[str, Any]
@@ -112,14 +113,14 @@ def seconds(stamp: str) -> float:
     return datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
 
 
-def cannot_start(pod: Object | None, job: Object | None, events: Sequence[Object]) -> Trouble | None:
-    """Why the run does not start; `events` are those of the pod, or of the Job while it has no pod. None: nothing is wrong."""
+def cannot_start(pod: Object | None, job: Object | None, events: Sequence[Object], room: str = "") -> Trouble | None:
+    """Why the run does not start. None: nothing is wrong.
+
+    `events` are those of the pod, or of the Job while it has no pod; `room` says what is free on the nodes.
+    """
     if pod is None:
         return _no_pod(events)
-    for check in (_unschedulable, _waiting_container, _volume):
-        if trouble := check(pod, events):
-            return trouble
-    return None
+    return _unschedulable(pod, room) or _waiting_container(pod) or _volume(pod, events)
 
 
 def not_started(pod: Object | None, job: Object | None, after_s: float) -> Diagnosis:
@@ -132,9 +133,9 @@ def not_started(pod: Object | None, job: Object | None, after_s: float) -> Diagn
     return Diagnosis("FAILED", Cause.UNSCHEDULABLE, f"The run has not started within {after_s:g} s{queued}", hint=hint)
 
 
-def waiting_for(pod: Object | None, job: Object | None, events: Sequence[Object]) -> str:
+def waiting_for(pod: Object | None, job: Object | None, events: Sequence[Object], room: str = "") -> str:
     """What a run that does not run yet is waiting for, in a few words."""
-    trouble = cannot_start(pod, job, events)
+    trouble = cannot_start(pod, job, events, room)
     if trouble:
         return f"waiting: {trouble.diagnosis.summary[:1].lower()}{trouble.diagnosis.summary[1:]}: {_line(trouble.diagnosis.detail)}"
     if pod is None:
@@ -162,24 +163,25 @@ def _no_pod(events) -> Trouble | None:
     return Trouble(Diagnosis("FAILED", Cause.ADMISSION_DENIED, summary, words, hint), REFUSED_PATIENCE_S)
 
 
-def _unschedulable(pod, _events) -> Trouble | None:
+def _unschedulable(pod, room) -> Trouble | None:
     scheduled = _pod_condition(pod, "PodScheduled")
     if scheduled.get("status") != "False" or scheduled.get("reason") == "SchedulingGated":
         return None
     words = scheduled.get("message") or "no node takes the pod"
-    short = re.findall(r"Insufficient ([\w./-]*\w)", words)
+    short = short_of(pod)
     requests = (pod["spec"]["containers"][0].get("resources") or {}).get("requests") or {}
-    asked = ", ".join(f"{name} {requests[name]}" for name in dict.fromkeys(short) if name in requests)
+    asked = ", ".join(f"{name} {requests[name]}" for name in short if name in requests)
     if short:
         hint = f"the run asks for {asked or ', '.join(short)}: ask for less in 'resources', or wait until a node has that free"
     elif "taint" in words or "didn't match" in words:
         hint = "correct 'node_selector' or 'tolerations' in the target"
     else:
         hint = "see the nodes with: kubectl describe nodes"
-    return Trouble(Diagnosis("FAILED", Cause.UNSCHEDULABLE, "No node takes the pod", words, hint), None)
+    detail = f"{words.rstrip('.')}; {room}" if room else words
+    return Trouble(Diagnosis("FAILED", Cause.UNSCHEDULABLE, "No node takes the pod", detail, hint), None)
 
 
-def _waiting_container(pod, _events) -> Trouble | None:
+def _waiting_container(pod) -> Trouble | None:
     waiting = _container(pod).get("state", {}).get("waiting", {})
     known = CANNOT_START.get(waiting.get("reason"))
     if known is None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from mlflow_backend.cluster import diagnose, labels
+from mlflow_backend.cluster import diagnose, labels, room
 from mlflow_backend.cluster.diagnose import TERMINAL, Diagnosis
 from mlflow_runner.causes import Cause
 from mlflow_runner.submission import END_TAGS, TAG_CAUSE, TAG_NODE
@@ -42,12 +42,16 @@ class Known:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the cluster shows of a run at `now_s`, its own time: Job and newest pod, None when there is none, events of the pod or Job."""
+    """What the cluster shows of a run at `now_s`, its own time: Job and newest pod, None when there is none, events of the pod or Job.
+
+    `room` says what is free on the nodes, if somebody found out.
+    """
 
     job: Mapping[str, Any] | None
     pod: Mapping[str, Any] | None
     events: Sequence[Mapping[str, Any]]
     now_s: float
+    room: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,13 +116,14 @@ def look(cluster: Any, run_id: str, job_name: str) -> Seen:
     job = cluster.read_job(job_name)
     pods, _ = cluster.list_objects("Pod", f"{labels.RUN}={run_id},job-name={job_name}")
     pod = max(pods, key=lambda item: item["metadata"]["creationTimestamp"], default=None)
-    events = []
+    events, free = [], ""
     if needs_events(job, pod):
+        free = room.describe(cluster, pod)
         events = cluster.list_events("Pod" if pod else "Job", (pod or job)["metadata"]["name"])
     elif job and pod is None:  # of a pod that is gone, events may still say why
         gone = diagnose.created_pods(cluster.list_events("Job", job_name))
         events = cluster.list_events("Pod", gone[-1]) if gone else []
-    return Seen(job, pod, events, cluster.now_s())
+    return Seen(job, pod, events, cluster.now_s(), free)
 
 
 def needs_events(job: Mapping[str, Any] | None, pod: Mapping[str, Any] | None) -> bool:
@@ -138,7 +143,7 @@ def _trouble(seen: Seen) -> tuple[Diagnosis | None, float]:
         return late.diagnosis, late.patience_s
     if not needs_events(seen.job, seen.pod):
         return None, math.inf
-    trouble, timeout_s = diagnose.cannot_start(seen.pod, seen.job, seen.events), start_timeout_s(seen.job)
+    trouble, timeout_s = diagnose.cannot_start(seen.pod, seen.job, seen.events, seen.room), start_timeout_s(seen.job)
     patience_s = math.inf if trouble is None or trouble.patience_s is None else trouble.patience_s
     hopeless_s = _left(seen.pod or seen.job, patience_s, seen.now_s)
     late_s = _left(seen.job, math.inf if timeout_s is None else timeout_s, seen.now_s)

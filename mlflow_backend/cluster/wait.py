@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from mlflow_backend.cluster import diagnose
+from mlflow_backend.cluster import diagnose, room
 from mlflow_backend.cluster.api import Cluster
 from mlflow_backend.cluster.observe import Change, Observer
 from mlflow_backend.cluster.runs import ClientRuns
-from mlflow_backend.cluster.settle import Known, Seen, has_ended, settle
+from mlflow_backend.cluster.settle import Known, Seen, has_ended, look, settle
 from mlflow_backend.errors import ClusterError, TrackingUnavailable
 from mlflow_backend.progress import Progress
 
@@ -42,11 +42,6 @@ class SubmittedJob:
         """What MLflow knows of the run now. Raises TrackingError."""
         return ClientRuns().read(self.run_id)
 
-    def pod(self) -> Mapping[str, Any] | None:
-        """The newest pod of the Job now. Raises ClusterError."""
-        pods, _ = self.cluster.list_objects("Pod", f"job-name={self.job_name}")
-        return max(pods, key=lambda item: item["metadata"]["creationTimestamp"], default=None)
-
 
 class Waiting:
     """One wait: what is known of the run's Job and pod, and what the user was told."""
@@ -64,6 +59,7 @@ class Waiting:
         self._explain_at: float | None = time.monotonic() + EXPLAIN_AFTER_S
         self._trouble: tuple[diagnose.Trouble, float] | None = None
         self._started = False
+        self._room = ""
         timeout_s = submitted.start_timeout_s
         self._start_by = None if timeout_s is None else time.monotonic() + timeout_s
 
@@ -116,7 +112,7 @@ class Waiting:
 
     def _judge(self, events) -> None:
         """Note since when the run has been in its trouble, if it is in any."""
-        trouble = None if self._started else diagnose.cannot_start(self._pod, self._job, events)
+        trouble = None if self._started else diagnose.cannot_start(self._pod, self._job, events, self._room)
         if trouble is None:
             self._trouble = None
         elif self._trouble is None or self._trouble[0].diagnosis.cause != trouble.diagnosis.cause:
@@ -150,9 +146,10 @@ class Waiting:
             return
         kind, name = ("Pod", self._pod["metadata"]["name"]) if self._pod else ("Job", self._submitted.job_name)
         events = self._submitted.cluster.list_events(kind, name)
+        self._room = room.describe(self._submitted.cluster, self._pod)
         self._judge(events)
         if not self._started:
-            self._submitted.progress.waiting(diagnose.waiting_for(self._pod, self._job, events))
+            self._submitted.progress.waiting(diagnose.waiting_for(self._pod, self._job, events, self._room))
 
     def _ended(self) -> Known | None:
         """The run if it has ended; MLflow is only asked when there is reason to think so."""
@@ -163,8 +160,6 @@ class Waiting:
         lost = self._lost_at is not None and time.monotonic() >= self._lost_at
         if not (over or hopeless or lost or self._end_announced()):
             return None
-        if over and job and self._pod is None:
-            self._pod = self._submitted.pod()  # the watch on Jobs may be ahead of the one on pods
         return self._with_patience(lambda: self._settle(job, hopeless))
 
     def _settle(self, job, hopeless: bool) -> Known | None:
@@ -172,9 +167,16 @@ class Waiting:
         if hopeless and not has_ended(run):
             ClientRuns().end(run.run_id, self._why_not_started())
             self._submitted.cluster.delete_job(self._submitted.job_name)
-        elif not settle(ClientRuns(), self._submitted.cluster, run, Seen(job, self._pod, (), self._submitted.cluster.now_s())).ended:
+        elif not settle(ClientRuns(), self._submitted.cluster, run, self._seen(job)).ended:
             return None
         return self._submitted.known()
+
+    def _seen(self, job) -> Seen:
+        """What was watched; read anew where the watch on Jobs may be ahead of the one on pods."""
+        cluster = self._submitted.cluster
+        if job and self._pod is None:
+            return look(cluster, self._submitted.run_id, self._submitted.job_name)
+        return Seen(job, self._pod, (), cluster.now_s())
 
     def _with_patience(self, ask: Callable[[], Any]) -> Any:
         """A tracking server or cluster that does not answer for a while is no reason to leave the run alone."""

@@ -48,11 +48,10 @@ def _build(access: Access, image: str, *arguments: str) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=_docker_env(access))
 
 
-def install(access: Access, folder: str, namespace: str, tracking_uri: str = "http://mlflow:5000") -> None:
-    """k8s/base or k8s/controller in a namespace of its own, for runs that report to `tracking_uri`."""
+def install(access: Access, folder: str, namespace: str) -> None:
+    """k8s/base or k8s/controller in a namespace of its own."""
     text = render(access, folder).replace("namespace: mlflow\n", f"namespace: {namespace}\n")
-    text = text.replace("\n  name: mlflow\n", f"\n  name: {namespace}\n").replace("http://mlflow:5000", tracking_uri)
-    kubectl(access, "apply", "-f", "-", stdin=text)
+    kubectl(access, "apply", "-f", "-", stdin=text.replace("\n  name: mlflow\n", f"\n  name: {namespace}\n"))
 
 
 def render(access: Access, folder: str) -> str:

@@ -1,6 +1,7 @@
 """The places where faults are made: a namespace without a controller, one with it, and who watches in each."""
 
 import itertools
+import json
 import os
 import time
 from pathlib import Path
@@ -32,7 +33,15 @@ def controlled(cluster_access, shared_server):
         pytest.skip("a controller on this cluster cannot reach a server on this machine")
     uri = f"http://{cluster_access.host}:{shared_server.port}"
     dev.install(cluster_access, "base", CONTROLLED)
-    dev.install(cluster_access, "controller", CONTROLLED, uri)
+    settings = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "mlflow-compute-controller"},
+        "data": {"MLFLOW_TRACKING_URI": uri},
+    }
+    dev.kubectl(cluster_access, "-n", CONTROLLED, "apply", "-f", "-", stdin=json.dumps(settings))
+    dev.install(cluster_access, "controller", CONTROLLED)
+    dev.kubectl(cluster_access, "-n", CONTROLLED, "rollout", "restart", "deployment/mlflow-compute-controller")  # of an earlier session
     dev.kubectl(cluster_access, "-n", CONTROLLED, "rollout", "status", "deployment/mlflow-compute-controller", "--timeout=120s")
     return CONTROLLED
 

@@ -5,6 +5,7 @@ import time
 import urllib.request
 
 from tests.bed.runs import Seen, wait_for
+from tests.faults.watched import CLIENT
 
 ETCD = "http://127.0.0.1:2379/v3/kv"
 
@@ -47,6 +48,43 @@ def test_the_container_runtime_is_restarted(faults, node):
     node.revive()
     faults.check("container runtime killed and restarted", started, "FINISHED", None, timed=False)
     assert all(b"whole\n" in Seen(watched.id).log for watched in started)
+
+
+def test_a_login_that_is_withdrawn_during_the_wait(faults, node, kubectl, cluster_access, monkeypatch, tmp_path):
+    """The kubeconfig's token is replaced, as a helper does it; the old one is refused from then on (airflow#31648)."""
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "ada"}}
+    binding = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "ada"},
+               "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "mlflow-compute-submitter"},
+               "subjects": [{"kind": "ServiceAccount", "name": "ada"}]}  # fmt: skip
+    for item in (account, binding):
+        kubectl("apply", "-f", "-", stdin=json.dumps(item))
+    kubectl("create", "secret", "generic", "bound")
+    token = tmp_path / "token"
+    token.write_text(kubectl("create", "token", "ada", "--bound-object-kind", "Secret", "--bound-object-name", "bound"))
+    access = json.loads(kubectl("config", "view", "--raw", "-o", "json"))
+    access["users"] = [{"name": "ada", "user": {"tokenFile": str(token)}}]
+    for context in access["contexts"]:
+        context["context"]["user"] = "ada"
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(json.dumps(access))
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+    started = faults.start("echo begun; sleep 15; exit 3", watchers=[CLIENT])
+    running(started)
+    kubectl("delete", "secret", "bound")
+    token.write_text(kubectl("create", "token", "ada"))
+    node.kill("apiserver")  # open watches would go on with the old login
+    node.revive()
+    faults.check("login withdrawn and renewed during the wait", started, "FAILED", "ExitCode", timed=False)
+
+
+def test_a_log_that_the_kubelet_rotates(faults, node, capfd):
+    """What is shown goes on after a rotation (airflow#23496), and what is kept is complete."""
+    megabytes = "for i in $(seq 1 3); do seq -f 'line %.0f of many, filled up to a good length for a line of a log' 1 20000; sleep 5; done"
+    started = faults.start(f"echo begun; {megabytes}; echo the last one", watchers=[CLIENT])
+    faults.check("log rotated by the kubelet", started, "FINISHED", None, timed=False)
+    assert "the last one" in capfd.readouterr().out
+    log = Seen(started[0].id).log
+    assert log.count(b"line 20000 of many") == 3 and log.count(b"\n") >= 60_000
 
 
 def test_a_node_that_does_not_answer(faults, node):

@@ -284,3 +284,19 @@ def test_a_person_with_the_role_of_k8s_base_can_do_all_of_it(cluster, cluster_ac
     submitted = run(project("sleep 300"), synchronous=False)
     submitted.cancel()
     assert submitted.get_status() == "KILLED"
+
+
+def test_the_example_goes_on_from_its_checkpoint_after_an_eviction(cluster, seen, kubectl):
+    root = Path(__file__).parents[2] / "examples/resume"
+    submitted = run(root, {**THERE, "retries": 2}, synchronous=False)
+    wait_for(lambda: seen(submitted.run_id).metrics.get("loss"), timeout_s=60)
+    pod = json.loads(kubectl("get", "pods", "-l", f"job-name={submitted.job_name}", "-o", "json"))["items"][0]["metadata"]
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod["name"], "namespace": pod["namespace"]}}
+    path = f"/api/v1/namespaces/{pod['namespace']}/pods/{pod['name']}/eviction"
+    kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
+    assert submitted.wait() is True
+    found = seen(submitted.run_id)
+    stopped = int(found.log.split(b"stopped at step ")[1].split(b",")[0])
+    assert stopped > 0 and b"attempt 2 begins at step %d\n" % stopped in found.log and b"finished at step 60\n" in found.log
+    steps = [metric.step for metric in mlflow.MlflowClient().get_metric_history(submitted.run_id, "loss")]
+    assert steps == list(range(1, 61)), "each step once, across both pods"

@@ -116,7 +116,7 @@ def _control_plane() -> None:
     await_success("apiserver", KUBECTL, "get", "--raw", "/readyz")
     start("manager", str(BIN / "kube-controller-manager"), "--kubeconfig", f"{PKI}/manager.kubeconfig",
           "--service-account-private-key-file", f"{PKI}/sa.key", "--root-ca-file", f"{PKI}/ca.crt",
-          "--use-service-account-credentials", "--leader-elect=false", "--node-monitor-grace-period=16s")  # fmt: skip
+          "--use-service-account-credentials", "--leader-elect=false", "--node-monitor-grace-period=16s", "--kube-api-qps=300", "--kube-api-burst=600")  # fmt: skip
     start("scheduler", str(BIN / "kube-scheduler"), "--kubeconfig", f"{PKI}/scheduler.kubeconfig", "--leader-elect=false")
 
 
