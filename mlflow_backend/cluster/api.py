@@ -210,6 +210,17 @@ class Cluster:
                 if error.status != 404:
                     raise
 
+    def release_pod(self, name: str) -> None:
+        """Delete a pod by force, as its node cannot say that it has ended. Nothing where the user may not: the controller may."""
+        from kubernetes.client import ApiException
+
+        with self._errors(f"delete Pod {name}"):
+            try:
+                self.core.delete_namespaced_pod(name, self.namespace, grace_period_seconds=0, **self._raw())
+            except ApiException as error:
+                if error.status not in (403, 404):
+                    raise
+
     def follow_log(self, pod: str, since_s: int | None) -> Iterator[bytes]:
         """The lines of the pod's log as they come, each with its RFC 3339 time and a space before it."""
         keywords: dict[str, Any] = {"since_seconds": since_s} if since_s is not None else {}

@@ -84,7 +84,7 @@ def ended(job: Object | None, pod: Object | None, events: Sequence[Object] = ())
         return _of_job(failed, None, events) if failed else None
     if _phase(pod) not in ("Succeeded", "Failed"):
         return None
-    goes_on = _phase(pod) == "Failed" and (not job or _may_retry(job) or _stopped_from_outside(pod))
+    goes_on = _phase(pod) == "Failed" and (not job or may_retry(job) or _stopped_from_outside(pod))
     return _of_pod(pod, failed) if failed or not goes_on else None
 
 
@@ -198,7 +198,7 @@ def _volume(pod, events) -> Trouble | None:
     return Trouble(Diagnosis("FAILED", Cause.VOLUME_ERROR, "A volume cannot be mounted", events[-1]["message"], hint), VOLUME_PATIENCE_S)
 
 
-def _may_retry(job) -> bool:
+def may_retry(job) -> bool:
     """Whether another pod may follow a failed one: the Job alone counts them."""
     return bool(job.get("spec", {}).get("backoffLimitPerIndex"))
 

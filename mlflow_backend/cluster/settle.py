@@ -56,11 +56,15 @@ class Seen:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is to be done: write `end` if there is one, delete the Job, look again after some seconds if nothing happens until then."""
+    """What is to be done: write `end` if there is one, delete the Job, look again after some seconds if nothing happens until then.
+
+    `release_pod`: its node is lost, and the Job makes the next pod only when this one is deleted by force.
+    """
 
     ended: bool
     end: Diagnosis | None = None
     remove_job: bool = False
+    release_pod: bool = False
     look_again_s: float | None = None
 
 
@@ -93,6 +97,8 @@ def judge(run: Known, seen: Seen) -> Verdict:
     if end:
         stopped = run.tags.get(TAG_CAUSE) == Cause.TERMINATED and end.cause in (Cause.UNKNOWN, Cause.EXIT_CODE)
         return Verdict(True, diagnose.STOPPED if stopped else end)
+    if seen.job and diagnose.may_retry(seen.job) and (late := diagnose.overdue(seen.job, seen.pod, seen.now_s)):
+        return Verdict(False, release_pod=late.patience_s <= 0, look_again_s=late.patience_s or None)
     trouble, left_s = _trouble(seen)
     if trouble and left_s <= 0:
         return Verdict(True, trouble, remove_job=seen.job is not None)
@@ -106,6 +112,8 @@ def settle(runs: Runs, cluster: Any, run: Known, seen: Seen) -> Verdict:
         verdict = judge(runs.read(run.run_id), seen)  # somebody may have been faster
     if verdict.end:
         runs.end(run.run_id, verdict.end)
+    if verdict.release_pod:
+        cluster.release_pod(seen.pod["metadata"]["name"])
     if verdict.remove_job and seen.job:
         cluster.delete_job(seen.job["metadata"]["name"])
     return verdict

@@ -158,6 +158,8 @@ class Waiting:
         give_up_at = self._give_up_at()
         hopeless = give_up_at is not None and time.monotonic() >= give_up_at
         lost = self._lost_at is not None and time.monotonic() >= self._lost_at
+        if lost:
+            self._lost_at = None  # once is enough: with retries another pod may follow
         if not (over or hopeless or lost or self._end_announced()):
             return None
         return self._with_patience(lambda: self._settle(job, hopeless))

@@ -158,12 +158,12 @@ class Controller:
             job = self._jobs.get(job_name)
         seen = Seen(job, self._pod(job_name), (), self._cluster.now_s())
         verdict = judge(_running(run_id), seen)
-        if job and not (suspect or verdict.ended or _waits(seen)):
+        if job and not (suspect or verdict.ended or verdict.release_pod or _waits(seen)):
             self._look_later(run_id, job_name, _sooner(verdict.look_again_s, _next_look_s(seen)))
             return
         seen = self._fresh(run_id, job_name)
         verdict = judge(_running(run_id), seen)
-        if not verdict.ended and not suspect:
+        if not (verdict.ended or verdict.release_pod or suspect):
             self._look_later(run_id, job_name, _sooner(verdict.look_again_s, _next_look_s(seen)))
             return
         before = self._runs.read(run_id)

@@ -5,7 +5,7 @@ import time
 import urllib.request
 
 from tests.bed.runs import Seen, wait_for
-from tests.faults.watched import CLIENT
+from tests.faults.watched import CLIENT, CONTROLLER
 
 ETCD = "http://127.0.0.1:2379/v3/kv"
 
@@ -91,9 +91,13 @@ def test_a_node_that_does_not_answer(faults, node):
     """The kubelet is away for longer than every patience; the container goes on, which nobody can know."""
     tolerated = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}
     started = faults.start("echo begun; sleep 600", tolerations=[tolerated])
-    running(started)
+    retried = faults.start(
+        'echo begun; test "$MLFLOW_COMPUTE_ATTEMPT" = 2 || sleep 600', watchers=[CONTROLLER], tolerations=[tolerated], retries=1
+    )
+    running(started + retried)
     node.kill("kubelet")
     try:
         faults.check("kubelet stopped for longer than the grace time", started, "FAILED", "NodeLost", timeout_s=200, timed=False)
     finally:
         node.revive()
+    faults.check("the same, retries: 1, once there is a node again", retried, "FINISHED", None, timeout_s=120, timed=False)

@@ -161,6 +161,12 @@ def test_a_pod_that_should_be_gone_means_a_lost_node_only_after_its_patience():
     assert (late.end.cause, late.remove_job) == ("NodeLost", True)
 
 
+def test_with_retries_a_pod_on_a_lost_node_is_released_and_the_run_goes_on():
+    leaving = metadata(pod("Running", conditions=[disrupted("DeletionByTaintManager")]), deletionTimestamp=BORN)
+    verdict = judge(Known("r", "RUNNING", {}, 0), Seen(metadata({"spec": {"backoffLimitPerIndex": 2}, "status": {}}), leaving, (), NOW_S))
+    assert (verdict.ended, verdict.end, verdict.release_pod) == (False, None, True)
+
+
 def test_an_earlier_pod_does_not_tell_the_end_of_a_run_that_another_has_taken_over():
     told_by_second = RunInfo("RUNNING", "", {"compute.pod": "b", "compute.attempt": "2"})
     assert ending(told_by_second, State(status="FAILED", exit_code=1, cause="ExitCode", pod="a", attempt=1)) is None
