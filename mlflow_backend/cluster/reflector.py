@@ -65,7 +65,7 @@ class Reflector:
                 version = event["object"]["metadata"]["resourceVersion"]
                 if event["type"] != "BOOKMARK":
                     self._change(event["type"], slim(event["object"]))
-        except ClusterError:
+        except (ClusterError, ValueError, KeyError):  # or an answer that is none
             return None
         return version
 

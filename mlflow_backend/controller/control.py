@@ -45,6 +45,7 @@ class Controller:
         self._pods: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
         self._suspects: set[tuple[str, str]] = set()
         self._listed: set[str] = set()
+        self._threads: list[threading.Thread] = []
         self._settled: set[str] = set()
         self._reflectors = {
             kind: Reflector(cluster, kind, labels.OURS, self._changed, self._have_listed, is_over)
@@ -53,11 +54,16 @@ class Controller:
 
     def start(self) -> None:
         """Begin; everything happens in threads of its own."""
-        for kind, reflector in self._reflectors.items():
-            threading.Thread(target=reflector.follow, daemon=True, name=f"watch-{kind}").start()
-        for number in range(WORKERS):
-            threading.Thread(target=self._work, daemon=True, name=f"worker-{number}").start()
-        threading.Thread(target=self._look_for_killed, daemon=True, name="killed").start()
+        work = [(f"watch-{kind}", reflector.follow) for kind, reflector in self._reflectors.items()]
+        work += [(f"worker-{number}", self._work) for number in range(WORKERS)]
+        for name, target in [*work, ("killed", self._look_for_killed)]:
+            self._threads.append(threading.Thread(target=target, daemon=True, name=name))
+            self._threads[-1].start()
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether nothing of it has died: a cache that nobody feeds looks like peace (kubespawner#938)."""
+        return all(thread.is_alive() for thread in self._threads)
 
     @property
     def is_ready(self) -> bool:

@@ -62,7 +62,7 @@ def _app(controller: Controller, ready: Callable[[], bool]):
         path = environ["PATH_INFO"]
         if path == "/metrics":
             return metrics(environ, start_response)
-        good = {"/healthz": lambda: True, "/readyz": ready}.get(path)
+        good = {"/healthz": lambda: controller.is_healthy, "/readyz": ready}.get(path)
         status = "404 Not Found" if good is None else "200 OK" if good() else "503 Service Unavailable"
         start_response(status, [("Content-Type", "text/plain")])
         return [status.encode() + b"\n"]

@@ -131,7 +131,8 @@ class Run:
     def _end_stopped(self, exit_code) -> int:
         if refusal := self._reporter.refusal():
             return self._end("FAILED", exit_code or 1, cause=Cause.TRACKING_ERROR, message=_refused(refusal))
-        name = _signal_name(self._supervisor.stopped_by)
+        number = self._supervisor.stopped_by
+        name, exit_code = _signal_name(number), exit_code or 128 + number  # a stopped run is no success, though its command ended in order
         return self._end("KILLED", exit_code, cause=self._submission.stopped_means, message=f"The run was stopped by {name}.")
 
     def _end(self, status, exit_code, cause=None, message=None) -> int:

@@ -31,6 +31,11 @@ def test_a_child_killed_for_memory(faults):
     faults.check("child killed for memory", started, "FAILED", "OOMKilled")
 
 
+def test_a_command_killed_without_want_of_memory(faults):
+    """An exit code of 137 alone is no proof of it."""
+    faults.check("exit code 137, memory enough", faults.start("kill -9 $$"), "FAILED", "ExitCode")
+
+
 def test_the_runner_and_all_killed_from_outside(faults, kubectl, node):
     """What the kubelet does on cgroup v2 to a container out of memory, but without its reason."""
     started = faults.start(SLEEP)
@@ -79,6 +84,15 @@ def test_an_eviction_by_the_api(faults, kubectl):
     for watched in started:
         evict(kubectl, watched)
     faults.check("eviction by the API", started, "FAILED", "Evicted")
+
+
+def test_an_eviction_that_the_command_takes_with_exit_0(faults, kubectl):
+    """No success, though the container ended with one (tekton#6145)."""
+    started = faults.start("trap 'exit 0' TERM; echo begun; sleep 600 & wait")
+    running(started)
+    for watched in started:
+        evict(kubectl, watched)
+    faults.check("eviction, the command exits 0 on SIGTERM", started, "FAILED", "Evicted")
 
 
 def test_a_drained_node_with_retries(faults, kubectl):

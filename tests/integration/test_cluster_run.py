@@ -105,46 +105,6 @@ def test_ctrl_c_cancels_the_run_there(cluster, project, mlflow_run, last_run, ku
     assert not kubectl("get", "jobs", "-l", f"mlflow-compute/run-id={last_run().run.info.run_id}", "-o", "name")
 
 
-def test_a_job_deleted_by_somebody_ends_the_wait(cluster, project, seen, kubectl):
-    submitted = run(project("sleep 300"), synchronous=False)
-    wait_for(lambda: seen(submitted.run_id).status == "RUNNING", timeout_s=60)
-    threading.Timer(1, lambda: kubectl("delete", "job", submitted.job_name)).start()
-    assert submitted.wait() is False
-    assert (seen(submitted.run_id).status, seen(submitted.run_id).cause) == ("KILLED", "Deleted")
-
-
-def test_a_pod_deleted_by_somebody_ends_the_run(cluster, project, seen, kubectl):
-    submitted = run(project("sleep 300"), synchronous=False)
-    wait_for(lambda: seen(submitted.run_id).status == "RUNNING", timeout_s=60)
-    threading.Timer(1, lambda: kubectl("delete", "pods", "-l", f"job-name={submitted.job_name}")).start()
-    assert submitted.wait() is False
-    assert (seen(submitted.run_id).status, seen(submitted.run_id).cause) == ("KILLED", "Deleted")
-
-
-def test_a_run_over_its_deadline_is_failed(cluster, project, last_run):
-    found = failed_run(project("sleep 300"), last_run, {**THERE, "deadline": 4})
-    assert (found.status, found.cause) == ("FAILED", "DeadlineExceeded")
-
-
-def test_with_retries_an_evicted_pod_is_replaced_and_the_run_goes_on(cluster, project, seen, kubectl):
-    submitted = run(project("echo attempt $MLFLOW_COMPUTE_ATTEMPT; sleep 8; echo whole"), {**THERE, "retries": 1}, synchronous=False)
-    wait_for(lambda: seen(submitted.run_id).status == "RUNNING", timeout_s=60)
-    pod = json.loads(kubectl("get", "pods", "-l", f"job-name={submitted.job_name}", "-o", "json"))["items"][0]["metadata"]
-    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod["name"], "namespace": pod["namespace"]}}
-    path = f"/api/v1/namespaces/{pod['namespace']}/pods/{pod['name']}/eviction"
-    kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
-    assert submitted.wait() is True
-    found = seen(submitted.run_id)
-    assert found.status == "FINISHED" and found.cause is None and found.tags["compute.attempt"] == "2"
-    assert b"attempt 1\n" in found.log and found.log.endswith(b"FINISHED, exit code 0\n") and b"attempt 2\nwhole\n" in found.log
-
-
-def test_an_image_that_cannot_be_fails_the_run_and_removes_the_job(cluster, project, last_run, kubectl):
-    found = failed_run(project("true"), last_run, {**THERE, "image": "Not A Name"})
-    assert (found.status, found.cause) == ("FAILED", "InvalidImageName")
-    assert not kubectl("get", "job", found.tags["compute.job"], "--ignore-not-found")
-
-
 def test_a_run_that_cannot_be_scheduled_says_why(cluster, project, capfd):
     submitted = run(project("true"), {**THERE, "resources": {"memory": "900Gi"}}, synchronous=False)
     waiting = threading.Thread(target=submitted.wait)

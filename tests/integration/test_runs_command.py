@@ -76,13 +76,6 @@ def test_a_job_that_was_deleted_while_nobody_looked_is_settled(submitted, seen, 
     assert seen(run_id).run.to_dictionary() == before, "settling twice changes nothing"
 
 
-def test_an_image_that_cannot_be_is_settled_without_a_client(submitted, seen, kubectl):
-    run_id = submitted("true", image="Not A Name")
-    wait_for(lambda: "InvalidImageName" in kubectl("get", "pods", "-l", f"mlflow-compute/run-id={run_id}", "-o", "json"))
-    assert f"{run_id} FAILED, InvalidImageName" in command("settle", run_id).stdout
-    assert not kubectl("get", "job", seen(run_id).tags["compute.job"], "--ignore-not-found")
-
-
 def test_a_start_timeout_holds_without_a_client(cluster, submitted, seen):
     cluster(start_timeout=3, resources={"cpu": 4000})
     run_id = submitted("true")
