@@ -6,6 +6,7 @@ import copy
 import functools
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ PAGE = 250
 """Objects of one answer to a list: a thousand Jobs at once would be tens of megabytes."""
 CLOCK_S = 2.0
 """A difference of clocks up to this is the second's rounding in the server's answer."""
+CLOSE_S = 2.0
 SILENT_LOG_TIMEOUT_S = 600
 """A log that is silent for so long is asked for again: the connection may be dead."""
 
@@ -48,8 +50,10 @@ class Cluster:
         self._wanted = context, namespace
         self._identity: str | None = None
         self._clock_offset_s = 0.0
+        self.closing = threading.Event()
         self._streams: set[Any] = set()
-        atexit.register(self._break_off)
+        self._threads: list[threading.Thread] = []
+        atexit.register(self.close)
         self._log_in()
 
     def _log_in(self) -> None:
@@ -232,20 +236,32 @@ class Cluster:
             with self._streaming(response):
                 yield from _lines(response)
 
+    def run_beside(self, target: Callable[[], None], name: str) -> threading.Thread:
+        """Run `target`, which reads from the cluster until `closing` is set, in a thread that the process does not wait for."""
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        self._threads.append(threading.Thread(target=target, daemon=True, name=name))
+        self._threads[-1].start()
+        return self._threads[-1]
+
+    def close(self) -> None:
+        """End what runs beside, at the end of the process: a thread that comes back from a read while Python ends may abort it."""
+        self.closing.set()
+        for response in list(self._streams):
+            with contextlib.suppress(OSError, ValueError, RuntimeError):
+                response.shutdown()
+        for thread in self._threads:
+            thread.join(CLOSE_S)
+
     @contextlib.contextmanager
     def _streaming(self, response):
-        """A read that may last: broken off when the process ends, or its thread would crash the interpreter on its way out."""
         self._streams.add(response)
         try:
+            if self.closing.is_set():
+                raise ClusterError("the process ends")
             yield
         finally:
             self._streams.discard(response)
             response.release_conn()
-
-    def _break_off(self) -> None:
-        for response in list(self._streams):
-            with contextlib.suppress(OSError, ValueError, RuntimeError):
-                response.shutdown()
 
     def _read(self, kind, name, call):
         from kubernetes.client import ApiException
@@ -266,6 +282,8 @@ class Cluster:
         import urllib3
         from kubernetes.client import ApiException
 
+        if self.closing.is_set():
+            raise ClusterError(f"cannot {what}: the process ends")
         self.on_call(" ".join(what.split()[:2]))
         try:
             yield

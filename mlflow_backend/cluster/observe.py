@@ -23,6 +23,7 @@ class Observer:
     """Delivers the changes of the Jobs with the labels `selector`, and of their pods, to whoever waits for one."""
 
     def __init__(self, cluster: Cluster, selector: str):
+        self._cluster = cluster
         self._lock = threading.Lock()
         self._queues: dict[str, list[queue.Queue]] = defaultdict(list)
         self._reflectors = {kind: Reflector(cluster, kind, selector, self._deliver) for kind in ("Pod", "Job")}
@@ -40,7 +41,7 @@ class Observer:
             if not self._started:
                 self._started = True
                 for kind, reflector in self._reflectors.items():
-                    threading.Thread(target=reflector.follow, daemon=True, name=f"watch-{kind}").start()
+                    self._cluster.run_beside(reflector.follow, f"watch-{kind}")
         return changes
 
     def unsubscribe(self, job_name: str, changes: "queue.Queue[Any]") -> None:

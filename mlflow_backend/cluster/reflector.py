@@ -1,5 +1,6 @@
 """List and watch one kind of object: what there is, then every change, for as long as the process lives."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -34,16 +35,22 @@ class Reflector:
         self._deliver, self._listed, self._is_over = deliver, listed, is_over
 
     def follow(self) -> None:
-        """Never returns. `listed` is called after each complete list: what is missing then is gone for certain."""
+        """Returns when the cluster is closed. `listed` is called after each complete list: what is missing then is gone for certain."""
         import tenacity
 
+        closing = self._cluster.closing
         again = tenacity.Retrying(
-            wait=tenacity.wait_random_exponential(max=MAX_BACKOFF_S), retry=tenacity.retry_if_exception_type(ClusterError)
+            wait=tenacity.wait_random_exponential(max=MAX_BACKOFF_S),
+            retry=tenacity.retry_if_exception_type(ClusterError),
+            sleep=tenacity.sleep_using_event(closing),
+            stop=tenacity.stop_when_event_set(closing),
+            reraise=True,
         )
-        while True:
-            version = again(self._list)
-            while version:
-                version = self._watch(version)
+        with contextlib.suppress(ClusterError):
+            while not closing.is_set():
+                version = again(self._list)
+                while version and not closing.is_set():
+                    version = self._watch(version)
 
     def _list(self) -> str:
         items, version = self._cluster.list_objects(self._kind, self._selector, self._kept)

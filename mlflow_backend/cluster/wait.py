@@ -106,8 +106,8 @@ class Waiting:
             self._explain_at, self._started = None, True
             if self._log is None and self._submitted.stream:
                 self._submitted.progress.say(f"running on node {node}")
-                self._log = threading.Thread(target=self._follow_log, args=(pod["metadata"]["name"],), daemon=True)
-                self._log.start()
+                name = pod["metadata"]["name"]
+                self._log = self._submitted.cluster.run_beside(lambda: self._follow_log(name), f"log-{name}")
         self._judge([])
 
     def _judge(self, events) -> None:
@@ -222,8 +222,10 @@ class Waiting:
                     self._submitted.progress.output(text.decode(errors="replace"))
             except ClusterError:
                 pass
-            self._pod_changed.wait(1)
+            self._pod_changed.wait(0.5)
             self._pod_changed.clear()
+            if self._submitted.cluster.closing.is_set():
+                return
             if (self._pod or {}).get("status", {}).get("phase") in ("Succeeded", "Failed") or self._job_deleted:
                 return
 

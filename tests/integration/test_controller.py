@@ -12,20 +12,29 @@ from mlflow.tracking import MlflowClient
 from tests.bed.runs import THERE, wait_for
 from tests.bed.runs import run_there as run
 from tests.bed.server import BIN
+from tests.cluster import dev
+
+NAMESPACE = "mlflow-controlled"
+"""Where no other controller has the Lease."""
+
+
+@pytest.fixture
+def kubectl(kubectl, cluster_access):
+    dev.install(cluster_access, "base", NAMESPACE)
+    yield lambda *arguments, **keywords: kubectl("--namespace", NAMESPACE, *arguments, **keywords)
 
 
 @pytest.fixture
 def controller(cluster, server):
     """A function that starts `mlflow-compute controller` as a process here; its base URL and the process."""
-    from tests.cluster import dev
-
+    cluster(namespace=NAMESPACE)
     started = []
 
     def start():
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        command = [BIN / "mlflow-compute", "controller", "--namespace", dev.NAMESPACE, "--port", str(port)]
+        command = [BIN / "mlflow-compute", "controller", "--namespace", NAMESPACE, "--port", str(port)]
         process = subprocess.Popen(command, env={**os.environ, "MLFLOW_TRACKING_URI": server.uri}, stderr=subprocess.PIPE, text=True)
         started.append(process)
         wait_for(lambda: answers(f"http://127.0.0.1:{port}/readyz"), timeout_s=30)
@@ -58,8 +67,8 @@ def test_a_deleted_job_is_settled_by_nobody_but_the_controller(controller, submi
     wait_for(lambda: seen(one.run_id).status == "RUNNING")
     kubectl("delete", "job", one.job_name)
     wait_for(lambda: (seen(one.run_id).status, seen(one.run_id).cause) == ("KILLED", "Deleted"), timeout_s=30)
-    metrics = urllib.request.urlopen(f"{url}/metrics").read().decode()
-    assert 'mlflow_compute_settled_runs_total{cause="Deleted",status="KILLED"} 1.0' in metrics
+    counted = 'mlflow_compute_settled_runs_total{cause="Deleted",status="KILLED"} 1.0'
+    wait_for(lambda: counted in urllib.request.urlopen(f"{url}/metrics").read().decode())
 
 
 def test_a_run_marked_killed_in_mlflow_loses_its_job_and_keeps_its_last_lines(controller, submitted, seen, kubectl):

@@ -24,7 +24,10 @@ class ScriptedCluster:
     def __init__(self, lists, watches):
         self._lists, self._watches = lists, watches
         self.asked = []
-        self._silence = threading.Event()
+        self.closing = self._silence = threading.Event()
+
+    def run_beside(self, target, name):
+        threading.Thread(target=target, daemon=True, name=name).start()
 
     def list_objects(self, kind, selector, keep):
         self.asked.append(("list", kind, selector))
