@@ -135,11 +135,12 @@ def _complete(cluster) -> int:
 
 
 def _controller_beside(access) -> dict:
-    command = [sys.executable, "-m", "mlflow_backend.cli", "controller", "--namespace", NAMESPACE, "--port", str(PORT)]
-    process = subprocess.Popen(command, env={**os.environ, "MALLOC_ARENA_MAX": "2"}, stderr=subprocess.DEVNULL)
+    command = [Path(sys.executable).parent / "mlflow-compute", "controller", "--namespace", NAMESPACE, "--port", str(PORT)]
+    process = subprocess.Popen(command, env={**os.environ, "MALLOC_ARENA_MAX": "2"})
     began = time.monotonic()
     try:
-        while not (text := _metrics()) or not _ready() or "list Jobs" not in text:
+        while not _ready() or 'call="runs/search"' not in _metrics():  # it searches when it has listed everything
+            assert process.poll() is None, "the controller has ended"
             time.sleep(0.1)
         listed_s = time.monotonic() - began
         time.sleep(15)  # its first complete look at what MLflow holds, and some rounds of asking for KILLED runs

@@ -17,8 +17,8 @@ from mlflow_backend.errors import ClusterError
 
 CONNECT_TIMEOUT_S = 10
 REQUEST_TIMEOUT_S = 60
-PAGE = 250
-"""Objects of one answer to a list: a thousand Jobs at once would be tens of megabytes."""
+PAGE = 100
+"""Objects of one answer to a list: a thousand Jobs at once are tens of megabytes of dicts."""
 CLOCK_S = 2.0
 """A difference of clocks up to this is the second's rounding in the server's answer."""
 CLOSE_S = 2.0

@@ -80,19 +80,18 @@ class Controller:
         job_name = job_of(kind, item)
         run_id = item["metadata"]["labels"].get(labels.RUN)
         with self._lock:
-            if _job_uid(kind, item) in self._settled:
-                if (kind, change) == ("Job", "DELETED"):
-                    self._settled.discard(item["metadata"]["uid"])
-                return
+            settled = _job_uid(kind, item) in self._settled
             if kind == "Job" and change != "DELETED" and is_active(item):
                 self._jobs[job_name] = item
             elif kind == "Job":
                 self._jobs.pop(job_name, None)
-            elif change == "DELETED" and not _pod_is_over(item):
-                self._pods[job_name].pop(item["metadata"]["uid"], None)
+                if change == "DELETED":
+                    self._settled.discard(item["metadata"]["uid"])
+            elif settled or (change == "DELETED" and not _pod_is_over(item)):
+                self._pods.get(job_name, {}).pop(item["metadata"]["uid"], None)
             else:
                 self._pods[job_name][item["metadata"]["uid"]] = item  # the evidence outlives its pod
-        if run_id:
+        if run_id and not settled:
             self._queue.add((run_id, job_name))
 
     def _active_jobs(self) -> list[Mapping[str, Any]]:
@@ -204,7 +203,7 @@ class Controller:
                 self.metrics.settle_seconds.observe(max(0.0, seen.now_s - over_s))
         with self._lock:
             self._pods.pop(job_name, None)
-            if seen.job and not is_active(seen.job):
+            if seen.job:
                 self._settled.add(seen.job["metadata"]["uid"])
 
 
