@@ -1,5 +1,6 @@
 """Start and stop the control plane and the one node."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -61,10 +62,11 @@ def revive() -> None:
 def down() -> None:
     """Stop everything and forget the cluster's state; binaries, certificates and images stay."""
     if alive("apiserver"):
-        subprocess.run(
-            [KUBECTL, "--kubeconfig", str(KUBECONFIG), "delete", "jobs,deployments,pods", "--all", "-A", "--grace-period=0", "--force"],
-            capture_output=True, timeout=60,
-        )  # fmt: skip
+        with contextlib.suppress(subprocess.TimeoutExpired):  # only so that containers end in order; the rest forgets them anyhow
+            subprocess.run(
+                [KUBECTL, "--kubeconfig", str(KUBECONFIG), "delete", "jobs,deployments,pods", "--all", "-A", "--grace-period=0", "--force"],
+                capture_output=True, timeout=60,
+            )  # fmt: skip
     for name in DAEMONS:
         stop(name)
     if alive("containerd"):
