@@ -248,11 +248,9 @@ def end(run_id: str, status: str, cause: str | None, message: str, exit_code: in
     from mlflow.entities import RunTag
     from mlflow.tracking import MlflowClient
 
-    from mlflow_runner.submission import TAG_CAUSE, TAG_EXIT_CODE, TAG_MESSAGE
+    from mlflow_runner.ending import end_tags
 
-    tags = {TAG_CAUSE: str(cause), TAG_MESSAGE: message[:5000]} if cause else {}
-    if exit_code is not None:
-        tags[TAG_EXIT_CODE] = str(exit_code)
+    tags = end_tags(cause, message if cause else None, exit_code)
     client = MlflowClient()
     with _one_line(f"run {run_id} cannot be updated"):
         client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])

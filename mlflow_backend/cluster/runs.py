@@ -5,17 +5,10 @@ from typing import Any
 
 from mlflow_backend import tracking
 from mlflow_backend.cluster.diagnose import Diagnosis
-from mlflow_backend.cluster.settle import Known
+from mlflow_backend.cluster.settle import UNFINISHED, Known
 from mlflow_backend.errors import TrackingError
-from mlflow_runner.causes import Cause
-from mlflow_runner.submission import TAG_CAUSE, TAG_JOB
+from mlflow_runner.submission import TAG_JOB
 
-UNFINISHED = (
-    "attributes.status = 'RUNNING'",
-    "attributes.status = 'SCHEDULED'",
-    f"attributes.status = 'KILLED' AND tags.`{TAG_CAUSE}` = '{Cause.TERMINATED}'",
-)
-"""What MLflow is asked for: the last are runs whose pod was stopped and whose Job has the last word."""
 PAGE = 200
 
 

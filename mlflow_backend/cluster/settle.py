@@ -16,6 +16,13 @@ from mlflow_runner.submission import END_TAGS, TAG_CAUSE, TAG_NODE
 
 SUBMIT_S = 60
 """A submit tags its run before it creates the Job: a run younger than this may have none yet."""
+UNFINISHED = (
+    "attributes.status = 'RUNNING'",
+    "attributes.status = 'SCHEDULED'",
+    f"attributes.status = 'KILLED' AND tags.`{TAG_CAUSE}` = '{Cause.TERMINATED}'",
+)
+"""What MLflow is asked for to find runs without a final state, one after the other: its filters have no `or`.
+The last are runs whose pod was stopped and whose Job has the last word."""
 NEVER_RAN = {
     Cause.CANCELLED,
     Cause.IMAGE_PULL_ERROR,

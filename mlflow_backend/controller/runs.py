@@ -4,15 +4,13 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from mlflow_backend.cluster.diagnose import Diagnosis
-from mlflow_backend.cluster.settle import Known
-from mlflow_runner.causes import Cause
-from mlflow_runner.submission import TAG_CAUSE, TAG_CLUSTER, TAG_EXIT_CODE, TAG_MESSAGE
+from mlflow_backend.cluster.settle import UNFINISHED, Known
+from mlflow_runner.ending import end_tags
+from mlflow_runner.submission import TAG_CLUSTER
 from mlflow_runner.tracking.rest import RestServer, tags_of
 
 PAGE = 200
 IDS_OF_A_CALL = 200
-MESSAGE_CHARS = 5000
-UNFINISHED = ("status = 'RUNNING'", "status = 'SCHEDULED'", f"status = 'KILLED' AND tags.`{TAG_CAUSE}` = '{Cause.TERMINATED}'")
 
 
 class ServerRuns:
@@ -32,10 +30,7 @@ class ServerRuns:
     def end(self, run_id: str, end: Diagnosis) -> None:
         """The tags first, so that a terminal status always has its cause."""
         self._on_call("runs/log-batch")
-        tags = {TAG_CAUSE: str(end.cause), TAG_MESSAGE: end.message[:MESSAGE_CHARS]} if end.cause else {}
-        if end.exit_code is not None:
-            tags[TAG_EXIT_CODE] = str(end.exit_code)
-        self._server.log(run_id, tags, {})
+        self._server.log(run_id, end_tags(end.cause, end.cause and end.message, end.exit_code), {})
         self._on_call("runs/update")
         self._server.set_status(run_id, end.status, ended=True)
 
@@ -43,7 +38,7 @@ class ServerRuns:
         """Every run that was sent to this namespace and has no final state."""
         experiments = list(self._experiments())
         for wanted in UNFINISHED:
-            yield from self._search(experiments, f"attributes.{wanted} AND tags.`{TAG_CLUSTER}` = '{cluster_id}'")
+            yield from self._search(experiments, f"{wanted} AND tags.`{TAG_CLUSTER}` = '{cluster_id}'")
 
     def killed(self, run_ids: Collection[str], experiments: Collection[str]) -> Iterator[Known]:
         """Those of the runs that are KILLED: one call for some hundred."""

@@ -20,6 +20,13 @@ class Ending(NamedTuple):
     remove: Tuple[str, ...] = ()
 
 
+def end_tags(cause: Optional[str], message: Optional[str], exit_code: Optional[int]) -> Dict[str, str]:
+    """The tags that tell an end; whoever writes one writes them before the status."""
+    tags = {TAG_CAUSE: cause and str(cause), TAG_MESSAGE: message and message[:MESSAGE_CHARS]}
+    tags[TAG_EXIT_CODE] = None if exit_code is None else str(exit_code)
+    return {name: value for name, value in tags.items() if value}
+
+
 def is_superseded(found: RunInfo, state: State) -> bool:
     """Whether another pod has taken the run over: a node that was taken for lost may still run the earlier one."""
     attempt, pod = int(found.tags.get(TAG_ATTEMPT, "1")), found.tags.get(TAG_POD)
@@ -35,22 +42,18 @@ def ending(found: RunInfo, state: State) -> Optional[Ending]:
     if is_superseded(found, state):
         return None
     told = found.tags.get(TAG_CAUSE)
-    code = {TAG_EXIT_CODE: str(state.exit_code)}
+    code = end_tags(None, None, state.exit_code)
     stopped = state.status == "KILLED"
     if found.status in TERMINAL and told not in (None, Cause.TERMINATED):
         if told == Cause.CANCELLED or stopped or state.status not in TERMINAL:
             # a script that ends its own run while it is stopped must not hide that it was
             return Ending("KILLED" if told in (Cause.CANCELLED, Cause.DELETED) else found.status, code)
-        return _own(state, state.status, code)
+        return _own(state, state.status)
     marked = found.status == "KILLED" and told is None  # in MLflow's UI, or by the script
     failed = found.status == "FAILED" and told is None and state.status == "FINISHED"  # the script's own verdict
-    return _own(state, found.status if marked or failed else state.status, code)
+    return _own(state, found.status if marked or failed else state.status)
 
 
-def _own(state: State, status: str, code: Dict[str, str]) -> Ending:
-    tags = dict(code)
-    if state.cause:
-        tags[TAG_CAUSE] = state.cause
-    if state.message:
-        tags[TAG_MESSAGE] = state.message[:MESSAGE_CHARS]
+def _own(state: State, status: str) -> Ending:
+    tags = end_tags(state.cause, state.message, state.exit_code)
     return Ending(status, tags, tuple(tag for tag in END_TAGS if tag not in tags))
