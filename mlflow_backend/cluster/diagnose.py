@@ -133,8 +133,8 @@ def not_started(pod: Object | None, job: Object | None, after_s: float) -> Diagn
     return Diagnosis("FAILED", Cause.UNSCHEDULABLE, f"The run has not started within {after_s:g} s{queued}", hint=hint)
 
 
-def waiting_for(pod: Object | None, job: Object | None, events: Sequence[Object], room: str = "") -> str:
-    """What a run that does not run yet is waiting for, in a few words."""
+def waiting_for(pod: Object | None, job: Object | None, events: Sequence[Object], room: str = "", now_s: float = 0.0) -> str:
+    """What a run that does not run yet is waiting for, in a few words; with `now_s`, the cluster's time, how long it has been pulling."""
     trouble = cannot_start(pod, job, events, room)
     if trouble:
         return f"waiting: {trouble.diagnosis.summary[:1].lower()}{trouble.diagnosis.summary[1:]}: {_line(trouble.diagnosis.detail)}"
@@ -142,7 +142,9 @@ def waiting_for(pod: Object | None, job: Object | None, events: Sequence[Object]
         return "waiting in the queue" if job and job.get("spec", {}).get("suspend") else "waiting for a pod"
     reasons = [event.get("reason") for event in events]
     if "Pulling" in reasons and "Pulled" not in reasons:
-        return f"pulling image {pod['spec']['containers'][0]['image']}"
+        began = next(event for event in events if event.get("reason") == "Pulling").get("firstTimestamp")
+        lasting = f", for {now_s - seconds(began):.0f} s" if began and now_s else ""
+        return f"pulling image {pod['spec']['containers'][0]['image']}{lasting}"
     return "starting the container"
 
 

@@ -18,7 +18,8 @@ from mlflow_backend.errors import ClusterError, TrackingUnavailable
 from mlflow_backend.progress import Progress
 
 EXPLAIN_AFTER_S = 2.0
-"""A pod that does not run after this time gets its events read, once for each new state."""
+"""A pod that does not run after this time gets its events read, and again after twice the time each."""
+EXPLAIN_AGAIN_S = 300.0
 MAX_BACKOFF_S = 15
 LOG_DRAIN_S = 5.0
 POD_GONE_S = 30.0
@@ -58,6 +59,7 @@ class Waiting:
         self._announced = False
         self._explain_at: float | None = time.monotonic() + EXPLAIN_AFTER_S
         self._trouble: tuple[diagnose.Trouble, float] | None = None
+        self._began = time.monotonic()
         self._started = False
         self._room = ""
         timeout_s = submitted.start_timeout_s
@@ -149,7 +151,9 @@ class Waiting:
         self._room = room.describe(self._submitted.cluster, self._pod)
         self._judge(events)
         if not self._started:
-            self._submitted.progress.waiting(diagnose.waiting_for(self._pod, self._job, events, self._room))
+            now_s = self._submitted.cluster.now_s()
+            self._submitted.progress.waiting(diagnose.waiting_for(self._pod, self._job, events, self._room, now_s))
+            self._explain_at = time.monotonic() + min(EXPLAIN_AGAIN_S, max(EXPLAIN_AFTER_S, time.monotonic() - self._began))
 
     def _ended(self) -> Known | None:
         """The run if it has ended; MLflow is only asked when there is reason to think so."""
