@@ -4,6 +4,8 @@ import json
 import time
 import urllib.request
 
+import pytest
+
 from tests.bed.runs import Seen, wait_for
 from tests.faults.watched import CLIENT, CONTROLLER
 
@@ -87,6 +89,7 @@ def test_a_log_that_the_kubelet_rotates(faults, node, capfd):
     assert log.count(b"line 20000 of many") == 3 and log.count(b"\n") >= 60_000
 
 
+@pytest.mark.timeout(600)
 def test_a_node_that_does_not_answer(faults, node):
     """The kubelet is away for longer than every patience; the container goes on, which nobody can know."""
     tolerated = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}
@@ -97,7 +100,7 @@ def test_a_node_that_does_not_answer(faults, node):
     running(started + retried)
     node.kill("kubelet")
     try:
-        faults.check("kubelet stopped for longer than the grace time", started, "FAILED", "NodeLost", timeout_s=200, timed=False)
+        faults.check("kubelet stopped for longer than the grace time", started, "FAILED", "NodeLost", timeout_s=300, timed=False)
     finally:
         node.revive()
-    faults.check("the same, retries: 1, once there is a node again", retried, "FINISHED", None, timeout_s=120, timed=False)
+    faults.check("the same, retries: 1, once there is a node again", retried, "FINISHED", None, timeout_s=200, timed=False)
