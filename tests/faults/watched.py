@@ -20,6 +20,11 @@ from tests.bed.runs import Seen
 from tests.bed.server import BIN
 
 CLIENT, CONTROLLER, NOBODY = WATCHERS = ("client waiting", "controller", "nobody, then a command")
+HEADING = """# Faults
+
+Written by `make test-faults` on a real cluster. Each fault was made for one run per watcher. *Before*: the runner had told the end before
+the Job's own end; empty: the Job was removed by whoever gave the run up, or did not end by itself.
+"""
 LIMIT_S = 5.0
 """A run is to have its terminal state so soon after its Job's own end."""
 
@@ -59,7 +64,7 @@ class Table:
         return statistics.median(row[4] for row in self.rows if row[4] is not None and row[1] != NOBODY)
 
     def write(self, path: Path) -> None:
-        lines = ["| fault | who watches | status | cause | seconds after the Job's end |", "| --- | --- | --- | --- | --- |"]
+        lines = [HEADING, "| fault | who watches | status | cause | seconds after the Job's end |", "| --- | --- | --- | --- | --- |"]
         for fault, watcher, status, cause, after_s in self.rows:
             shown = "" if after_s is None else "before" if after_s <= 0 else f"{after_s:.1f}"
             lines.append(f"| {fault} | {watcher} | {status} | {cause} | {shown} |")
