@@ -212,17 +212,6 @@ def test_cancel_while_its_image_cannot_be_had(faults, kubectl):
     gone(started, kubectl)
 
 
-def test_cancel_while_its_environment_is_made(faults, kubectl):
-    packages = {"python_env_dot_yaml": "dependencies: [pandas, scikit-learn, mlflow-skinny<3.18]\n"}
-    started = faults.start("echo begun", files=packages)
-    for watched in started:
-        wait_for(lambda one=watched: any(pod["status"]["phase"] == "Running" for pod in one.pods(kubectl)), timeout_s=60)
-    cancel_as_each_can(started)
-    faults.check("cancel while its environment is made", started, "KILLED", "Cancelled", timed=False)
-    gone(started, kubectl)
-    assert not any(b"begun\n" in Seen(watched.id).log for watched in started)
-
-
 def test_a_pod_collected_before_anybody_looked(faults, kubectl, proxy):
     """The runner cannot tell either; the Job keeps the exit code (argo-workflows#4565)."""
     proxy.mode = "refuse"
