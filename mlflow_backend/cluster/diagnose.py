@@ -9,9 +9,9 @@ from typing import Any
 
 from mlflow_backend.cluster.room import short_of
 from mlflow_runner.causes import Cause
+from mlflow_runner.ending import TERMINAL
 
 Object = Mapping[str, Any]
-TERMINAL = ("FINISHED", "FAILED", "KILLED")
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ and the commands all come through here.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from mlflow_backend.cluster import diagnose, labels, room
-from mlflow_backend.cluster.diagnose import TERMINAL, Diagnosis
+from mlflow_backend.cluster.diagnose import Diagnosis
 from mlflow_runner.causes import Cause
+from mlflow_runner.ending import TERMINAL
 from mlflow_runner.submission import END_TAGS, TAG_CAUSE, TAG_NODE
 
 SUBMIT_S = 60
@@ -116,7 +117,10 @@ def settle(runs: Runs, cluster: Any, run: Known, seen: Seen) -> Verdict:
     """Do what `judge` says of the run, as MLflow knows it at this moment. Raises what `runs` and `cluster` raise."""
     verdict = judge(run, seen)
     if verdict.end:
-        verdict = judge(runs.read(run.run_id), seen)  # somebody may have been faster
+        run = runs.read(run.run_id)  # somebody may have been faster
+        verdict = judge(run, seen)
+    if verdict.end and verdict.end.cause == Cause.UNSCHEDULABLE:
+        verdict = judge(run, replace(seen, room=room.describe(cluster, seen.pod)))
     if verdict.end:
         runs.end(run.run_id, verdict.end)
     if verdict.release_pod:
@@ -131,14 +135,13 @@ def look(cluster: Any, run_id: str, job_name: str) -> Seen:
     job = cluster.read_job(job_name)
     pods, _ = cluster.list_objects("Pod", f"{labels.RUN}={run_id},job-name={job_name}")
     pod = max(pods, key=lambda item: item["metadata"]["creationTimestamp"], default=None)
-    events, free = [], ""
+    events = []
     if needs_events(job, pod):
-        free = room.describe(cluster, pod)
         events = cluster.list_events("Pod" if pod else "Job", (pod or job)["metadata"]["name"])
     elif job and pod is None:  # of a pod that is gone, events may still say why
         gone = diagnose.created_pods(cluster.list_events("Job", job_name))
         events = cluster.list_events("Pod", gone[-1]) if gone else []
-    return Seen(job, pod, events, cluster.now_s(), free)
+    return Seen(job, pod, events, cluster.now_s())
 
 
 def needs_events(job: Mapping[str, Any] | None, pod: Mapping[str, Any] | None) -> bool:

@@ -16,11 +16,9 @@ NAME = "mlflow-compute-controller"
 LEASE_S, RENEW_S, RETRY_S = 15, 10, 2
 
 
-def lead(cluster: Cluster, identity: str, started: Callable[[], None], lost: Callable[[], None]) -> "Lease":
+def lead(cluster: Cluster, identity: str, started: Callable[[], None], lost: Callable[[], None]) -> None:
     """Wait until the Lease is ours, call `started` in a thread, and return only when the Lease is lost, after `lost`."""
-    lease = Lease(cluster, identity)
-    LeaderElection(Config(lease, LEASE_S, RENEW_S, RETRY_S, started, lost)).run()
-    return lease
+    LeaderElection(Config(Lease(cluster, identity), LEASE_S, RENEW_S, RETRY_S, started, lost)).run()
 
 
 class Lease(LeaseLock):
