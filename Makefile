@@ -34,7 +34,7 @@ demo-cluster: cluster ## run the example on it and show what it logged
 
 test: .venv/developing lint ## everything, on a real MLflow server and a real cluster
 	$(BIN)/python -m tests.cluster up || test -z "$$CI"
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --durations=25
 
 test-faults: .venv/developing ## what can go wrong, made to go wrong on a real cluster; writes docs/faults.md
 	$(BIN)/python -m tests.cluster up || test -z "$$CI"

@@ -142,7 +142,7 @@ def create_run(project: Project, experiment_id: str, run_id: str | None):
     from mlflow.projects.utils import get_or_create_run
     from mlflow.tracking import MlflowClient
 
-    from mlflow_runner.submission import END_TAGS, TAG_ATTEMPT, TAG_NODE, TAG_POD
+    from mlflow_runner.submission import END_TAGS, TAG_ATTEMPT, TAG_JOB, TAG_NODE, TAG_POD
 
     with _one_line(f"run {run_id} cannot be continued" if run_id else "the run cannot be created"):
         run = get_or_create_run(
@@ -157,10 +157,11 @@ def create_run(project: Project, experiment_id: str, run_id: str | None):
         if run_id:
             client = MlflowClient()
             client.log_batch(run_id, params=_params(project))
-            client.update_run(run_id, "SCHEDULED")  # a status KILLED without a cause would be somebody's wish
-            for tag in (*END_TAGS, TAG_NODE, TAG_POD, TAG_ATTEMPT):
-                if tag in run.data.tags:
-                    client.delete_tag(run_id, tag)
+            if TAG_JOB in run.data.tags:  # first: nobody is to settle this run by its earlier Job
+                client.delete_tag(run_id, TAG_JOB)
+            client.update_run(run_id, "RUNNING")  # as a new one; a status KILLED without a cause would be somebody's wish
+            for tag in {*END_TAGS, TAG_NODE, TAG_POD, TAG_ATTEMPT} & set(run.data.tags):
+                client.delete_tag(run_id, tag)
     return run
 
 

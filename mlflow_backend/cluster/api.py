@@ -145,6 +145,19 @@ class Cluster:
         again["metadata"]["ownerReferences"] = [dict(owner)]
         self.create(again)
 
+    def take_back(self, config_map: Mapping[str, Any]) -> None:
+        """Delete a ConfigMap that `create` has returned, unless another submit has made it its own since."""
+        from kubernetes.client import ApiException
+
+        name, made = config_map["metadata"]["name"], config_map["metadata"]
+        unchanged = {"preconditions": {"uid": made["uid"], "resourceVersion": made["resourceVersion"]}}
+        with self._errors(f"delete ConfigMap {name}"):
+            try:
+                self.core.delete_namespaced_config_map(name, self.namespace, body=unchanged, **self._raw())
+            except ApiException as error:
+                if error.status not in (404, 409):
+                    raise
+
     def read_config_map(self, name: str) -> dict[str, Any] | None:
         """The ConfigMap, or None when there is none of this name."""
         return self._read("ConfigMap", name, self.core.read_namespaced_config_map)

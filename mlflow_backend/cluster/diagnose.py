@@ -64,6 +64,13 @@ LOST_PATIENCE_S = 30
 AGAIN = "submit it again, or set 'retries' in the target to have it go on by itself"
 REFUSED_PATIENCE_S = 30
 """A Job's controller tries to make the pod again, less and less often; a webhook may have been away for a moment."""
+ITS_WORDS = "change the target to what its words ask for"
+REFUSED_BY = {
+    "violates PodSecurity": ("The namespace's Pod Security Standard refuses the pod", "correct the target's 'pod_template' or 'cache'"),
+    "admission webhook": ("An admission webhook refuses the pod", ITS_WORDS),
+    "ValidatingAdmissionPolicy": ("An admission policy refuses the pod", ITS_WORDS),
+}
+"""Summary and hint by what the API server's message holds."""
 
 
 def ended(job: Object | None, pod: Object | None, events: Sequence[Object] = ()) -> Diagnosis | None:
@@ -156,12 +163,8 @@ def _no_pod(events) -> Trouble | None:
     if "exceeded quota" in words:
         hint = "wait until others have ended, or ask for less in 'resources'"
         return Trouble(Diagnosis("FAILED", Cause.QUOTA_EXCEEDED, "The namespace's quota is used up", words, hint), None)
-    if "violates PodSecurity" in words:
-        summary, hint = "The namespace's Pod Security Standard refuses the pod", "correct the target's 'pod_template' or 'cache'"
-    elif "admission webhook" in words or "denied the request" in words:
-        summary, hint = "An admission webhook refuses the pod", "change the target to what its words ask for"
-    else:
-        summary, hint = "The pod cannot be created", "correct the target"
+    known = (told for mark, told in REFUSED_BY.items() if mark in words)
+    summary, hint = next(known, ("The pod cannot be created", "correct the target"))
     return Trouble(Diagnosis("FAILED", Cause.ADMISSION_DENIED, summary, words, hint), REFUSED_PATIENCE_S)
 
 

@@ -13,10 +13,10 @@ from mlflow_backend.cluster import diagnose, labels, room
 from mlflow_backend.cluster.diagnose import Diagnosis
 from mlflow_runner.causes import Cause
 from mlflow_runner.ending import TERMINAL
-from mlflow_runner.submission import END_TAGS, TAG_CAUSE, TAG_NODE
+from mlflow_runner.submission import END_TAGS, TAG_CAUSE, TAG_NODE, TAG_SUBMITTED
 
 SUBMIT_S = 60
-"""A submit tags its run before it creates the Job: a run younger than this may have none yet."""
+"""A submit tags its run before it creates the Job: one that was submitted less than this ago may have none yet."""
 UNFINISHED = (
     "attributes.status = 'RUNNING'",
     "attributes.status = 'SCHEDULED'",
@@ -46,6 +46,14 @@ class Known:
     status: str
     tags: Mapping[str, str]
     started_s: float
+
+    @property
+    def submitted_s(self) -> float:
+        """When it was last sent to a cluster, which may be long after it was created (`--run-id`)."""
+        try:
+            return diagnose.seconds(self.tags[TAG_SUBMITTED])
+        except (KeyError, ValueError):
+            return self.started_s
 
 
 @dataclass(frozen=True)
@@ -179,7 +187,7 @@ def _had_job(run: Known) -> bool:
 
 
 def _broken_submit(run: Known, seen: Seen) -> Verdict:
-    left_s = run.started_s + SUBMIT_S - seen.now_s
+    left_s = run.submitted_s + SUBMIT_S - seen.now_s
     if left_s > 0:
         return Verdict(False, look_again_s=left_s)
     hint = "submit it again"

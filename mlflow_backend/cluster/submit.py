@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
 from typing import Any
 
 from mlflow_backend import project as projects
@@ -35,6 +36,7 @@ from mlflow_runner.submission import (
     TAG_JOB,
     TAG_NAMESPACE,
     TAG_SNAPSHOT,
+    TAG_SUBMITTED,
     TAG_TARGET,
     Archive,
     Submission,
@@ -155,6 +157,7 @@ class _Plan:
         }
         if cluster_id := self.cluster.identity():
             tags[TAG_CLUSTER] = cluster_id
+        tags[TAG_SUBMITTED] = datetime.fromtimestamp(self.cluster.now_s(), timezone.utc).isoformat(timespec="seconds")
         if self.draft.environment:
             tags[TAG_ENVIRONMENT] = self.draft.environment.key
         return tags
@@ -194,6 +197,7 @@ class _Plan:
         run_id = run.info.run_id
         url = tracking.run_url(client_uri, run.info.experiment_id, run_id)
         bundle, job, *_ = self.objects(run_id, run.info.experiment_id, url)
+        own_bundle = None
         try:
             if self.draft.archive.artifact:
                 progress.waiting(f"uploading the snapshot ({self.taken.size_bytes / 1e6:.1f} MB)")
@@ -203,7 +207,7 @@ class _Plan:
                     tracking.upload(run_id, archive, os.path.dirname(PACKAGES))
             with ThreadPoolExecutor(1) as beside:  # round trips side by side: server and cluster may be far
                 tagged = beside.submit(tracking.tag, run_id, self.tags(run_id))
-                self.cluster.create(bundle)
+                own_bundle = self.cluster.create(bundle)
                 tagged.result()
                 created = self.cluster.create(job)
                 scheduled = beside.submit(tracking.schedule, run_id)
@@ -214,6 +218,8 @@ class _Plan:
         except BaseException as error:
             with contextlib.suppress(ComputeError):
                 self.cluster.delete_job(job["metadata"]["name"])
+                if own_bundle:
+                    self.cluster.take_back(own_bundle)
             tracking.fail(run_id, error)
             raise
         progress.say(f"submitted Job {job['metadata']['name']} to namespace {self.cluster.namespace} (context {self.cluster.context})")

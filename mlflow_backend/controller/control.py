@@ -17,7 +17,7 @@ from mlflow_backend.controller.runs import ServerRuns
 from mlflow_backend.controller.work import WorkQueue
 from mlflow_backend.errors import ClusterError
 from mlflow_runner.submission import TAG_JOB, TAG_NODE
-from mlflow_runner.tracking import Refused, Unavailable
+from mlflow_runner.tracking import Missing, Refused, Unavailable
 
 log = logging.getLogger("mlflow_compute")
 
@@ -110,10 +110,8 @@ class Controller:
             try:
                 self._catch_up() if key == CATCH_UP else self._look_at(*key)
                 failed = False
-            except (ClusterError, Unavailable) as error:
+            except (ClusterError, Unavailable, Refused) as error:  # a login that is refused may be mended
                 self._try_again(key, error)
-            except Refused as error:
-                self._refused(key, error)
             except Exception as error:
                 log.exception("a defect: run %s", key[0])
                 self._try_again(key, error)
@@ -125,13 +123,6 @@ class Controller:
         self.metrics.failures.labels(server).inc()
         after_s = self._queue.add_failed(key)
         log.warning("run %s: %s; again in %g s", key[0] or "(all unfinished)", error, after_s)
-
-    def _refused(self, key, error: Refused) -> None:
-        """A run that is not there is nobody's; a login that is refused may be mended."""
-        if " 404 " in str(error):
-            log.warning("run %s: MLflow does not know it", key[0])
-            return
-        self._try_again(key, error)
 
     def _catch_up(self) -> None:
         """After each complete list, and now and then: what ended or lost its Job unseen, and submits that broke off."""
@@ -171,7 +162,11 @@ class Controller:
         if not (verdict.ended or verdict.release_pod or suspect):
             self._look_later(run_id, job_name, _sooner(verdict.look_again_s, _next_look_s(seen)))
             return
-        before = self._runs.read(run_id)
+        try:
+            before = self._runs.read(run_id)
+        except Missing:
+            log.warning("run %s, Job %s: MLflow does not know the run", run_id, job_name)
+            return
         verdict = settle(self._runs, self._cluster, before, seen)
         if verdict.ended:
             self._note(run_id, job_name, seen, verdict.end)

@@ -28,6 +28,7 @@ TAG_CAUSE = "compute.cause"
 TAG_MESSAGE = "compute.message"
 TAG_EXIT_CODE = "compute.exit_code"
 TAG_SNAPSHOT = "compute.snapshot"
+TAG_SUBMITTED = "compute.submitted"
 TAG_ENVIRONMENT = "compute.environment"
 
 END_TAGS = (TAG_CAUSE, TAG_MESSAGE, TAG_EXIT_CODE)

@@ -1,4 +1,4 @@
-"""A way to the tracking server that can be cut, be slow, or refuse: for faults that the server itself cannot be made to show."""
+"""A way to a server that can be cut, be slow, hang, or refuse: for faults that the server itself cannot be made to show."""
 
 import http.client
 import socket
@@ -8,10 +8,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Proxy:
-    """Forwards to the server on `port` of this machine. `mode` is open, cut, slow or refuse."""
+    """Forwards to the server on `port` of this machine. `mode` is open, cut, slow, hang or refuse."""
 
     def __init__(self, port: int):
         self.mode = "open"
+        self._closed = threading.Event()
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -23,6 +24,8 @@ class Proxy:
                 if proxy.mode == "refuse":
                     self._send(401, {}, b"You are not authenticated")
                     return
+                if proxy.mode == "hang":
+                    proxy._closed.wait()
                 if proxy.mode == "slow":
                     time.sleep(1.5)
                 upstream = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
@@ -45,7 +48,7 @@ class Proxy:
                 self.end_headers()
                 self.wfile.write(body)
 
-            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer
+            do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = answer
 
             def log_message(self, format, *arguments):
                 """Nobody reads it."""
@@ -56,5 +59,6 @@ class Proxy:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self) -> None:
+        self._closed.set()
         self._server.shutdown()
         self._server.server_close()

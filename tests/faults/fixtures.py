@@ -68,11 +68,15 @@ class Faults:
         self._ends, self._table = ends, table
         self._names = itertools.count()
 
-    def submit(self, watcher: str, command: str, config=None, files=None, **target) -> ClusterRun:
+    def prepare(self, watcher: str, command: str, files=None, **target) -> Path:
+        """A project of its own with `command`, and the target where `watcher` looks; its folder."""
         namespace = self._controlled if watcher == CONTROLLER else dev.NAMESPACE
         self._set_target(namespace=namespace, grace_period=10, **target)
-        root = self._project(command, name=f"fault-{next(self._names)}", **(files or {}))
-        return run_there(root, {"COMPUTE": "dev-cluster", "STREAM_OUTPUT": watcher != NOBODY, **(config or {})}, synchronous=False)
+        return self._project(command, name=f"fault-{next(self._names)}", **(files or {}))
+
+    def submit(self, watcher: str, command: str, files=None, **target) -> ClusterRun:
+        root = self.prepare(watcher, command, files, **target)
+        return run_there(root, {"COMPUTE": "dev-cluster", "STREAM_OUTPUT": watcher != NOBODY}, synchronous=False)
 
     def start(self, command: str, watchers=WATCHERS, **target) -> list[Watched]:
         started = []

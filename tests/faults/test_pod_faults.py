@@ -3,11 +3,14 @@
 import json
 import subprocess
 
+import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
 
+from tests.bed.proxy import Proxy
 from tests.bed.runs import Seen, wait_for
 from tests.faults.watched import CLIENT, CONTROLLER, NOBODY, command
+from tests.packages.index import add_wheel, serve
 
 EAT = "x = bytearray(200_000_000)"
 SLOT = "mlflow-compute.test/slot"
@@ -179,37 +182,63 @@ def gone(started, kubectl):
         wait_for(lambda one=watched: not one.pods(kubectl), timeout_s=60)
 
 
+def cancel(faults, kubectl, when, started):
+    """Each by a way of its own; then neither Job nor pod is left."""
+    cancel_as_each_can(started)
+    faults.check(when, started, "KILLED", "Cancelled", timed=False)
+    for watched in started:
+        wait_for(lambda one=watched: not kubectl("-n", one.namespace, "get", "job", one.run.job_name, "--ignore-not-found"), timeout_s=60)
+        wait_for(lambda one=watched: not one.pods(kubectl), timeout_s=60)
+
+
 def test_cancel_while_it_runs(faults, kubectl):
     started = faults.start("trap 'echo saving; exit 1' TERM; echo begun; sleep 600 & wait")
     running(started)
-    cancel_as_each_can(started)
-    faults.check("cancel while it runs", started, "KILLED", "Cancelled", timed=False)
-    gone(started, kubectl)
+    cancel(faults, kubectl, "cancel while it runs", started)
     assert all(b"saving\n" in Seen(watched.id).log for watched in started)
 
 
 def test_cancel_of_a_command_that_ignores_it(faults, kubectl):
     started = faults.start("trap '' TERM; echo begun; while true; do sleep 1; done")
     running(started)
-    cancel_as_each_can(started)
-    faults.check("cancel, SIGTERM ignored", started, "KILLED", "Cancelled", timed=False)
-    gone(started, kubectl)
+    cancel(faults, kubectl, "cancel, SIGTERM ignored", started)
 
 
 def test_cancel_before_it_is_scheduled(faults, kubectl):
-    started = faults.start("true", resources={"cpu": 4000})
-    cancel_as_each_can(started)
-    faults.check("cancel while no node takes it", started, "KILLED", "Cancelled", timed=False)
-    gone(started, kubectl)
+    cancel(faults, kubectl, "cancel while no node takes it", faults.start("true", resources={"cpu": 4000}))
 
 
 def test_cancel_while_its_image_cannot_be_had(faults, kubectl):
     started = faults.start("true", image="localhost:5999/none:1")
     for watched in started:
-        wait_for(lambda one=watched: "ErrImagePull" in json.dumps(one.pods(kubectl)) or "ImagePullBackOff" in json.dumps(one.pods(kubectl)))
-    cancel_as_each_can(started)
-    faults.check("cancel while its image cannot be had", started, "KILLED", "Cancelled", timed=False)
-    gone(started, kubectl)
+        wait_for(lambda one=watched: any(why in json.dumps(one.pods(kubectl)) for why in ("ErrImagePull", "ImagePullBackOff")))
+    cancel(faults, kubectl, "cancel while its image cannot be had", started)
+
+
+@pytest.fixture
+def index(cluster_access, tmp_path, monkeypatch):
+    """The way to an index with one package, which is the default index here and in pods."""
+    if not cluster_access.host:
+        pytest.skip("pods of this cluster cannot reach this machine")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    add_wheel(tmp_path / "index", "mlflow", mlflow.__version__)
+    with serve(tmp_path / "index") as address:
+        way = Proxy(int(address.rpartition(":")[2]))
+        monkeypatch.setenv("UV_DEFAULT_INDEX", f"http://{cluster_access.host}:{way.port}/simple")
+        yield way
+        way.close()
+
+
+def test_cancel_while_its_environment_is_made(faults, kubectl, index):
+    """The index answers while the lock is made, and no more once pods ask it for the package."""
+    files = {"python_env_dot_yaml": "dependencies: [mlflow]\n"}
+    locked = command("env", "lock", str(faults.prepare(NOBODY, "true", files)), "--target", "dev-cluster")
+    assert locked.returncode == 0, locked.stderr
+    index.mode = "hang"
+    started = faults.start("echo begun", files=files)
+    running(started, b"making it of 1 Python")
+    cancel(faults, kubectl, "cancel while its environment is made", started)
+    assert not any(b"begun\n" in Seen(watched.id).log for watched in started)
 
 
 def test_a_pod_collected_before_anybody_looked(faults, kubectl, proxy):

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import uuid
 from pathlib import Path
 
 import pytest
@@ -171,7 +172,9 @@ def test_targets_are_also_found_in_the_cluster_s_own_list(refused, project, clus
         kubectl("delete", "configmap", "mlflow-compute-targets")
 
 
-def test_a_submit_that_breaks_half_way_leaves_a_failed_run_with_its_cause_and_no_job(cluster, project, last_run, kubectl, monkeypatch):
+def test_a_submit_that_breaks_half_way_leaves_a_failed_run_with_its_cause_and_nothing_else(
+    cluster, project, last_run, kubectl, monkeypatch
+):
     import mlflow
 
     from mlflow_backend.cluster.api import Cluster
@@ -181,8 +184,10 @@ def test_a_submit_that_breaks_half_way_leaves_a_failed_run_with_its_cause_and_no
         raise ClusterError("the connection broke")
 
     monkeypatch.setattr(Cluster, "add_owner", broken)  # a fault that the real server cannot be made to show at this moment
+    before = kubectl("get", "configmaps", "-o", "name").split()
     with pytest.raises(ExecutionException, match="the connection broke"):
-        mlflow.projects.run(str(project("sleep 60")), backend="compute", backend_config=dict(THERE))
+        mlflow.projects.run(str(project("sleep 60", unlike_dot_txt=uuid.uuid4().hex)), backend="compute", backend_config=dict(THERE))
     found = last_run()
     assert (found.status, found.cause, found.tags["compute.message"]) == ("FAILED", "SubmitError", "the connection broke")
     assert not kubectl("get", "jobs", "-l", f"mlflow-compute/run-id={found.run.info.run_id}", "-o", "name")
+    assert set(kubectl("get", "configmaps", "-o", "name").split()) <= set(before)

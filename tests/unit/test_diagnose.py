@@ -138,6 +138,8 @@ def unschedulable(message, **requests):
         (None, [event("FailedCreate", 'pods "x" is forbidden: exceeded quota: team, requested: cpu=9')], "QuotaExceeded", None, "exceeded quota: team"),
         (None, [event("FailedCreate", 'pods "x" is forbidden: violates PodSecurity "restricted:latest": host namespaces')], "AdmissionDenied", 30,
          "host namespaces"),
+        (None, [event("FailedCreate", "pods \"x\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no")], "AdmissionDenied",
+         30, "An admission policy refuses the pod"),
         (None, [event("FailedCreate", 'admission webhook "w.example" denied the request: no')], "AdmissionDenied", 30, "w.example"),
         (pod("Pending"), [event("FailedMount", 'secret "own" not found')], "VolumeError", 300, 'secret "own" not found'),
     ],

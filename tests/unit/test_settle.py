@@ -8,7 +8,7 @@ from mlflow_backend.cluster.diagnose import Diagnosis
 from mlflow_backend.cluster.settle import Known, Seen, has_ended, judge, settle
 from mlflow_runner.ending import ending
 from mlflow_runner.state import State
-from mlflow_runner.submission import TAG_CAUSE, TAG_EXIT_CODE, TAG_MESSAGE, TAG_NODE
+from mlflow_runner.submission import TAG_CAUSE, TAG_EXIT_CODE, TAG_MESSAGE, TAG_NODE, TAG_SUBMITTED
 from mlflow_runner.tracking import RunInfo
 from tests.unit.test_diagnose import disrupted, job_failed, pod, terminated, told
 
@@ -152,6 +152,13 @@ def test_a_run_marked_killed_in_mlflow_is_cancelled_and_loses_its_job():
 def test_a_cancelled_run_whose_job_is_still_there_loses_it():
     known = Known("r", "KILLED", {TAG_CAUSE: "Cancelled"}, 0)
     assert judge(known, RUNNING).remove_job and not judge(known, seen(None, None)).remove_job
+
+
+@pytest.mark.parametrize(("after_s", "ended"), [(59, False), (61, True)])
+def test_a_submit_without_a_job_has_broken_off_after_a_minute_however_old_its_run_is(after_s, ended):
+    taken_up_again = Known("r", "RUNNING", {TAG_SUBMITTED: BORN}, NOW_S - 86400)
+    verdict = judge(taken_up_again, Seen(None, None, (), NOW_S - 60 + after_s))
+    assert (verdict.ended, verdict.end and verdict.end.cause) == (ended, "SubmitError" if ended else None)
 
 
 def test_a_pod_that_should_be_gone_means_a_lost_node_only_after_its_patience():

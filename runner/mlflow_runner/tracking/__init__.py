@@ -23,7 +23,11 @@ class Unavailable(Exception):
 
 
 class Refused(Exception):
-    """The server understood and said no (a missing run, a wrong password)."""
+    """The server understood and said no (a wrong password)."""
+
+
+class Missing(Refused):
+    """The server has no such run or artifact."""
 
 
 class NeedsMlflow(Exception):

@@ -6,10 +6,12 @@ import tempfile
 import time
 from typing import Dict, Iterable
 
-from mlflow_runner.tracking import NeedsMlflow, Refused, RunInfo, Unavailable
+from mlflow_runner.tracking import Missing, NeedsMlflow, Refused, RunInfo, Unavailable
 
 NO_RETRY = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 """The reporter retries by itself, and must stay responsive meanwhile."""
+KINDS = {"RESOURCE_DOES_NOT_EXIST": Missing, "UNAUTHENTICATED": Refused, "PERMISSION_DENIED": Refused}
+"""What MLflow's error codes mean; every other may pass."""
 
 
 class ClientRun:
@@ -78,7 +80,6 @@ class ClientRun:
         try:
             return function(*arguments, **keywords)
         except MlflowException as error:
-            permanent = error.error_code in ("RESOURCE_DOES_NOT_EXIST", "UNAUTHENTICATED", "PERMISSION_DENIED")
-            raise (Refused if permanent else Unavailable)(str(error)) from None
+            raise KINDS.get(error.error_code, Unavailable)(str(error)) from None
         except Exception as error:  # each artifact store has exceptions of its own
             raise Unavailable(f"{type(error).__name__}: {error}") from None

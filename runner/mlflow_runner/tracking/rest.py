@@ -16,7 +16,7 @@ import urllib.parse
 import urllib.request
 from typing import Dict, Iterable, Optional
 
-from mlflow_runner.tracking import Refused, RunInfo, Unavailable
+from mlflow_runner.tracking import Missing, Refused, RunInfo, Unavailable
 
 TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 TIMEOUT_S = 30
@@ -127,7 +127,7 @@ def request(method, url, data=None, content_type=None, size=None):
         return _opener(url).open(asked, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
         text = error.read(500).decode(errors="replace")
-        kind = Unavailable if error.code >= 500 or error.code in (408, 429) else Refused
+        kind = Unavailable if error.code >= 500 or error.code in (408, 429) else Missing if error.code == 404 else Refused
         raise kind(f"{method} {_path(url)}: {error.code} {text}") from None
     except (OSError, http.client.HTTPException) as error:
         raise Unavailable(f"{method} {_path(url)}: {error}") from None
