@@ -33,8 +33,9 @@ demo-cluster: cluster ## run the example on it and show what it logged
 	. .cluster/env && $(BIN)/python examples/show_last_run.py
 
 test: .venv/developing lint ## everything, on a real MLflow server and a real cluster
+	$(BIN)/python -m pytest -m "not cluster" --numprocesses 2
 	$(BIN)/python -m tests.cluster up || test -z "$$CI"
-	$(BIN)/python -m pytest --durations=25
+	$(BIN)/python -m pytest -m cluster --durations=15
 
 test-faults: .venv/developing ## what can go wrong, made to go wrong on a real cluster; writes docs/faults.md
 	$(BIN)/python -m tests.cluster up || test -z "$$CI"

@@ -60,7 +60,7 @@ def case(access, command: str, resources: str, act: Callable) -> dict:
             act(process, job)
             time.sleep(WATCHED_S)
             run = _newest(MlflowClient())
-            assert run.info.run_id != known.info.run_id
+            assert run and (known is None or run.info.run_id != known.info.run_id)
             pods = dev.kubectl(access, "-n", dev.NAMESPACE, "get", "pods", "-l", f"job-name={job.split('/')[1]}", "-o", "name")
             told = {key: value for key, value in run.data.tags.items() if "cause" in key or "message" in key}
             return {"status_in_mlflow": run.info.status, "cause": told or None, "command_still_runs": process.poll() is None,
@@ -92,7 +92,8 @@ def delete_job(access, process, job) -> None:
 
 
 def _newest(client):
-    return client.search_runs(["0"], order_by=["attributes.start_time DESC"], max_results=1)[0]
+    found = client.search_runs(["0"], order_by=["attributes.start_time DESC"], max_results=1)
+    return found[0] if found else None
 
 
 def _last_line(process) -> str | None:

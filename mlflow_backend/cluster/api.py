@@ -17,7 +17,7 @@ from mlflow_backend.errors import ClusterError
 
 CONNECT_TIMEOUT_S = 10
 REQUEST_TIMEOUT_S = 60
-PAGE = 100
+PAGE = 50
 """Objects of one answer to a list: a thousand Jobs at once are tens of megabytes of dicts."""
 CLOCK_S = 2.0
 """A difference of clocks up to this is the second's rounding in the server's answer."""

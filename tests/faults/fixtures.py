@@ -48,7 +48,9 @@ def controlled(cluster_access, shared_server):
 
 @pytest.fixture(scope="session")
 def ends(cluster_access):
-    return Ends(cluster_access.kubeconfig, cluster_access.context)
+    ends = Ends([cluster_access.kubectl, "--kubeconfig", cluster_access.kubeconfig, "--context", cluster_access.context])
+    yield ends
+    ends.close()
 
 
 @pytest.fixture

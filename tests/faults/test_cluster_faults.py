@@ -89,8 +89,22 @@ def test_a_log_that_the_kubelet_rotates(faults, node, capfd):
     assert log.count(b"line 20000 of many") == 3 and log.count(b"\n") >= 60_000
 
 
+def taint_the_lost_node(kubectl, watched):
+    """As Kubernetes does where other nodes still answer: when all are lost, which the only one is, it holds back ("disruption mode")."""
+    name = watched[0].pods(kubectl)[0]["spec"]["nodeName"]
+
+    def are_deleted():
+        conditions = json.loads(kubectl("get", "node", name, "-o", "json"))["status"]["conditions"]
+        if not any(item["type"] == "Ready" and item["status"] == "Unknown" for item in conditions):
+            return False
+        kubectl("taint", "node", name, "--overwrite", "node.kubernetes.io/unreachable:NoExecute")
+        return all("deletionTimestamp" in one.pods(kubectl)[0]["metadata"] for one in watched)
+
+    wait_for(are_deleted, timeout_s=90)
+
+
 @pytest.mark.timeout(600)
-def test_a_node_that_does_not_answer(faults, node):
+def test_a_node_that_does_not_answer(faults, node, kubectl):
     """The kubelet is away for longer than every patience; the container goes on, which nobody can know."""
     tolerated = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}
     started = faults.start("echo begun; sleep 600", tolerations=[tolerated])
@@ -100,7 +114,8 @@ def test_a_node_that_does_not_answer(faults, node):
     running(started + retried)
     node.kill("kubelet")
     try:
-        faults.check("kubelet stopped for longer than the grace time", started, "FAILED", "NodeLost", timeout_s=300, timed=False)
+        taint_the_lost_node(kubectl, started + retried)
+        faults.check("kubelet stopped for longer than the grace time", started, "FAILED", "NodeLost", timeout_s=120, timed=False)
     finally:
         node.revive()
     faults.check("the same, retries: 1, once there is a node again", retried, "FINISHED", None, timeout_s=200, timed=False)

@@ -4,6 +4,8 @@ import pytest
 
 from tests.faults.watched import CLIENT, CONTROLLER
 
+pytestmark = pytest.mark.cluster
+
 
 def test_half_of_all_runs_have_their_end_within_two_seconds_of_their_jobs_end(table):
     timed = [row for row in table.rows if row[4] is not None and row[1] in (CLIENT, CONTROLLER)]

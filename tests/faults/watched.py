@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,29 +72,37 @@ class Table:
 
 
 class Ends:
-    """When each Job was seen to end or to be deleted, by a watch of the tests' own."""
+    """When each Job was seen to end or to be deleted, by a watch of the tests' own: kubectl's, again and again."""
 
-    def __init__(self, kubeconfig: str, context: str):
-        from kubernetes import client, config
+    FORMAT = '{.type} {.object.metadata.name} {.object.status.conditions[*].type}{"\\n"}'
 
-        configuration = client.Configuration()
-        config.load_kube_config(kubeconfig, context=context, client_configuration=configuration)
-        self._batch = client.BatchV1Api(client.ApiClient(configuration))
+    def __init__(self, kubectl: Sequence[str]):
         self.at: dict[str, float] = {}
-        threading.Thread(target=self._follow, daemon=True).start()
+        self._command = [*kubectl, "get", "jobs", "-A", "--watch", "--output-watch-events", "-o", f"jsonpath={self.FORMAT}"]
+        self._closed = False
+        self._process = self._start()
+        self._thread = threading.Thread(target=self._follow)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closed = True
+        while self._thread.is_alive():  # it may just have started the next one
+            self._process.kill()
+            self._thread.join(0.5)
+
+    def _start(self) -> subprocess.Popen:
+        return subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
     def _follow(self) -> None:
-        from kubernetes import watch
-
-        while True:
-            with contextlib.suppress(Exception):  # the API server is one of the things that are made to fail
-                for event in watch.Watch().stream(self._batch.list_job_for_all_namespaces, timeout_seconds=60):
-                    job = event["raw_object"]
-                    conditions = job.get("status", {}).get("conditions") or ()
-                    over = event["type"] == "DELETED" or any(item["type"] in ("Failed", "Complete") for item in conditions)
-                    if over:
-                        self.at.setdefault(job["metadata"]["name"], time.time())
-            time.sleep(0.2)
+        while not self._closed:
+            for line in self._process.stdout:
+                change, name, *conditions = line.split()
+                if change == "DELETED" or {"Failed", "Complete"} & set(conditions):
+                    self.at.setdefault(name, time.time())
+            self._process.wait()
+            time.sleep(0.2)  # the API server is one of the things that are made to fail
+            if not self._closed:
+                self._process = self._start()
 
 
 def begin(watcher: str, run: ClusterRun, namespace: str) -> Watched:
