@@ -1,5 +1,6 @@
 """`python -m benchmarks.builtin_faults`: what MLflow's own kubernetes backend says of five faults that tests/faults makes for ours."""
 
+import functools
 import json
 import os
 import signal
@@ -51,7 +52,10 @@ def case(access, command: str, resources: str, act: Callable) -> dict:
         template.write_text(template.read_text() + (f"          {resources}\n" if resources else ""))
         known = _newest(MlflowClient())
         jobs = set(dev.kubectl(access, "-n", dev.NAMESPACE, "get", "jobs", "-o", "name").split())
-        process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+        interruptible = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # as in a terminal, not as in the background
+        process = subprocess.Popen(
+            line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=dict(os.environ), preexec_fn=interruptible
+        )
         try:
             while not (made := set(dev.kubectl(access, "-n", dev.NAMESPACE, "get", "jobs", "-o", "name").split()) - jobs):
                 assert process.poll() is None, process.stderr.read()
