@@ -14,7 +14,7 @@ from pathlib import Path
 import uv
 
 from benchmarks.command_lines import mlflow_command
-from benchmarks.measure import header, show, summary
+from benchmarks.measure import header, repeat_in_turn, show, summary
 from tests.bed.server import Server
 from tests.packages.channel import SHORT, Channel
 from tests.packages.index import serve
@@ -60,9 +60,7 @@ def _told(name: str, result: dict) -> dict:
 
 
 def _paired(ours: Callable[[], float], theirs: Callable[[], float]) -> dict:
-    """Both in turn, so that a slow moment of the machine or the network meets both."""
-    pairs = [(ours(), theirs()) for _ in range(REPETITIONS)]
-    mine, other = summary([pair[0] for pair in pairs]), summary([pair[1] for pair in pairs])
+    mine, other = repeat_in_turn(ours, theirs, REPETITIONS, warm_up=0)
     return {"ours_s": mine, "alternative_s": other, "ratio": round(mine["median"] / other["median"], 3)}
 
 

@@ -30,6 +30,14 @@ def repeat(function: Callable[[], float], warm_up: int = 1) -> dict[str, float]:
     return summary([function() for _ in range(REPETITIONS)])
 
 
+def repeat_in_turn(
+    one: Callable[[], float], other: Callable[[], float], repetitions: int = REPETITIONS, warm_up: int = 1
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Both alternately, so that a slow moment of machine or network, or pods that are being removed, meet both."""
+    pairs = [(one(), other()) for _ in range(warm_up + repetitions)][warm_up:]
+    return summary([pair[0] for pair in pairs]), summary([pair[1] for pair in pairs])
+
+
 def first_line_at(cluster: Cluster, job: str) -> float:
     """When the pod of `job` printed its first line: seconds since the epoch, as the container runtime noted it."""
     while not (pods := [pod for pod in cluster.list_objects("Pod", f"job-name={job}")[0] if pod["status"]["phase"] == "Succeeded"]):

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from benchmarks import command_lines
-from benchmarks.measure import REPETITIONS, bare_job, first_line_at, header, repeat, show, summary
+from benchmarks.measure import REPETITIONS, bare_job, first_line_at, header, repeat, repeat_in_turn, show, summary
 
 RESULTS = Path(__file__).parent / "results.json"
 THERE = {"COMPUTE": "dev-cluster"}
@@ -27,8 +27,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         project = _project(folder)
-        bare = repeat(lambda: _bare(cluster, RUNNER_IMAGE))
-        ours = repeat(lambda: _first_line(mlflow, cluster, project))
+        bare, ours = repeat_in_turn(lambda: _bare(cluster, RUNNER_IMAGE), lambda: _first_line(mlflow, cluster, project))
         results["a_bare_job_to_first_line_s"] = bare
         results["b_submit_to_first_line_s"] = ours
         results["b_over_a"] = round(ours["median"] / bare["median"], 3)
