@@ -169,12 +169,6 @@ def cancel_as_each_can(started):
             assert command("cancel", watched.id).returncode == 0
 
 
-def gone(started, kubectl):
-    for watched in started:
-        wait_for(lambda one=watched: not kubectl("-n", one.namespace, "get", "job", one.run.job_name, "--ignore-not-found"), timeout_s=60)
-        wait_for(lambda one=watched: not one.pods(kubectl), timeout_s=60)
-
-
 def cancel(faults, kubectl, when, started):
     """Each by a way of its own; then neither Job nor pod is left."""
     cancel_as_each_can(started)

@@ -6,8 +6,7 @@ import statistics
 import subprocess
 import threading
 import time
-import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -149,17 +148,3 @@ def _settle_when_over(watched: Watched, deadline: float) -> None:
 
 def command(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([BIN / "mlflow-compute", *arguments], capture_output=True, text=True, timeout=120)
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.1)
-
-
-def answers(url: str) -> bool:
-    try:
-        return urllib.request.urlopen(url, timeout=2).status == 200
-    except OSError:
-        return False
