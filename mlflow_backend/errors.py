@@ -41,7 +41,11 @@ class TrackingUnavailable(TrackingError):
 
 
 class ClusterError(ComputeError):
-    """A cluster that cannot be reached or says no."""
+    """A cluster that refuses a call: repeating it does not help."""
+
+
+class ClusterUnavailable(ClusterError):
+    """A cluster that does not answer now, or is overloaded: the same call may succeed later."""
 
 
 @contextlib.contextmanager

@@ -251,7 +251,7 @@ def end(run_id: str, status: str, cause: str | None, message: str, exit_code: in
 
     from mlflow_runner.ending import end_tags
 
-    tags = end_tags(cause, message if cause else None, exit_code)
+    tags = end_tags(status, cause, message if cause else None, exit_code)
     client = MlflowClient()
     with _one_line(f"run {run_id} cannot be updated"):
         client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from mlflow_backend.cluster import diagnose, labels, room
 from mlflow_backend.cluster.diagnose import Diagnosis
 from mlflow_runner.causes import Cause
-from mlflow_runner.ending import TERMINAL
-from mlflow_runner.submission import END_TAGS, TAG_CAUSE, TAG_NODE, TAG_SUBMITTED
+from mlflow_runner.ending import TERMINAL, is_told
+from mlflow_runner.submission import TAG_CAUSE, TAG_NODE, TAG_SUBMITTED
 
 SUBMIT_S = 60
 """A submit tags its run before it creates the Job: one that was submitted less than this ago may have none yet."""
@@ -93,12 +93,8 @@ class Runs(Protocol):
 
 
 def has_ended(run: Known) -> bool:
-    """Whether a run has its final status, told by the runner or a settler and not by the user's script alone.
-
-    A pod that was stopped from outside is not final: its Job may go on with another one.
-    """
-    told = any(tag in run.tags for tag in END_TAGS)
-    return run.status in TERMINAL and told and run.tags.get(TAG_CAUSE) != Cause.TERMINATED
+    """Whether a run has its final status, told by the runner or a settler and not by the user's script alone."""
+    return is_told(run.status, run.tags)
 
 
 def judge(run: Known, seen: Seen) -> Verdict:

@@ -30,7 +30,7 @@ class ServerRuns:
     def end(self, run_id: str, end: Diagnosis) -> None:
         """The tags first, so that a terminal status always has its cause."""
         self._on_call("runs/log-batch")
-        self._server.log(run_id, end_tags(end.cause, end.cause and end.message, end.exit_code), {})
+        self._server.log(run_id, end_tags(end.status, end.cause, end.cause and end.message, end.exit_code), {})
         self._on_call("runs/update")
         self._server.set_status(run_id, end.status, ended=True)
 

@@ -1,10 +1,10 @@
 """What becomes of an MLflow run at its pod's end: from what MLflow says of it and what the runner knows. Pure."""
 
-from typing import Dict, NamedTuple, Optional, Tuple
+from typing import Dict, Mapping, NamedTuple, Optional, Tuple
 
 from mlflow_runner.causes import Cause
 from mlflow_runner.state import State
-from mlflow_runner.submission import END_TAGS, TAG_ATTEMPT, TAG_CAUSE, TAG_EXIT_CODE, TAG_MESSAGE, TAG_POD
+from mlflow_runner.submission import END_TAGS, TAG_ATTEMPT, TAG_CAUSE, TAG_EXIT_CODE, TAG_MESSAGE, TAG_POD, TAG_STATUS
 from mlflow_runner.tracking import RunInfo
 
 TERMINAL = ("FINISHED", "FAILED", "KILLED")
@@ -13,18 +13,27 @@ MESSAGE_CHARS = 5000
 
 
 class Ending(NamedTuple):
-    """The status to set, the tags to set, and those to remove before."""
+    """The tags to set, those to remove after that, and the status to set last: readers believe an end whose tag agrees with its status."""
 
     status: str
     tags: Dict[str, str]
     remove: Tuple[str, ...] = ()
 
 
-def end_tags(cause: Optional[str], message: Optional[str], exit_code: Optional[int]) -> Dict[str, str]:
-    """The tags that tell an end; whoever writes one writes them before the status."""
-    tags = {TAG_CAUSE: cause and str(cause), TAG_MESSAGE: message and message[:MESSAGE_CHARS]}
+def end_tags(status: str, cause: Optional[str], message: Optional[str], exit_code: Optional[int]) -> Dict[str, str]:
+    """The tags of an end with this status; every writer writes them, in one call, before the status."""
+    tags = {TAG_STATUS: status, TAG_CAUSE: cause and str(cause), TAG_MESSAGE: message and message[:MESSAGE_CHARS]}
     tags[TAG_EXIT_CODE] = None if exit_code is None else str(exit_code)
     return {name: value for name, value in tags.items() if value}
+
+
+def is_told(status: str, tags: Mapping[str, str]) -> bool:
+    """Whether a run with this status and these tags has its final end, written by the runner or a settler.
+
+    The user's script may set a status too, but not the tag that repeats it. A reader between the two
+    writes of an end sees them differ. A pod that was stopped from outside is not final: its Job may go on.
+    """
+    return status in TERMINAL and tags.get(TAG_STATUS) == status and tags.get(TAG_CAUSE) != Cause.TERMINATED
 
 
 def is_superseded(found: RunInfo, state: State) -> bool:
@@ -42,12 +51,12 @@ def ending(found: RunInfo, state: State) -> Optional[Ending]:
     if is_superseded(found, state):
         return None
     told = found.tags.get(TAG_CAUSE)
-    code = end_tags(None, None, state.exit_code)
     stopped = state.status == "KILLED"
     if found.status in TERMINAL and told not in (None, Cause.TERMINATED):
         if told == Cause.CANCELLED or stopped or state.status not in TERMINAL:
             # a script that ends its own run while it is stopped must not hide that it was
-            return Ending("KILLED" if told in (Cause.CANCELLED, Cause.DELETED) else found.status, code)
+            status = "KILLED" if told in (Cause.CANCELLED, Cause.DELETED) else found.status
+            return Ending(status, end_tags(status, None, None, state.exit_code))
         return _own(state, state.status)
     marked = found.status == "KILLED" and told is None  # in MLflow's UI, or by the script
     failed = found.status == "FAILED" and told is None and state.status == "FINISHED"  # the script's own verdict
@@ -55,5 +64,5 @@ def ending(found: RunInfo, state: State) -> Optional[Ending]:
 
 
 def _own(state: State, status: str) -> Ending:
-    tags = end_tags(state.cause, state.message, state.exit_code)
+    tags = end_tags(status, state.cause, state.message, state.exit_code)
     return Ending(status, tags, tuple(tag for tag in END_TAGS if tag not in tags))

@@ -132,8 +132,8 @@ class Report:
         if end is None:
             _say("another pod has taken this run over: its end is not this one's")
             return
-        self._run.remove_tags([tag for tag in end.remove if tag in found.tags])
         self._run.log({**self._place(state), **end.tags}, {f"compute/{name}_s": value for name, value in state.phases.items()})
+        self._run.remove_tags([tag for tag in end.remove if tag in found.tags])
         self._run.set_status(end.status, ended=end.status in TERMINAL)
 
     @staticmethod

@@ -17,6 +17,7 @@ ENVIRONMENT_VARIABLE = "MLFLOW_COMPUTE_SUBMISSION"
 # Tags that a run carries; their names are read by people and by other tools.
 TAG_TARGET = "compute.target"
 TAG_JOB = "compute.job"
+TAG_JOB_UID = "compute.job_uid"
 TAG_NAMESPACE = "compute.namespace"
 TAG_CONTEXT = "compute.context"
 TAG_CLUSTER = "compute.cluster"
@@ -24,6 +25,7 @@ TAG_POD = "compute.pod"
 TAG_ATTEMPT = "compute.attempt"
 TAG_NODE = "compute.node"
 TAG_IMAGE = "compute.image"
+TAG_STATUS = "compute.status"
 TAG_CAUSE = "compute.cause"
 TAG_MESSAGE = "compute.message"
 TAG_EXIT_CODE = "compute.exit_code"
@@ -31,8 +33,8 @@ TAG_SNAPSHOT = "compute.snapshot"
 TAG_SUBMITTED = "compute.submitted"
 TAG_ENVIRONMENT = "compute.environment"
 
-END_TAGS = (TAG_CAUSE, TAG_MESSAGE, TAG_EXIT_CODE)
-"""Written before the final status: a terminal status without one of them was set by the user's script."""
+END_TAGS = (TAG_STATUS, TAG_CAUSE, TAG_MESSAGE, TAG_EXIT_CODE)
+"""Written in one call before the final status. `compute.status` repeats that status: an end is believed only where both agree."""
 
 CONDA_LOCK = "conda-lock.yml"
 PYLOCK = "pylock.toml"

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from mlflow_backend.cluster.diagnose import Diagnosis
 from mlflow_backend.cluster.settle import Known, Seen, has_ended, judge, settle
-from mlflow_runner.ending import ending
+from mlflow_runner.ending import end_tags, ending
 from mlflow_runner.state import State
-from mlflow_runner.submission import TAG_CAUSE, TAG_EXIT_CODE, TAG_MESSAGE, TAG_NODE, TAG_SUBMITTED
+from mlflow_runner.submission import TAG_CAUSE, TAG_NODE, TAG_SUBMITTED
 from mlflow_runner.tracking import RunInfo
 from tests.unit.test_diagnose import disrupted, job_failed, pod, terminated, told
 
@@ -27,15 +27,13 @@ class Store:
 
     def end(self, run_id, end: Diagnosis):
         self.status = end.status
-        self.tags.update({TAG_CAUSE: end.cause, TAG_MESSAGE: end.message} if end.cause else {})
-        if end.exit_code is not None:
-            self.tags[TAG_EXIT_CODE] = str(end.exit_code)
+        self.tags.update(end_tags(end.status, end.cause, end.cause and end.message, end.exit_code))
 
     def told_by_runner(self, state: State):
         end = ending(RunInfo(self.status, "", dict(self.tags)), state)
+        self.tags.update(end.tags)
         for name in end.remove:
             self.tags.pop(name, None)
-        self.tags.update(end.tags)
         self.status = end.status
 
     @property
@@ -150,7 +148,7 @@ def test_a_run_marked_killed_in_mlflow_is_cancelled_and_loses_its_job():
 
 
 def test_a_cancelled_run_whose_job_is_still_there_loses_it():
-    known = Known("r", "KILLED", {TAG_CAUSE: "Cancelled"}, 0)
+    known = Known("r", "KILLED", end_tags("KILLED", "Cancelled", "x", None), 0)
     assert judge(known, RUNNING).remove_job and not judge(known, seen(None, None)).remove_job
 
 
@@ -180,3 +178,15 @@ def test_an_earlier_pod_does_not_tell_the_end_of_a_run_that_another_has_taken_ov
     same_attempt = RunInfo("RUNNING", "", {"compute.pod": "b"})  # two pods for one Job (kubernetes#130103)
     assert ending(same_attempt, State(status="FINISHED", exit_code=0, pod="a")) is None
     assert ending(same_attempt, State(status="FINISHED", exit_code=0, pod="b")).status == "FINISHED"
+
+
+@pytest.mark.parametrize("status, tags, told", [
+    ("KILLED", end_tags("KILLED", "Deleted", "x", None), True),
+    ("KILLED", end_tags("KILLED", "Terminated", "x", 143), False),  # its Job may go on
+    ("KILLED", {**end_tags("KILLED", "Terminated", "x", 143), **end_tags("FINISHED", None, None, 0)}, False),  # between the writes of a retry
+    ("KILLED", end_tags("FINISHED", None, None, 0), False),
+    ("FINISHED", {}, False),  # by the script itself
+    ("RUNNING", end_tags("FINISHED", None, None, 0), False),
+])  # fmt: skip
+def test_an_end_is_believed_only_where_its_tags_and_its_status_agree(status, tags, told):
+    assert has_ended(Known("r", status, tags, 0)) is told
