@@ -90,6 +90,9 @@ class Target(Strict):
     queue: str | None = None
     tracking_uri: str | None = None
     tracking_auth: Literal["kubernetes"] | None = None
+    allow_env: tuple[str, ...] = ()
+    allow_builds: bool = False
+    credential_hosts: tuple[str, ...] = ()
     deadline: Annotated[int, Field(gt=0)] | None = None
     start_timeout: Annotated[int, Field(gt=0)] | None = None
     retries: Annotated[int, Field(ge=0, le=100)] = 0

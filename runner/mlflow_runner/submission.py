@@ -94,6 +94,8 @@ class Submission(NamedTuple):
     pod gets it from an eviction too. The runner lives for `least_lifetime_s`
     even if the run is over sooner. Up to `retries` further pods follow one that was
     disrupted or whose command exited with a code of `retry_on`. Times are in seconds.
+    `mark` is a random word that ends the runner's last line. The files of `secrets_dir` have the
+    hash `secrets_sha256` (hex). The login to the tracking server may also be sent to `credential_hosts` (HOST or HOST:PORT).
     """
 
     run_id: str
@@ -119,6 +121,9 @@ class Submission(NamedTuple):
     retries: int = 0
     retry_on: Tuple[int, ...] = ()
     log_backlog_bytes: int = 256 * 1024 * 1024
+    mark: str = ""
+    secrets_sha256: Optional[str] = None
+    credential_hosts: Tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Canonical JSON: equal submissions give equal text."""
@@ -139,5 +144,6 @@ class Submission(NamedTuple):
             fields["environment"] = Environment(variables=variables, **fields["environment"])
         fields["phases"] = tuple((name, value) for name, value in fields.get("phases", ()))
         fields["retry_on"] = tuple(fields.get("retry_on", ()))
+        fields["credential_hosts"] = tuple(fields.get("credential_hosts", ()))
         fields["downloads"] = tuple(Download(**item) for item in fields.get("downloads", ()))
         return Submission(**fields)
