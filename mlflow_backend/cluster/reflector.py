@@ -29,13 +29,18 @@ class Reflector:
         deliver: Deliver,
         listed: Callable[[str], None] = lambda kind: None,
         is_over: Callable[[Mapping[str, Any]], bool] = lambda item: False,
+        failed: Callable[[str, BaseException], None] = lambda kind, error: None,
     ):
         self.items: dict[str, Mapping[str, Any]] = {}
         self._cluster, self._kind, self._selector = cluster, kind, selector
         self._deliver, self._listed, self._is_over = deliver, listed, is_over
+        self._failed = failed
 
     def follow(self) -> None:
-        """Returns when the cluster is closed. `listed` is called after each complete list: what is missing then is gone for certain."""
+        """Returns when the cluster is closed. `listed` is called after each complete list: what is missing then is gone for certain.
+
+        `failed` is called with the kind and the error of each list that fails and will be repeated.
+        """
         import tenacity
 
         closing = self._cluster.closing
@@ -44,6 +49,7 @@ class Reflector:
             retry=tenacity.retry_if_exception_type(ClusterError),
             sleep=tenacity.sleep_using_event(closing),
             stop=tenacity.stop_when_event_set(closing),
+            before_sleep=lambda state: self._failed(self._kind, state.outcome.exception()),
             reraise=True,
         )
         with contextlib.suppress(ClusterError):

@@ -14,7 +14,8 @@ PAGE = 200
 
 def known(run: Any) -> Known:
     """An mlflow.entities.Run as `settle` takes it."""
-    return Known(run.info.run_id, run.info.status, run.data.tags, run.info.start_time / 1000)
+    info = run.info
+    return Known(info.run_id, info.status, run.data.tags, info.start_time / 1000, info.experiment_id, info.lifecycle_stage == "deleted")
 
 
 class ClientRuns:

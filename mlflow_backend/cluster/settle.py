@@ -40,12 +40,17 @@ NEVER_RAN = {
 
 @dataclass(frozen=True)
 class Known:
-    """What MLflow knows of a run; `started_s` is when it was created, in seconds since the epoch."""
+    """What MLflow knows of a run; `started_s` is when it was created, in seconds since the epoch.
+
+    `deleted`: it is in MLflow's trash (lifecycle stage `deleted`), where it can be read but not changed.
+    """
 
     run_id: str
     status: str
     tags: Mapping[str, str]
     started_s: float
+    experiment_id: str = ""
+    deleted: bool = False
 
     @property
     def submitted_s(self) -> float:
