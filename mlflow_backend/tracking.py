@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlflow_backend.credentials import has_credential, is_credential_name
 from mlflow_backend.errors import TrackingError, TrackingUnavailable, redact
 from mlflow_backend.project import Project
 from mlflow_runner.causes import Cause
@@ -17,7 +18,6 @@ FORWARDED = re.compile(
 )
 """Settings of MLflow that mean something to a client elsewhere; a server's own (store URIs, secret keys) do not match."""
 SET_FOR_EACH_RUN = {"MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_TRACKING_DIR"}
-SECRET = re.compile(r".*(USERNAME|PASSWORD|TOKEN|SECRET|ACCESS_KEY|CREDENTIAL)\w*")
 FILES = {"MLFLOW_TRACKING_SERVER_CERT_PATH", "MLFLOW_TRACKING_CLIENT_CERT_PATH"}
 PERMANENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "UNAUTHENTICATED", "PERMISSION_DENIED", "INVALID_STATE"}
 """MLflow's codes of errors that the same call would meet again."""
@@ -26,7 +26,7 @@ NOT_FROM_A_POD = ("localhost", "127.", "0.0.0.0", "::1")
 
 @dataclass(frozen=True)
 class Settings:
-    """MLflow variables for a client elsewhere: in the open, secret, and files by the variable that holds their path."""
+    """MLflow variables for a client elsewhere: `plain` ones, `secret` ones, and `files` by the variable that holds their path."""
 
     plain: Mapping[str, str]
     secret: Mapping[str, str]
@@ -48,9 +48,24 @@ def settings(environ: Mapping[str, str], tracking_uri: str) -> tuple[str, Settin
             except OSError as error:
                 raise TrackingError(f"{name}: {value} cannot be read: {error.strerror}") from None
         else:
-            (secret if SECRET.fullmatch(name) else plain)[name] = value
-    tracking_uri, credentials = split_credentials(tracking_uri)
-    return tracking_uri, Settings(plain, secret | credentials, files)
+            (secret if is_credential_name(name) or has_credential(value) else plain)[name] = value
+    plain_uri, credentials = split_credentials(tracking_uri)
+    return plain_uri, Settings(plain, secret | _login(tracking_uri, secret | credentials) | credentials, files)
+
+
+def _login(uri: str, known: Mapping[str, str]) -> dict[str, str]:
+    """The login that MLflow's client takes from its credentials file or from .netrc, where no variable holds one.
+
+    https://mlflow.org/docs/latest/auth/ (credentials file), mlflow#11214.
+    """
+    if known or not uri.startswith(("http://", "https://")):
+        return {}
+    from mlflow.utils.credentials import read_mlflow_creds
+    from requests.utils import get_netrc_auth
+
+    found = read_mlflow_creds()
+    user, password = (found.username, found.password) if found.username else get_netrc_auth(uri) or (None, None)
+    return {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password or ""} if user else {}
 
 
 def split_credentials(uri: str) -> tuple[str, dict[str, str]]:
@@ -139,30 +154,66 @@ def create_run(project: Project, experiment_id: str, run_id: str | None):
 
     Returns an mlflow.entities.Run. Raises TrackingError; a run that cannot be continued is left as it is.
     """
-    from mlflow.projects.utils import get_or_create_run
+    if run_id:
+        return _continue_run(project, run_id)
     from mlflow.tracking import MlflowClient
 
-    from mlflow_runner.submission import END_TAGS, TAG_ATTEMPT, TAG_JOB, TAG_NODE, TAG_POD
-
-    with _one_line(f"run {run_id} cannot be continued" if run_id else "the run cannot be created"):
-        run = get_or_create_run(
-            run_id,
-            redact(project.uri),
-            experiment_id,
-            str(project.work_dir),
-            project.version,
-            project.entry_point,
-            dict(project.parameters),
-        )
-        if run_id:
-            client = MlflowClient()
-            client.log_batch(run_id, params=_params(project))
-            if TAG_JOB in run.data.tags:  # first: nobody is to settle this run by its earlier Job
-                client.delete_tag(run_id, TAG_JOB)
-            client.update_run(run_id, "RUNNING")  # as a new one; a status KILLED without a cause would be somebody's wish
-            for tag in {*END_TAGS, TAG_NODE, TAG_POD, TAG_ATTEMPT} & set(run.data.tags):
-                client.delete_tag(run_id, tag)
+    client = MlflowClient()
+    with _one_line("the run cannot be created"):
+        run = client.create_run(experiment_id, tags=_source_tags(project))
+    try:
+        with _one_line(f"run {run.info.run_id}: its parameters are refused"):
+            client.log_batch(run.info.run_id, params=_params(project))
+    except BaseException as error:
+        fail(run.info.run_id, error)
+        raise
     return run
+
+
+def _continue_run(project: Project, run_id: str):
+    from mlflow.tracking import MlflowClient
+
+    from mlflow_runner.submission import END_TAGS, TAG_ATTEMPT, TAG_JOB, TAG_JOB_UID, TAG_NODE, TAG_POD
+
+    client = MlflowClient()
+    with _one_line(f"run {run_id} cannot be continued"):
+        run = client.get_run(run_id)
+        client.log_batch(run_id, params=_params(project))
+        for tag in (TAG_JOB_UID, TAG_JOB):  # first: the earlier Job tells nothing about this run any more
+            if tag in run.data.tags:
+                client.delete_tag(run_id, tag)
+        client.update_run(run_id, "RUNNING")  # as a new one; a status KILLED without a cause means that its user wants it stopped
+        for tag in {*END_TAGS, TAG_NODE, TAG_POD, TAG_ATTEMPT} & set(run.data.tags):
+            client.delete_tag(run_id, tag)
+    return run
+
+
+def _source_tags(project: Project) -> dict[str, str]:
+    """The tags of a project's run as MLflow's own backends set them (mlflow/projects/utils.py, `_create_run`).
+
+    The parent is the active run, else the run of the process that we are in (MLFLOW_RUN_ID).
+    """
+    from mlflow.entities import SourceType
+    from mlflow.projects.utils import _expand_uri, _is_local_uri, _is_valid_branch_name
+    from mlflow.tracking import fluent
+    from mlflow.tracking._tracking_service.utils import _get_git_url_if_present
+    from mlflow.tracking.context.default_context import _get_user
+    from mlflow.utils import mlflow_tags as names
+    from mlflow.utils.git_utils import get_git_commit, get_git_repo_url
+
+    uri, work_dir = redact(project.uri), str(project.work_dir)
+    active = fluent.active_run()
+    tags = {
+        names.MLFLOW_USER: _get_user(),
+        names.MLFLOW_SOURCE_NAME: _get_git_url_if_present(_expand_uri(uri)) if _is_local_uri(uri) else _expand_uri(uri),
+        names.MLFLOW_SOURCE_TYPE: SourceType.to_string(SourceType.PROJECT),
+        names.MLFLOW_PROJECT_ENTRY_POINT: project.entry_point,
+        names.MLFLOW_GIT_COMMIT: get_git_commit(work_dir),
+        names.MLFLOW_PARENT_RUN_ID: active.info.run_id if active else os.environ.get("MLFLOW_RUN_ID"),
+        names.MLFLOW_GIT_REPO_URL: get_git_repo_url(work_dir),
+        names.MLFLOW_GIT_BRANCH: project.version if _is_valid_branch_name(work_dir, project.version) else None,
+    }
+    return {name: redact(value) for name, value in tags.items() if value}
 
 
 def get_run(run_id: str):
@@ -202,25 +253,19 @@ def _one_line(what: str):
 
 
 def _params(project: Project) -> list:
-    """The params of the entry point, as MLflow logs them for a run that it creates."""
+    """The params of the entry point, as MLflow logs them for a run that it creates, without the logins of URIs."""
     from mlflow.entities import Param
 
     declared, extra = project.spec.get_entry_point(project.entry_point).compute_parameters(dict(project.parameters), None)
-    return [Param(key, value) for key, value in {**declared, **extra}.items()]
+    return [Param(key, redact(str(value))) for key, value in {**declared, **extra}.items()]
 
 
-def given_run_id(environ: Mapping[str, str], from_config: str | None) -> str | None:
-    """The run that the user asked to continue: `--run-id`, else MLFLOW_RUN_ID (mlflow#4095).
+def given_run_id(from_config: str | None) -> str | None:
+    """The run that the user asked to continue, by `--run-id` or `RUN_ID` of the backend_config.
 
-    A variable that the runner set for the process we are in names that process's own
-    run, which a project started from it must not take over.
+    MLFLOW_RUN_ID names the run that this process belongs to: the parent of what it starts, never a run to continue.
     """
-    from mlflow_runner.run import INHERITED_RUN
-
-    if asked_for := from_config or _command_line_run_id():
-        return asked_for
-    given = environ.get("MLFLOW_RUN_ID")
-    return None if given == environ.get(INHERITED_RUN) else given
+    return from_config or _command_line_run_id()
 
 
 def _command_line_run_id() -> str | None:
@@ -228,6 +273,23 @@ def _command_line_run_id() -> str | None:
 
     context = click.get_current_context(silent=True)
     return context.params.get("run_id") if context and context.info_name == "run" else None
+
+
+def artifact_root(experiment_id: str) -> str:
+    """Where the experiment's runs store their artifacts (a URI). Raises TrackingError."""
+    from mlflow.tracking import MlflowClient
+
+    with _one_line(f"experiment {experiment_id}"):
+        return MlflowClient().get_experiment(experiment_id).artifact_location
+
+
+def check_artifact_root(uri: str, experiment_id: str) -> None:
+    """Raises TrackingError for a folder of one machine, which pods do not have: logs and models would be lost."""
+    if urllib.parse.urlsplit(uri).scheme in ("", "file"):
+        raise TrackingError(
+            f"experiment {experiment_id}: stores artifacts in the folder {uri}, which pods do not have: use an experiment of a server "
+            "that serves artifacts (mlflow server --artifacts-destination), or mount the folder with the target's 'pod_template'"
+        )
 
 
 def upload(run_id: str, path: Path, folder: str) -> None:

@@ -2,7 +2,6 @@
 
 import atexit
 import contextlib
-import copy
 import functools
 import json
 import os
@@ -36,6 +35,10 @@ def connect(context: str | None = None, namespace: str | None = None) -> "Cluste
 @functools.lru_cache(maxsize=16)
 def _connect(_files, context, namespace) -> "Cluster":
     return Cluster(context, namespace)
+
+
+class AlreadyExists(ClusterError):
+    """An object of this name exists."""
 
 
 class Cluster:
@@ -110,8 +113,8 @@ class Cluster:
             for answer in answers:
                 answer.result()
 
-    def create(self, item: Mapping[str, Any], dry_run: bool = False) -> dict[str, Any] | None:
-        """Create one object; None if one of its name is there already."""
+    def create(self, item: Mapping[str, Any], dry_run: bool = False) -> dict[str, Any]:
+        """Create one object. Raises AlreadyExists when there is one of its name."""
         from kubernetes.client import ApiException
 
         call = {
@@ -120,43 +123,14 @@ class Cluster:
             "Secret": self.core.create_namespaced_secret,
         }[item["kind"]]
         keywords = {"dry_run": "All"} if dry_run else {}
-        with self._errors(f"create {item['kind']} {item['metadata']['name']}"):
+        what = f"{item['kind']} {item['metadata']['name']}"
+        with self._errors(f"create {what}"):
             try:
                 return self._json(call(self.namespace, item, **keywords, **self._raw()))
             except ApiException as error:
                 if error.status == 409 and _reason(error) == "AlreadyExists":
-                    return None
+                    raise AlreadyExists(f"{what}: one of this name exists in namespace {self.namespace}") from None
                 raise
-
-    def add_owner(self, config_map: Mapping[str, Any], owner: Mapping[str, Any]) -> None:
-        """Add the owner to a ConfigMap that other Jobs may own too; make it again if it was just collected."""
-        from kubernetes.client import ApiException
-
-        name = config_map["metadata"]["name"]
-        patch = {"metadata": {"ownerReferences": [dict(owner)]}}
-        with self._errors(f"patch ConfigMap {name}"):
-            try:
-                self.core.patch_namespaced_config_map(name, self.namespace, patch, **self._raw())
-                return
-            except ApiException as error:
-                if error.status != 404:
-                    raise
-        again = copy.deepcopy(dict(config_map))
-        again["metadata"]["ownerReferences"] = [dict(owner)]
-        self.create(again)
-
-    def take_back(self, config_map: Mapping[str, Any]) -> None:
-        """Delete a ConfigMap that `create` has returned, unless another submit has made it its own since."""
-        from kubernetes.client import ApiException
-
-        name, made = config_map["metadata"]["name"], config_map["metadata"]
-        unchanged = {"preconditions": {"uid": made["uid"], "resourceVersion": made["resourceVersion"]}}
-        with self._errors(f"delete ConfigMap {name}"):
-            try:
-                self.core.delete_namespaced_config_map(name, self.namespace, body=unchanged, **self._raw())
-            except ApiException as error:
-                if error.status not in (404, 409):
-                    raise
 
     def read_config_map(self, name: str) -> dict[str, Any] | None:
         """The ConfigMap, or None when there is none of this name."""
@@ -216,15 +190,16 @@ class Cluster:
         except ClusterError:
             return None
 
-    def delete_job(self, name: str) -> None:
-        """Delete the Job, its pods and what it owns. No error if it is gone."""
+    def delete_job(self, name: str, uid: str | None = None) -> None:
+        """Delete the Job with this uid, its pods and what it owns. No error if it is gone, or another one has its name."""
         from kubernetes.client import ApiException
 
         with self._errors(f"delete Job {name}"):
             try:
-                self.batch.delete_namespaced_job(name, self.namespace, propagation_policy="Background", **self._raw())
+                options = {"propagationPolicy": "Background", **({"preconditions": {"uid": uid}} if uid else {})}
+                self.batch.delete_namespaced_job(name, self.namespace, body=options, **self._raw())
             except ApiException as error:
-                if error.status != 404:
+                if error.status != 404 and not (uid and error.status == 409):
                     raise
 
     def release_pod(self, name: str) -> None:

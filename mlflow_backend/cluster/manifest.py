@@ -5,28 +5,26 @@ Pods pass the `restricted` Pod Security Standard
 """
 
 import base64
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_backend import snapshot
 from mlflow_backend.cluster import labels
+from mlflow_backend.cluster.bundle import BUNDLE_DIR, SECRETS_DIR, Bundle
 from mlflow_backend.cluster.labels import PREFIX
 from mlflow_backend.cluster.merge import strategic_merge
 from mlflow_backend.config.target import Target
-from mlflow_runner.submission import ENVIRONMENT_VARIABLE, Submission
+from mlflow_backend.credentials import has_credential
+from mlflow_runner.submission import Submission
 
 CONTAINER = "run"
-BUNDLE_DIR = "/mlflow/bundle"
-SECRETS_DIR = "/mlflow/secrets"
+TARGET_SECRETS_DIR = "/mlflow/target-secrets"
 WORK_DIR = "/mlflow/work"
 PROJECT_DIR = f"{WORK_DIR}/unpacked/project"
 INPUTS_DIR = f"{WORK_DIR}/unpacked/inputs"
 LOCK_DIR = f"{WORK_DIR}/unpacked/environment"
 CACHE_DIR = "/mlflow/cache"
-RUNNER_KEY = "runner.pyz"
 TERMINATION_LOG = "/dev/termination-log"
 REPORT_S = 5
 """Of the pod's grace period, the seconds kept for the runner to report the end."""
@@ -34,7 +32,15 @@ LEAST_LIFETIME_S = 1.2
 """The kubelet lists containers once a second. One that it never saw running is shown two seconds
 later than it ended, its log not before that: a runner stays as long as it takes to be seen."""
 USER_ID = 1000
-FROM_POD = {"MLFLOW_COMPUTE_NODE": "spec.nodeName", "MLFLOW_COMPUTE_POD": "metadata.name"}
+UNKNOWN_UID = "00000000-0000-0000-0000-000000000000"
+"""Stands for the uid of a Job that the API server judges without creating it."""
+UNIQUE_BYTES = 5
+"""Random bytes at the end of a Job's name: others cannot guess it before the Job exists."""
+FROM_POD = {
+    "MLFLOW_COMPUTE_NODE": "spec.nodeName",
+    "MLFLOW_COMPUTE_POD": "metadata.name",
+    "MLFLOW_COMPUTE_JOB_UID": "metadata.labels['batch.kubernetes.io/controller-uid']",
+}
 FAILURES = "metadata.annotations['batch.kubernetes.io/job-index-failure-count']"
 
 
@@ -52,49 +58,35 @@ class Identity:
 
 
 def job_name(project: str, run_id: str, unique: str) -> str:
-    """A Job's name that tells the project and the run: a DNS label of at most 63 characters."""
+    """A Job's name with the project, the run and `unique` (hex): a DNS label of at most 63 characters."""
     slug = re.sub(r"[^a-z0-9]+", "-", project.lower()).strip("-")[:40].strip("-") or "project"
     return f"{slug}-{run_id[:8]}-{unique}"
 
 
-def bundle(runner: bytes, archive: bytes | None) -> dict[str, Any]:
-    """The immutable ConfigMap of runner and code, named by their hash: the same for all runs of the same code."""
-    digest = hashlib.sha256(runner + b"\0" + (archive or b"")).hexdigest()
-    data = {RUNNER_KEY: runner, **({snapshot.FILE_NAME: archive} if archive is not None else {})}
+def config_map(job: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:
+    """The immutable ConfigMap of the bundle, named as the created Job `job`, owned by it and so deleted with it."""
+    return _owned("ConfigMap", job, "binaryData", bundle.public)
+
+
+def secret(job: Mapping[str, Any], bundle: Bundle) -> dict[str, Any] | None:
+    """The immutable Secret of the bundle likewise; None when it has no credential."""
+    return _owned("Secret", job, "data", bundle.secret) if bundle.secret else None
+
+
+def _owned(kind: str, job: Mapping[str, Any], field: str, files: Mapping[str, bytes]) -> dict[str, Any]:
+    name, uid = job["metadata"]["name"], job["metadata"].get("uid", UNKNOWN_UID)
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": uid}
     return {
         "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": f"{PREFIX}-{digest[:20]}", "labels": _managed()},
+        "kind": kind,
+        "metadata": {"name": name, "labels": _managed(), "ownerReferences": [owner]},
         "immutable": True,
-        "binaryData": {key: base64.b64encode(value).decode() for key, value in data.items()},
+        field: {key: base64.b64encode(value).decode() for key, value in files.items()},
     }
 
 
-def secret(job: Mapping[str, Any], values: Mapping[str, bytes]) -> dict[str, Any]:
-    """The run's own credentials, owned by the created Job `job` and so deleted with it."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": job["metadata"]["name"], "labels": _managed(), "ownerReferences": [owner(job)]},
-        "immutable": True,
-        "data": {key: base64.b64encode(value).decode() for key, value in values.items()},
-    }
-
-
-def owner(job: Mapping[str, Any]) -> dict[str, Any]:
-    """The ownerReference to a Job that the API server has returned."""
-    return {"apiVersion": "batch/v1", "kind": "Job", "name": job["metadata"]["name"], "uid": job["metadata"]["uid"]}
-
-
-def job(
-    submission: Submission,
-    target: Target,
-    identity: Identity,
-    bundle_name: str,
-    secret_name: str | None,
-    variables: Mapping[str, str],
-) -> dict[str, Any]:
-    """The Job of one run. `variables` are MLflow settings that are no secret; the target's `env` goes before them."""
+def job(submission: Submission, target: Target, identity: Identity, bundle: Bundle, variables: Mapping[str, str]) -> dict[str, Any]:
+    """The Job of one run. `variables` are MLflow settings without credentials; the target's `env` overrides them."""
     own_labels = {
         **_managed(),
         labels.RUN: submission.run_id,
@@ -110,13 +102,14 @@ def job(
         f"{PREFIX}/run-url": identity.run_url,
         f"{PREFIX}/source": identity.source,
         f"{PREFIX}/snapshot": submission.archive.sha256 if submission.archive else None,
+        labels.MARK: submission.mark,
         labels.START_TIMEOUT: str(target.start_timeout) if target.start_timeout else None,
         "kubectl.kubernetes.io/default-container": CONTAINER,
     }
     annotations = {key: value for key, value in annotations.items() if value}
     template = {
         "metadata": {"labels": dict(own_labels), "annotations": dict(annotations)},
-        "spec": _pod(submission, target, bundle_name, secret_name, variables),
+        "spec": _pod(submission, target, identity.name, bundle, variables),
     }
     spec = {
         **_attempts(target),
@@ -175,16 +168,18 @@ def on_host_network(target: Target) -> bool:
     return bool((target.pod_template.get("spec") or {}).get("hostNetwork"))
 
 
-def _pod(submission, target, bundle_name, secret_name, variables) -> dict[str, Any]:
+def _pod(submission, target, name, bundle, variables) -> dict[str, Any]:
     volumes = [
-        {"name": "bundle", "configMap": {"name": bundle_name}},
+        {"name": "bundle", "configMap": {"name": name}},
         {"name": "work", "emptyDir": {}},
         {"name": "tmp", "emptyDir": {}},
     ]
     if submission.environment:
         volumes.append({"name": "cache", **_cache_volume(target)})
-    if secret_name:
-        volumes.append({"name": "secrets", "secret": {"secretName": secret_name, "defaultMode": 0o440}})
+    if bundle.secret:
+        volumes.append({"name": "secrets", "secret": {"secretName": name, "defaultMode": 0o440}})
+    if target.secret:
+        volumes.append({"name": "target-secrets", "secret": {"secretName": target.secret, "defaultMode": 0o440}})
     pod = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": target.grace_period,
@@ -197,7 +192,7 @@ def _pod(submission, target, bundle_name, secret_name, variables) -> dict[str, A
             "fsGroup": USER_ID,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(submission, target, bool(secret_name), variables)],
+        "containers": [_container(submission, target, bundle, variables)],
         "volumes": volumes,
     }
     optional = {
@@ -209,9 +204,9 @@ def _pod(submission, target, bundle_name, secret_name, variables) -> dict[str, A
     return pod | {key: value for key, value in optional.items() if value}
 
 
-def _container(submission, target, has_secrets, variables) -> dict[str, Any]:
+def _container(submission, target, bundle, variables) -> dict[str, Any]:
     values = {
-        "MLFLOW_TRACKING_URI": literal(submission.tracking_uri),
+        **({} if has_credential(submission.tracking_uri) else {"MLFLOW_TRACKING_URI": literal(submission.tracking_uri)}),
         "MLFLOW_RUN_ID": submission.run_id,
         "MLFLOW_EXPERIMENT_ID": submission.experiment_id,
         **{name: literal(value) for name, value in variables.items()},
@@ -221,7 +216,6 @@ def _container(submission, target, has_secrets, variables) -> dict[str, Any]:
         "LOGNAME": "mlflow",
         "MLFLOW_COMPUTE_IMAGE": target.image,
         **{key: _text(value) for key, value in target.env.items()},
-        ENVIRONMENT_VARIABLE: literal(submission.to_json()),
     }
     env = [{"name": name, "value": value} for name, value in values.items()]
     env += [{"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in FROM_POD.items()]
@@ -234,12 +228,14 @@ def _container(submission, target, has_secrets, variables) -> dict[str, Any]:
     ]
     if submission.environment:
         mounts.append({"name": "cache", "mountPath": CACHE_DIR})
-    if has_secrets:
+    if bundle.secret:
         mounts.append({"name": "secrets", "mountPath": SECRETS_DIR, "readOnly": True})
+    if target.secret:
+        mounts.append({"name": "target-secrets", "mountPath": TARGET_SECRETS_DIR, "readOnly": True})
     container = {
         "name": CONTAINER,
         "image": target.image,
-        "command": ["python3", f"{BUNDLE_DIR}/{RUNNER_KEY}", "run"],
+        "command": bundle.command,
         "env": env,
         "volumeMounts": mounts,
         "securityContext": {

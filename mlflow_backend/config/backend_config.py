@@ -1,4 +1,4 @@
-"""The `backend_config` of one run: COMPUTE, USE_CONDA, STREAM_OUTPUT, and fields of the target overridden."""
+"""The `backend_config` of one run: COMPUTE, USE_CONDA, STREAM_OUTPUT, RUN_ID, and fields of the target overridden."""
 
 from typing import Annotated, Any
 
@@ -38,7 +38,7 @@ class BackendConfig(Strict):
     docker_args: dict[str, Any] = {}
     docker_auth: dict[str, str] | None = None
     build_image: bool = False
-    run_id: str | None = None
+    RUN_ID: StrictStr | None = None
 
     @property
     def is_local(self) -> bool:
@@ -54,7 +54,7 @@ def parse(raw: Any) -> BackendConfig:
     """The dict that MLflow hands to a backend, validated. Raises ConfigError."""
     if not isinstance(raw, dict):
         raise ConfigError(f'backend_config: write a JSON object such as {{"COMPUTE": "NAME"}}, found {raw!r}')
-    own = {key for key in ("COMPUTE", "USE_CONDA", "STREAM_OUTPUT")}
+    own = {key for key in ("COMPUTE", "USE_CONDA", "STREAM_OUTPUT", "RUN_ID")}
     fields = set(Target.model_fields)
     values: dict[str, Any] = {key: raw[key] for key in own if key in raw}
     values["overrides"] = {key: value for key, value in raw.items() if key in fields}
@@ -68,7 +68,6 @@ def parse(raw: Any) -> BackendConfig:
         docker_args=raw.get("DOCKER_ARGS") or {},
         docker_auth=raw.get("docker_auth"),
         build_image=bool(raw.get("build_image")),
-        run_id=raw.get("_mlflow_local_backend_run_id"),
     )
     config = validate(BackendConfig, values, lambda path: "backend_config" + "".join(f" {part}" for part in path[:1]))
     if config.is_local and config.overrides:

@@ -34,7 +34,7 @@ def command(
         argv += ["--network", "host"]
     for mount in (*mounts, *docker.volumes):
         argv += ["--volume", mount]
-    for name in (*variables, *docker.variables):
+    for name in (*variables, *docker.variables, *docker.inherited):
         argv += ["--env", name]
     for name, value in options.items():
         dashes = "-" if len(name) == 1 else "--"

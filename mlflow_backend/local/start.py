@@ -43,7 +43,7 @@ def in_container(
     )  # fmt: skip
     return Place(
         prefix,
-        {**variables, **docker.variables, "MLFLOW_COMPUTE_IMAGE": docker.image},
+        {**variables, **docker.variables, **docker.inherited, "MLFLOW_COMPUTE_IMAGE": docker.image},
         subprocess.STDOUT,
         functools.partial(docker_run.why_not_started, docker),
     )

@@ -41,7 +41,7 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
         environment = kept and kept.environment
         if kept and (warning := tracking.client_warning(kept.mlflow, client_uri)):
             progress.say(warning)
-        run_id = tracking.given_run_id(os.environ, config.run_id)
+        run_id = tracking.given_run_id(config.RUN_ID)
         run = tracking.create_run(project, experiment_id, run_id)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)

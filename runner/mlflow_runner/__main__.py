@@ -8,7 +8,7 @@ def main(arguments):
     started_s = time.monotonic()
     mode = arguments[0] if arguments else ""
     if mode == "run":
-        from mlflow_runner.run import main as run
+        from mlflow_runner.start import main as run
 
         return run(arguments[1:], started_s)
     if mode == "report":
@@ -27,7 +27,7 @@ def main(arguments):
         from mlflow_runner.environment.clean import main as clean
 
         return clean(arguments[1:])
-    print("usage: runner.pyz run [SUBMISSION_FILE]", file=sys.stderr)
+    print("usage: runner.pyz run SUBMISSION_FILE [SHA256 [SECRETS_SHA256]]", file=sys.stderr)
     return 2
 
 

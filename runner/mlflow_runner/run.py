@@ -13,21 +13,13 @@ from mlflow_runner.errors import RunnerError
 from mlflow_runner.memory import oom_kills
 from mlflow_runner.reporter import Reporter
 from mlflow_runner.state import State
-from mlflow_runner.submission import ENVIRONMENT_VARIABLE, NETRC, RATTLER_AUTH, Submission
+from mlflow_runner.submission import NETRC, RATTLER_AUTH, Submission
 from mlflow_runner.supervise import Output, Supervisor
 
 ATTEMPT = "MLFLOW_COMPUTE_ATTEMPT"
 """Tells the command whether it may find a checkpoint of its own: 1, then 2 and so on where the target has `retries`."""
 INHERITED_RUN = "MLFLOW_COMPUTE_RUN_ID"
 """Names the run that a process belongs to, so that a project started from inside it is not taken for it."""
-
-
-def main(arguments, started_s: float) -> int:
-    """Run the Submission in the file `arguments[0]`, or in the environment variable of a pod."""
-    text = _read(arguments[0]) if arguments else os.environ.pop(ENVIRONMENT_VARIABLE)
-    submission = Submission.from_json(text)
-    _read_secrets(submission.secrets_dir)
-    return Run(submission, started_s).execute()
 
 
 class Run:
@@ -241,25 +233,6 @@ class Run:
 
 def _refused(words) -> str:
     return f"The tracking server refuses this run: {words}. Correct the target's 'secret' or 'tracking_auth', or your own login."
-
-
-def _read_secrets(directory):
-    """Every file of the mounted Secret becomes a variable; `NAME.file` becomes NAME with the file's path."""
-    if not directory or not os.path.isdir(directory):
-        return
-    for name in os.listdir(directory):
-        path = os.path.join(directory, name)
-        if name.startswith(".") or not os.path.isfile(path):
-            continue
-        if name.endswith(".file"):
-            os.environ[name[: -len(".file")]] = path
-        else:
-            os.environ[name] = _read(path)
-
-
-def _read(path):
-    with open(path) as file:
-        return file.read()
 
 
 def _signal_name(number):

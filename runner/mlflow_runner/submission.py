@@ -1,7 +1,8 @@
 """The one contract between client and runner: what to run, where, and what to report to.
 
-A `Submission` holds no credential. Those reach the runner as environment
-variables (a run on this machine) or as files of a mounted Secret (a pod).
+A `Submission` travels as the file `run.json`: in the run's ConfigMap, or in its Secret where
+a parameter or the tracking URI holds a credential. Logins reach the runner as environment
+variables (a run on this machine) or as further files of the Secret (a pod).
 
 Named tuples, because they load faster than dataclasses (7 ms of a pod's start, for `inspect`).
 """
@@ -11,8 +12,7 @@ from typing import NamedTuple, Optional, Tuple
 
 from mlflow_runner.causes import Cause
 
-ENVIRONMENT_VARIABLE = "MLFLOW_COMPUTE_SUBMISSION"
-"""Carries the JSON text of the Submission into a pod."""
+SUBMISSION_FILE = "run.json"
 
 # Tags that a run carries; their names are read by people and by other tools.
 TAG_TARGET = "compute.target"
@@ -94,8 +94,8 @@ class Submission(NamedTuple):
     pod gets it from an eviction too. The runner lives for `least_lifetime_s`
     even if the run is over sooner. Up to `retries` further pods follow one that was
     disrupted or whose command exited with a code of `retry_on`. Times are in seconds.
-    `mark` is a random word that ends the runner's last line. The files of `secrets_dir` have the
-    hash `secrets_sha256` (hex). The login to the tracking server may also be sent to `credential_hosts` (HOST or HOST:PORT).
+    `mark` is a random word that ends the runner's last line. The files of `secrets_dirs` become variables, later
+    folders override earlier ones. The login to the tracking server may also be sent to `credential_hosts` (HOST or HOST:PORT).
     """
 
     run_id: str
@@ -110,7 +110,7 @@ class Submission(NamedTuple):
     keep_archive: Optional[str] = None  # a file to log as the run's code
     downloads: Tuple[Download, ...] = ()
     environment: Optional[Environment] = None
-    secrets_dir: Optional[str] = None
+    secrets_dirs: Tuple[str, ...] = ()
     termination_log: Optional[str] = None
     grace_period_s: float = 25.0
     report_timeout_s: float = 600.0
@@ -122,7 +122,6 @@ class Submission(NamedTuple):
     retry_on: Tuple[int, ...] = ()
     log_backlog_bytes: int = 256 * 1024 * 1024
     mark: str = ""
-    secrets_sha256: Optional[str] = None
     credential_hosts: Tuple[str, ...] = ()
 
     def to_json(self) -> str:
@@ -135,8 +134,17 @@ class Submission(NamedTuple):
 
     @staticmethod
     def from_json(text: str) -> "Submission":
-        """Inverse of `to_json`. Raises ValueError or TypeError on anything else."""
-        fields = json.loads(text)
+        """Inverse of `to_json`. Raises ValueError on anything else."""
+        try:
+            return Submission._from_fields(json.loads(text))
+        except (TypeError, AttributeError, KeyError, RecursionError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from None
+
+    @staticmethod
+    def _from_fields(fields) -> "Submission":
+        for name in ("run_id", "experiment_id", "tracking_uri", "command", "project_dir", "scratch_dir", "cache_dir"):
+            if not isinstance(fields[name], str):
+                raise ValueError(f"'{name}' is no text")
         if fields.get("archive"):
             fields["archive"] = Archive(**fields["archive"])
         if fields.get("environment"):
@@ -144,6 +152,7 @@ class Submission(NamedTuple):
             fields["environment"] = Environment(variables=variables, **fields["environment"])
         fields["phases"] = tuple((name, value) for name, value in fields.get("phases", ()))
         fields["retry_on"] = tuple(fields.get("retry_on", ()))
+        fields["secrets_dirs"] = tuple(fields.get("secrets_dirs", ()))
         fields["credential_hosts"] = tuple(fields.get("credential_hosts", ()))
         fields["downloads"] = tuple(Download(**item) for item in fields.get("downloads", ()))
         return Submission(**fields)

@@ -12,6 +12,7 @@ import mlflow
 import pytest
 from mlflow.exceptions import ExecutionException
 
+from mlflow_backend.cluster.api import AlreadyExists, Cluster
 from tests.bed.runs import LIST_PACKAGES, THERE, TRAIN, Seen, job_of, wait_for
 from tests.bed.runs import failed_run_there as failed_run
 from tests.bed.runs import run_there as run
@@ -35,16 +36,69 @@ def test_the_same_project_runs_there_as_it_runs_here(cluster, project, seen, kub
     assert "alpha is 0.25" in kubectl("logs", f"job/{found.tags['compute.job']}")
 
 
-def test_runs_of_the_same_code_share_one_bundle_that_goes_with_the_last_job(cluster, project, seen, kubectl):
-    root = project("echo {a}", parameters={"a": "string"}, marker_dot_txt="shared by two")
-    found = [seen(run(root, parameters={"a": value}).run_id) for value in ("1", "2")]
-    volumes = [job_of(kubectl, one)["spec"]["template"]["spec"]["volumes"] for one in found]
-    names = {volume["configMap"]["name"] for one in volumes for volume in one if "configMap" in volume}
-    assert len(names) == 1
-    bundle = json.loads(kubectl("get", "configmap", *names, "-o", "json"))
-    assert {owner["name"] for owner in bundle["metadata"]["ownerReferences"]} == {one.tags["compute.job"] for one in found}
-    kubectl("delete", "job", *(one.tags["compute.job"] for one in found))
-    wait_for(lambda: not kubectl("get", "configmap", *names, "--ignore-not-found"))
+def test_what_a_job_needs_is_its_own_and_goes_with_it(cluster, project, seen, kubectl):
+    found = seen(run(project("true")).run_id)
+    name, uid = found.tags["compute.job"], found.tags["compute.job_uid"]
+    owner = json.loads(kubectl("get", "configmap", name, "-o", "json"))["metadata"]["ownerReferences"]
+    assert [(item["kind"], item["name"], item["uid"]) for item in owner] == [("Job", name, uid)]
+    assert job_of(kubectl, found)["metadata"]["uid"] == uid
+    kubectl("delete", "job", name)
+    wait_for(lambda: not kubectl("get", "configmap", name, "--ignore-not-found"))
+
+
+@pytest.fixture
+def intruder(kubectl, monkeypatch):
+    """Another submitter who sees a Job and creates an object of its name before the Job's own submitter does."""
+
+    def come_first(kind, content):
+        def create(self, item, dry_run=False):
+            if item["kind"] == kind and not dry_run:
+                item = {**item, "metadata": {"name": item["metadata"]["name"]}, **content}
+                kubectl("create", "-f", "-", stdin=json.dumps(item))
+                raise AlreadyExists(f"{kind} exists")
+            return create_as_usual(self, item, dry_run)
+
+        create_as_usual = Cluster.create
+        monkeypatch.setattr(Cluster, "create", create)
+
+    return come_first
+
+
+@pytest.mark.parametrize("kind, content", [
+    ("ConfigMap", {"binaryData": {"runner.pyz": ""}, "immutable": False}),
+    ("Secret", {"data": {"LD_PRELOAD": ""}}),
+])  # fmt: skip
+def test_an_object_of_the_run_s_name_that_others_made_is_not_used(
+    cluster, project, last_run, kubectl, monkeypatch, intruder, kind, content
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "mine")
+    intruder(kind, content)
+    with pytest.raises(ExecutionException, match=f"{kind} .*is not this run's: another user created it"):
+        run(project("true"))
+    found = last_run()
+    assert (found.status, found.cause) == ("FAILED", "SubmitError")
+    wait_for(lambda: not kubectl("get", "job", found.tags["compute.job"], "--ignore-not-found"))
+
+
+def test_a_url_with_a_password_reaches_the_command_and_nothing_that_others_can_read(cluster, project, seen, kubectl):
+    root = project("echo {url} | wc -c", parameters={"url": "string"})
+    url = "https://ada:correct-horse@example.com/x"
+    found = seen(run(root, parameters={"url": url}).run_id)
+    assert found.log.startswith(b"%d\n" % (len(url) + 1))
+    assert found.params == {"url": "https://example.com/x"}
+    name = found.tags["compute.job"]
+    everything = kubectl("get", "jobs,pods,configmaps", "-o", "yaml") + kubectl("logs", f"job/{name}") + found.log.decode()
+    bundle = json.loads(kubectl("get", "configmap", name, "-o", "json"))["binaryData"]
+    assert "correct-horse" not in everything and set(bundle) == {"runner.pyz", "snapshot.tar.gz"}
+    assert "correct-horse" not in json.dumps(found.tags) and b"correct-horse" not in found.artifact("code/snapshot.tar.gz")
+
+
+def test_an_experiment_whose_artifacts_lie_in_a_folder_is_refused_before_a_run_exists(cluster, project, last_run, tmp_path):
+    client = mlflow.tracking.MlflowClient()
+    experiment = client.create_experiment("in a folder", artifact_location=str(tmp_path / "artifacts"))
+    with pytest.raises(ExecutionException, match=f"experiment {experiment}: stores artifacts in the folder .*, which pods do not have"):
+        run(project("true"), experiment_id=experiment)
+    assert not client.search_runs([experiment])
 
 
 def test_a_snapshot_too_large_for_a_config_map_travels_as_an_artifact(cluster, project, seen, kubectl):
@@ -197,7 +251,7 @@ states = [open(f"/proc/{p}/stat").read().rpartition(")")[2].split()[0] for p in 
 print("ZOMBIES", states.count("Z"), "PID1", open("/proc/1/cmdline").read().split("\\0")[1])
 """
     log = seen(run(project("python s.py", s_dot_py=script)).run_id).log
-    assert b"ZOMBIES 0 PID1 /mlflow/bundle/runner.pyz" in log
+    assert b"ZOMBIES 0 PID1 -I" in log
 
 
 def test_several_runs_of_one_client_are_waited_for_at_once(cluster, project, seen):
@@ -223,15 +277,14 @@ def watches():
     return [thread.name for thread in threading.enumerate()].count("watch-Pod")
 
 
-def test_a_run_of_today_can_be_continued_there(cluster, project, seen, monkeypatch):
+def test_a_run_of_today_can_be_continued_there(cluster, project, seen):
     given = mlflow.tracking.MlflowClient().create_run("0").info.run_id
-    monkeypatch.setenv("MLFLOW_RUN_ID", given)
     root = project("exit {code}", parameters={"code": "string"})
     with pytest.raises(ExecutionException):
-        run(root, parameters={"code": "1"})
+        run(root, {**THERE, "RUN_ID": given}, parameters={"code": "1"})
     assert seen(given).cause == "ExitCode"
     with pytest.raises(ExecutionException, match="cannot be continued"):
-        run(root, parameters={"code": "0"})
+        run(root, {**THERE, "RUN_ID": given}, parameters={"code": "0"})
 
 
 def test_a_person_with_the_role_of_k8s_base_can_do_all_of_it(cluster, cluster_access, project, seen, monkeypatch):

@@ -1,5 +1,6 @@
 """Projects with a docker_env: in containers here, and as the image of a pod."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -89,7 +90,9 @@ def test_an_image_that_cannot_run_fails_with_the_reason(server, docker, docker_p
 
 
 def test_a_variable_that_is_not_set_here_is_named_before_a_run_exists(server, docker_project):
-    with pytest.raises(ExecutionException, match="takes the variable NOT_SET_HERE from here, and it is not set: export NOT_SET_HERE"):
+    with pytest.raises(
+        ExecutionException, match="takes the variable NOT_SET_HERE from your environment, where it is not set: export NOT_SET_HERE"
+    ):
         run(docker_project("true", more="  environment: [NOT_SET_HERE]\n"), {})
 
 
@@ -101,6 +104,25 @@ def test_a_pod_of_the_projects_image(cluster, docker_project, seen, kubectl, cap
     assert found.status == "FINISHED" and found.metrics["loss"] == 0.5 and b"[by the file]" in found.log
     assert found.tags["compute.image"] == dev.RUNNER_IMAGE
     assert "are not there in a cluster: /tmp:/tmp" in capfd.readouterr().err
+
+
+def test_a_credential_that_a_project_asks_for_is_withheld_until_its_user_allows_it(
+    cluster, docker_project, seen, kubectl, monkeypatch, capfd
+):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "correct-horse")
+    monkeypatch.setenv("COLOR", "battery-staple")
+    root = docker_project("echo $COLOR $AWS_SECRET_ACCESS_KEY | sha256sum", more="  environment: [COLOR, AWS_SECRET_ACCESS_KEY]\n")
+    before = kubectl("get", "jobs", "-o", "name")
+    with pytest.raises(
+        ExecutionException, match=r"asks for AWS_SECRET_ACCESS_KEY of your environment.*'allow_env: \[AWS_SECRET_ACCESS_KEY\]'"
+    ):
+        run_there(root)
+    assert kubectl("get", "jobs", "-o", "name") == before
+    found = seen(run_there(root, {**THERE, "allow_env": ["AWS_SECRET_ACCESS_KEY"]}).run_id)
+    assert found.log.startswith(hashlib.sha256(b"battery-staple correct-horse\n").hexdigest().encode())
+    everything = kubectl("get", "jobs,pods,configmaps", "-o", "yaml") + json.dumps(found.tags)
+    assert "correct-horse" not in everything and "battery-staple" not in everything
+    assert "takes variables of your environment: AWS_SECRET_ACCESS_KEY, COLOR" in capfd.readouterr().err
 
 
 def test_a_pod_of_an_image_without_python_says_so(cluster, docker_project, last_run):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow.exceptions import ExecutionException
 from mlflow.tracking import MlflowClient
 
 from tests.bed.runs import HERE, TRAIN, Seen, wait_for
@@ -109,13 +110,27 @@ def test_cancel_waits_until_the_run_is_killed(server, project, seen):
 def test_a_given_run_is_continued_with_its_id(server, project, seen, monkeypatch, mlflow_run):
     root = project("echo {a}", parameters={"a": "string"})
     given = MlflowClient().create_run("0").info.run_id
-    monkeypatch.setenv("MLFLOW_RUN_ID", given)
-    assert run(root, parameters={"a": "1"}).run_id == given
+    assert run(root, {**HERE, "RUN_ID": given}, parameters={"a": "1"}).run_id == given
     assert seen(given).status == "FINISHED" and seen(given).params == {"a": "1"}
-    monkeypatch.delenv("MLFLOW_RUN_ID")
     process = mlflow_run(root, "-P", "a=1", "--run-id", given, "--backend-config", json.dumps(HERE))
     assert process.communicate(timeout=60) and process.returncode == 0
     assert len(seen(given).artifacts("logs")) == 2, "the second log does not overwrite the first"
+
+
+def test_the_run_of_the_process_that_submits_is_the_parent_and_is_never_continued(server, project, seen, monkeypatch):
+    """A script that MLflow's own `mlflow run` started: MLFLOW_RUN_ID is set and no run is active."""
+    root = project("echo {a}", parameters={"a": "string"})
+    driver = MlflowClient().create_run("0").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", driver)
+    steps = [run(root, parameters={"a": value}).run_id for value in ("1", "2")]
+    assert len({driver, *steps}) == 3 and seen(driver).status == "RUNNING"
+    assert [seen(step).tags["mlflow.parentRunId"] for step in steps] == [driver, driver]
+
+
+def test_a_parameter_that_mlflow_refuses_leaves_no_run_without_an_end(server, project, last_run):
+    with pytest.raises(ExecutionException, match="its parameters are refused"):
+        run(project("true"), parameters={"bad$name": "1"})
+    assert (last_run().status, last_run().cause) == ("FAILED", "SubmitError")
 
 
 def test_a_project_run_from_inside_a_run_gets_a_run_of_its_own(server, project, seen):

@@ -2,13 +2,12 @@
 
 import base64
 import json
-import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_backend.cluster import manifest
+from mlflow_backend.cluster import bundle, manifest
 from mlflow_backend.config.target import Target
 from mlflow_runner.submission import Archive, Environment, Submission
 
@@ -21,7 +20,10 @@ SUBMISSION = Submission(
     scratch_dir="/mlflow/work/runner",
     cache_dir="/mlflow/work/cache",
     archive=Archive("ab" * 32, "/mlflow/bundle/snapshot.tar.gz"),
+    mark="m1",
 )
+BUNDLE = bundle.make(b"runner", SUBMISSION, b"code", {}, False, b"nonce", manifest.WORK_DIR)
+WITH_SECRET = bundle.make(b"runner", SUBMISSION, b"code", {"MLFLOW_TRACKING_TOKEN": b"t"}, False, b"nonce", manifest.WORK_DIR)
 IDENTITY = manifest.Identity("wine-rrrrrrrr-1", "wine", "ada@example.com", "c1", "cpu", "http://mlflow:5000/#/x", "/home/ada/wine")
 LABELS = {
     "app.kubernetes.io/managed-by": "mlflow-compute",
@@ -36,12 +38,13 @@ ANNOTATIONS = {
     "mlflow-compute/run-url": "http://mlflow:5000/#/x",
     "mlflow-compute/source": "/home/ada/wine",
     "mlflow-compute/snapshot": "ab" * 32,
+    "mlflow-compute/mark": "m1",
     "kubectl.kubernetes.io/default-container": "run",
 }
 
 
-def job(secret_name=None, variables=None, **fields):
-    return manifest.job(SUBMISSION, Target(image="runner:1", **fields), IDENTITY, "bundle-1", secret_name, variables or {})
+def job(made=BUNDLE, variables=None, **fields):
+    return manifest.job(SUBMISSION, Target(image="runner:1", **fields), IDENTITY, made, variables or {})
 
 
 def pod_of(made):
@@ -81,7 +84,7 @@ def test_the_job_of_a_plain_target():
                         {
                             "name": "run",
                             "image": "runner:1",
-                            "command": ["python3", "/mlflow/bundle/runner.pyz", "run"],
+                            "command": BUNDLE.command,
                             "env": [
                                 {"name": "MLFLOW_TRACKING_URI", "value": "http://mlflow:5000"},
                                 {"name": "MLFLOW_RUN_ID", "value": "r" * 32},
@@ -91,9 +94,12 @@ def test_the_job_of_a_plain_target():
                                 {"name": "USER", "value": "mlflow"},
                                 {"name": "LOGNAME", "value": "mlflow"},
                                 {"name": "MLFLOW_COMPUTE_IMAGE", "value": "runner:1"},
-                                {"name": "MLFLOW_COMPUTE_SUBMISSION", "value": SUBMISSION.to_json()},
                                 {"name": "MLFLOW_COMPUTE_NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
                                 {"name": "MLFLOW_COMPUTE_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                                {
+                                    "name": "MLFLOW_COMPUTE_JOB_UID",
+                                    "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['batch.kubernetes.io/controller-uid']"}},
+                                },
                             ],
                             "volumeMounts": [
                                 {"name": "bundle", "mountPath": "/mlflow/bundle", "readOnly": True},
@@ -108,7 +114,7 @@ def test_the_job_of_a_plain_target():
                         }
                     ],
                     "volumes": [
-                        {"name": "bundle", "configMap": {"name": "bundle-1"}},
+                        {"name": "bundle", "configMap": {"name": "wine-rrrrrrrr-1"}},
                         {"name": "work", "emptyDir": {}},
                         {"name": "tmp", "emptyDir": {}},
                     ],
@@ -118,12 +124,14 @@ def test_the_job_of_a_plain_target():
     }
 
 
-def test_a_command_reaches_the_runner_unchanged_although_kubernetes_expands_variables():
-    submission = SUBMISSION._replace(command="kill -9 $$; echo $(MLFLOW_RUN_ID) $$(date) $HOME")
-    made = manifest.job(submission, Target(image="runner:1"), IDENTITY, "bundle-1", None, {"MLFLOW_X": "$(HOME)"})
+def test_a_variable_reaches_the_runner_unchanged_although_kubernetes_expands_variables():
+    made = job(variables={"MLFLOW_X": "$(HOME) $$"})
     values = {item["name"]: item.get("value", "") for item in pod_of(made)["containers"][0]["env"]}
-    assert Submission.from_json(values["MLFLOW_COMPUTE_SUBMISSION"].replace("$$", "$")) == submission
-    assert values["MLFLOW_X"] == "$$(HOME)" and not re.search(r"(?<!\$)(\$\$)*\$\(", values["MLFLOW_COMPUTE_SUBMISSION"])
+    assert values["MLFLOW_X"] == "$$(HOME) $$$$"
+
+
+def test_a_command_holds_nothing_that_kubernetes_expands():
+    assert not any("$" in word for word in BUNDLE.command)
 
 
 def test_retries_follow_a_disruption_or_a_code_that_the_target_names_and_the_pod_is_told_how_many():
@@ -187,7 +195,7 @@ def test_every_other_field_of_a_target_has_its_place():
 def test_a_cache_is_mounted_where_there_is_an_environment_to_keep(cache, volume):
     target = Target(image="runner:1", cache=cache)
     submission = SUBMISSION._replace(environment=Environment("k", "linux-64", "3.11", manifest.LOCK_DIR))
-    pod = pod_of(manifest.job(submission, target, IDENTITY, "bundle-1", None, {}))
+    pod = pod_of(manifest.job(submission, target, IDENTITY, BUNDLE, {}))
     assert {"name": "cache", **volume} in pod["volumes"]
     assert {"name": "cache", "mountPath": "/mlflow/cache"} in pod["containers"][0]["volumeMounts"]
     assert "cache" not in [item["name"] for item in pod_of(job(cache=cache))["volumes"]]
@@ -200,13 +208,20 @@ def test_a_cache_that_dies_with_its_pod_is_not_cleaned():
 
 
 def test_a_secret_is_mounted_as_files_and_owned_by_the_job():
-    made = job(secret_name="own")
-    assert {"name": "secrets", "secret": {"secretName": "own", "defaultMode": 0o440}} in pod_of(made)["volumes"]
+    made = job(WITH_SECRET)
+    assert {"name": "secrets", "secret": {"secretName": IDENTITY.name, "defaultMode": 0o440}} in pod_of(made)["volumes"]
     assert {"name": "secrets", "mountPath": "/mlflow/secrets", "readOnly": True} in pod_of(made)["containers"][0]["volumeMounts"]
-    secret = manifest.secret({"metadata": {"name": "own", "uid": "u1"}}, {"MLFLOW_TRACKING_TOKEN": b"t"})
+    secret = manifest.secret({"metadata": {"name": "own", "uid": "u1"}}, WITH_SECRET)
     assert secret["metadata"]["ownerReferences"] == [{"apiVersion": "batch/v1", "kind": "Job", "name": "own", "uid": "u1"}]
     assert base64.b64decode(secret["data"]["MLFLOW_TRACKING_TOKEN"]) == b"t"
     assert secret["immutable"] is True
+    assert manifest.secret({"metadata": {"name": "own", "uid": "u1"}}, BUNDLE) is None
+
+
+def test_a_secret_that_the_target_names_is_mounted_apart_from_the_run_s_own():
+    pod = pod_of(job(WITH_SECRET, secret="team"))
+    assert {"name": "target-secrets", "secret": {"secretName": "team", "defaultMode": 0o440}} in pod["volumes"]
+    assert {"name": "target-secrets", "mountPath": "/mlflow/target-secrets", "readOnly": True} in pod["containers"][0]["volumeMounts"]
 
 
 def test_a_pod_template_is_merged_onto_the_pod():
@@ -218,12 +233,19 @@ def test_a_pod_template_is_merged_onto_the_pod():
     assert manifest.on_host_network(Target(pod_template=template)) and not manifest.on_host_network(Target())
 
 
-def test_the_bundle_is_named_by_what_is_in_it():
-    first, again, other = (manifest.bundle(b"runner", code) for code in (b"code", b"code", b"code2"))
-    assert first == again and first["metadata"]["name"] != other["metadata"]["name"]
-    assert first["immutable"] is True
-    assert base64.b64decode(first["binaryData"]["snapshot.tar.gz"]) == b"code"
-    assert "snapshot.tar.gz" not in manifest.bundle(b"runner", None)["binaryData"]
+def test_the_config_map_is_owned_by_the_job_and_cannot_be_changed():
+    made = manifest.config_map({"metadata": {"name": "wine-1", "uid": "u1"}}, BUNDLE)
+    assert made["metadata"] == {
+        "name": "wine-1",
+        "labels": {"app.kubernetes.io/managed-by": "mlflow-compute"},
+        "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": "wine-1", "uid": "u1"}],
+    }
+    assert made["immutable"] is True
+    assert {key: base64.b64decode(value) for key, value in made["binaryData"].items()} == {
+        "runner.pyz": b"runner",
+        "snapshot.tar.gz": b"code",
+        "run.json": SUBMISSION.to_json().encode(),
+    }
 
 
 @given(project=st.text(max_size=80), run_id=st.from_regex(r"[0-9a-f]{32}", fullmatch=True))
@@ -237,7 +259,7 @@ def test_a_job_s_name_is_a_dns_label_whatever_the_project_is_called(project, run
 def test_every_label_is_one_that_kubernetes_allows(text):
     import re
 
-    made = manifest.job(SUBMISSION, Target(image="i"), manifest.Identity("n", text, text, "c", text), "b", None, {})
+    made = manifest.job(SUBMISSION, Target(image="i"), manifest.Identity("n", text, text, "c", text), BUNDLE, {})
     for value in made["metadata"]["labels"].values():
         assert re.fullmatch(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?", value) and len(value) <= 63
     assert json.loads(json.dumps(made)) == made

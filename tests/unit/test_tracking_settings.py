@@ -3,7 +3,7 @@
 import pytest
 
 from mlflow_backend.errors import TrackingError
-from mlflow_backend.tracking import run_url, settings, uri_for_here, uri_for_pods
+from mlflow_backend.tracking import Settings, check_artifact_root, run_url, settings, uri_for_here, uri_for_pods
 
 
 def test_settings_of_a_client_travel_and_those_of_a_server_or_of_this_run_do_not(tmp_path):
@@ -90,3 +90,36 @@ def test_a_run_s_page_exists_only_where_a_server_shows_it():
     assert run_url("http://x/", "1", "r") == "http://x/#/experiments/1/runs/r"
     assert run_url("http://ada:secret@x", "1", "r") == "http://x/#/experiments/1/runs/r"
     assert run_url("sqlite:///m.db", "1", "r") is None
+
+
+def test_a_setting_whose_value_holds_a_login_is_secret_whatever_its_name():
+    environ = {"MLFLOW_REGISTRY_URI": "https://ada:regpw@reg", "MLFLOW_S3_ENDPOINT_URL": "https://k:s3pw@s3", "MLFLOW_TRACKING_TOKEN": "t"}
+    assert settings(environ, "http://x")[1] == Settings({}, environ, {})
+
+
+def test_a_login_that_mlflow_keeps_in_a_file_travels_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".mlflow").mkdir()
+    (tmp_path / ".mlflow/credentials").write_text("[mlflow]\nmlflow_tracking_username = ada\nmlflow_tracking_password = pw\n")
+    login = {"MLFLOW_TRACKING_USERNAME": "ada", "MLFLOW_TRACKING_PASSWORD": "pw"}
+    assert settings({}, "https://mlflow.example.com")[1].secret == login
+    assert settings({"MLFLOW_TRACKING_TOKEN": "t"}, "https://mlflow.example.com")[1].secret == {"MLFLOW_TRACKING_TOKEN": "t"}
+    assert settings({}, "databricks")[1].secret == {}
+
+
+def test_a_netrc_login_travels_for_its_host_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    (tmp_path / "netrc").write_text("machine mlflow.example.com login ada password pw\n")
+    assert settings({}, "https://mlflow.example.com")[1].secret == {"MLFLOW_TRACKING_USERNAME": "ada", "MLFLOW_TRACKING_PASSWORD": "pw"}
+    assert settings({}, "https://other.example.com")[1].secret == {}
+
+
+@pytest.mark.parametrize("uri", ["/tmp/x", "file:///tmp/x", "relative"])
+def test_a_folder_is_no_place_for_the_artifacts_of_pods(uri):
+    with pytest.raises(TrackingError, match="^experiment 7: stores artifacts in the folder"):
+        check_artifact_root(uri, "7")
+
+
+@pytest.mark.parametrize("uri", ["mlflow-artifacts:/1", "s3://bucket/x", "gs://b", "wasbs://c@a.blob.core.windows.net/x", "dbfs:/x"])
+def test_a_store_that_pods_may_reach_is_accepted(uri):
+    check_artifact_root(uri, "7")
