@@ -5,6 +5,7 @@ not take the client along.
 """
 
 import difflib
+import importlib.machinery
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mlflow_backend.environment import index_access
+from mlflow_backend.environment import index_access, rattler_solve
 from mlflow_backend.environment.conda_channels import CondaSettings, without_credentials
 from mlflow_backend.environment.conda_yaml import name_and_version
 from mlflow_backend.environment.lock import CondaPackage
@@ -42,6 +43,7 @@ def solve(spec: Spec, platform: Platform, settings: CondaSettings, refresh: bool
         "virtual_packages": dict(platform.virtual_packages),
         "strict_priority": settings.strict_priority,
         "refresh": refresh,
+        "path": _rattler_path(),
     }
     answer = _ask(request, index_access.secrets(channels, channels))
     if problem := answer.get("problem"):
@@ -50,18 +52,28 @@ def solve(spec: Spec, platform: Platform, settings: CondaSettings, refresh: bool
 
 
 def _ask(request: dict, secrets: Mapping[str, bytes]) -> dict:
-    command = [sys.executable, "-m", "mlflow_backend.environment.rattler_solve"]
+    command = [sys.executable, "-I", rattler_solve.__file__]
     with tempfile.TemporaryDirectory(prefix="mlflow-compute-") as folder:  # only its owner can read it
         env = dict(os.environ)
         for name, variable in ((NETRC, "NETRC"), (RATTLER_AUTH, "RATTLER_AUTH_FILE")):
             if name in secrets:
                 env[variable] = os.path.join(folder, name)
                 Path(env[variable]).write_bytes(secrets[name])
-        process = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, env=env)
+        process = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, env=env, cwd=folder)
     try:
         return json.loads(process.stdout)  # whole, even where the process broke while it ended
     except ValueError:
         return {"problem": {"kind": "other", "text": process.stderr.strip()[-500:] or f"the solver ended with code {process.returncode}"}}
+
+
+def _rattler_path() -> list[str]:
+    """The folder that rattler is installed in: an isolated Python does not look into all that this one does (a user's own site-packages).
+
+    The current folder does not count, even where this Python was started with it on its path (`python -m mlflow`).
+    """
+    folders = [item for item in sys.path if item and os.path.realpath(item) != os.getcwd()]
+    found = importlib.machinery.PathFinder.find_spec("rattler", folders)
+    return [os.path.dirname(item) for item in found.submodule_search_locations] if found and found.submodule_search_locations else []
 
 
 def _package(record: dict) -> CondaPackage:

@@ -1,4 +1,8 @@
-"""The process that solves: a request as JSON on standard input, packages or a problem as JSON on standard output."""
+"""The process that solves: a request as JSON on standard input, packages or a problem as JSON on standard output.
+
+It is started by its path in Python's isolated mode (`-I`), so that no file of the current folder
+and no PYTHON* variable can take the place of a module. `request["path"]` holds the folders of rattler.
+"""
 
 import asyncio
 import json
@@ -7,6 +11,7 @@ import sys
 
 def main() -> None:
     request = json.load(sys.stdin)
+    sys.path += request["path"]  # behind the standard library, which nothing in there may shadow
     answer = asyncio.run(_solve(request))
     sys.stdout.write(json.dumps(answer))
     sys.stdout.flush()

@@ -150,7 +150,7 @@ class Run:
         self._phase_start = now
 
     def _clean_cache(self):
-        argv = [sys.executable, sys.argv[0], "clean", self._submission.cache_dir, str(self._submission.cache_limit_bytes)]
+        argv = [sys.executable, "-I", sys.argv[0], "clean", self._submission.cache_dir, str(self._submission.cache_limit_bytes)]
         self._supervisor.adopt(subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True), lambda _: None)
 
     def _start_reporter(self):

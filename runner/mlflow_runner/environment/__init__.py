@@ -12,10 +12,12 @@ import hashlib
 import json
 import os
 import sys
-from typing import Dict, List, Optional
+import time
+from typing import Any, Dict, List, Optional
 
 from mlflow_runner.submission import Environment
 
+MARKER_FORMAT = 1
 MACHINES = {"x86_64": "64", "amd64": "64"}
 
 
@@ -91,16 +93,19 @@ class Place:
         """`ready`, `missing`, or `changed`: made once, and no longer what it was."""
         try:
             with open(self.marker) as file:
-                made = json.load(file)
-        except FileNotFoundError:
-            return "missing"
-        except (OSError, ValueError):
-            return "changed"
-        try:
-            same = all(os.stat(os.path.join(self.path, name)).st_mtime_ns == stamp for name, stamp in made["stamps"].items())
-        except (OSError, KeyError, AttributeError):
+                stamps = _stamps(json.load(file), os.path.basename(self.path))
+            same = all(os.stat(os.path.join(self.path, name)).st_mtime_ns == stamp for name, stamp in stamps.items())
+        except FileNotFoundError as error:
+            return "missing" if error.filename == self.marker else "changed"
+        except (OSError, ValueError, RecursionError):
             return "changed"
         return "ready" if same else "changed"
+
+    def seal(self, stamps: Dict[str, int]) -> None:
+        """Write the marker: from now on the environment is ready. `stamps` are times of change (ns) by path in the environment."""
+        with open(self.marker + ".new", "w") as file:
+            json.dump({"format": MARKER_FORMAT, "key": os.path.basename(self.path), "stamps": stamps, "made": time.time()}, file)
+        os.replace(self.marker + ".new", self.marker)
 
     def touch(self) -> None:
         """Note that it was used now, for whoever must choose what to remove."""
@@ -108,6 +113,16 @@ class Place:
             os.utime(self.lock)
         except OSError:
             pass  # a read-only cache is not cleaned either
+
+
+def _stamps(marker: Any, key: str) -> Dict[str, int]:
+    """The stamps of a marker's content. Raises ValueError for a content that `Place.seal` did not write for this key."""
+    if not isinstance(marker, dict) or marker.get("format") != MARKER_FORMAT or marker.get("key") != key:
+        raise ValueError("not a marker of this environment")
+    stamps = marker.get("stamps")
+    if not isinstance(stamps, dict) or not stamps or not all(type(stamp) is int for stamp in stamps.values()):
+        raise ValueError("no stamps")
+    return stamps
 
 
 def enter(environment: Environment, cache_dir: str) -> bool:

@@ -1,5 +1,6 @@
 """The steps by which an environment is made from its lock: rattler links conda packages, uv the Python ones."""
 
+import importlib.util
 import os
 import re
 import shutil
@@ -18,6 +19,8 @@ from mlflow_runner.supervise import Supervisor
 SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 """What the image trusts, a company's own authority included; uv by itself trusts the public ones only."""
 NO_SPACE = (b"No space left on device", b"os error 28", b"Disk quota exceeded", b"os error 122")
+STAGED = re.compile(r"(python|conda/[a-z0-9-]+)/[^./][^/\0]*")
+"""Members of the archive of staged packages."""
 EACH_PACKAGE = re.compile(rb"^ ([+~-] |Downloaded ).*\n", re.M)
 """uv's line for each package: they are in the lock."""
 
@@ -66,11 +69,11 @@ class Build:
         self._tools.fetch(self._environment.packages, archive)
         with tarfile.open(archive) as tar:
             for member in tar:
-                target = os.path.join(folder, os.path.dirname(member.name))
-                if not member.isfile() or not os.path.realpath(target).startswith(os.path.realpath(folder)):
+                if not member.isfile() or not STAGED.fullmatch(member.name):
                     raise RunnerError(Cause.ENVIRONMENT_ERROR, f"The staged packages have a member that is no package: {member.name!r}.")
-                os.makedirs(target, exist_ok=True)
-                with tar.extractfile(member) as source, open(os.path.join(folder, member.name), "wb") as file:
+                target = os.path.join(folder, member.name)
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                with tar.extractfile(member) as source, open(target, "wb") as file:
                     shutil.copyfileobj(source, file)
         os.unlink(archive)
         self._staged = folder
@@ -78,7 +81,17 @@ class Build:
     def _conda(self):
         lock = self._lock(CONDA_LOCK, lambda text: staged_conda(text, self._staged) if self._staged else text)
         packages = os.path.join(self._tools.cache_dir, "conda")
-        argv = [sys.executable, sys.argv[0], "conda-install", lock, self._environment.platform, self._path, packages]
+        argv = [
+            sys.executable,
+            "-I",
+            sys.argv[0],
+            "conda-install",
+            lock,
+            self._environment.platform,
+            self._path,
+            packages,
+            *_rattler_path(),
+        ]
         self._run(argv, "The project's conda packages could not be installed: see the lines above.")
 
     def _venv(self):
@@ -133,6 +146,12 @@ class Build:
         elif os.path.exists(SYSTEM_CERTIFICATES):
             env.setdefault("SSL_CERT_FILE", SYSTEM_CERTIFICATES)
         return env
+
+
+def _rattler_path() -> List[str]:
+    """The folder that rattler is installed in: an isolated Python (`-I`) does not look into a user's own site-packages."""
+    found = importlib.util.find_spec("rattler")
+    return [os.path.dirname(item) for item in found.submodule_search_locations or ()] if found else []
 
 
 def full(cache_dir: str, told: bytes) -> str:

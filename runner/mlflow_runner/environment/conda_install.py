@@ -13,8 +13,12 @@ SAY_EVERY_S = 2.0
 
 
 def main(arguments) -> int:
-    """`conda-install LOCK PLATFORM PREFIX PACKAGES`: link what the conda-lock.yml lists into PREFIX; PACKAGES is the package cache."""
-    lock, platform, prefix, packages = arguments
+    """`conda-install LOCK PLATFORM PREFIX PACKAGES [FOLDER]`: link what the conda-lock.yml lists into PREFIX.
+
+    PACKAGES is the package cache, FOLDER where rattler is installed.
+    """
+    lock, platform, prefix, packages, *path = arguments
+    sys.path += path
     try:
         import rattler  # noqa: F401
     except ImportError:

@@ -6,6 +6,7 @@ the server allows every file to be kept (seen with uv 0.13).
 """
 
 import re
+from urllib.parse import unquote, urlsplit
 
 DEFAULT = "https://pypi.org/simple"
 """uv's own default."""
@@ -28,8 +29,16 @@ def _with_index(block: str, index: str) -> str:
 
 
 def staged_python(text: str, folder: str) -> str:
-    """The PEP 751 lock with every file taken from `folder`/python instead of its address."""
-    return re.sub(r'\burl = "[^"]*/([^"/]+)"', lambda match: f'path = "{folder}/python/{match[1]}"', text)
+    """The PEP 751 lock with every file taken from `folder`/python instead of its address.
+
+    A path is not quoted as an address is (`%2B` in torch-2.4.0%2Bcu121-cp311-cp311-linux_x86_64.whl).
+    """
+    return re.sub(r'\burl = "([^"]*)"', lambda match: f'path = "{folder}/python/{file_name(match[1])}"', text)
+
+
+def file_name(url: str) -> str:
+    """The name of the file at `url`, as it is on disk."""
+    return unquote(urlsplit(url).path.rpartition("/")[2])
 
 
 def staged_conda(text: str, folder: str) -> str:

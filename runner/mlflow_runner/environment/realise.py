@@ -1,9 +1,7 @@
 """Have an environment ready: made once per key and cache, however many runs need it at once."""
 
-import json
 import os
 import sys
-import time
 from typing import Dict
 
 from mlflow_runner import environment as environments
@@ -63,7 +61,7 @@ def _make_alone(environment: Environment, place: Place, tools: Tools) -> Dict[st
 def _wait_alone(place: Place, tools: Tools) -> None:
     """A child waits for the lock: it is held by the open file, which is ours too, and the child can be stopped."""
     wait = f"import fcntl; fcntl.flock({place.fd}, fcntl.LOCK_EX)"
-    tools.supervisor.run([sys.executable, "-c", wait], "/", dict(os.environ), pass_fds=(place.fd,))
+    tools.supervisor.run([sys.executable, "-I", "-c", wait], "/", dict(os.environ), pass_fds=(place.fd,))
     if tools.supervisor.stopped_by is not None:
         raise RunnerError(Cause.ENVIRONMENT_ERROR, "The run was stopped while it waited for its environment.")
 
@@ -77,20 +75,18 @@ def _make(environment: Environment, place: Place, tools: Tools) -> Dict[str, flo
     remove(place.path)
     with Building(tools.cache_dir):
         spent = Build(environment, place, tools).make()
-        _seal(place.path, place.marker)
+        place.seal(_protect(place.path))
     tools.say(f"{name}: ready after {sum(spent.values()):.1f} s")
     return spent
 
 
-def _seal(path: str, marker: str) -> None:
-    """Write the marker. Folders that a `pip install` of some run would change are made read-only first."""
-    stamps = {}
-    for name in writable(path):
+def _protect(path: str) -> Dict[str, int]:
+    """Make folders read-only that a `pip install` of some run would change; times of change (ns) by path in the environment."""
+    folders = writable(path)
+    for name in folders:
         target = os.path.join(path, name)
         if os.path.basename(name) == "site-packages":
             os.makedirs(os.path.join(target, "__pycache__"), exist_ok=True)  # byte code may still be added
         os.chmod(target, 0o555)
-        stamps[name] = os.stat(target).st_mtime_ns
-    with open(marker + ".new", "w") as file:
-        json.dump({"stamps": stamps, "made": time.time()}, file)
-    os.replace(marker + ".new", marker)
+    made_by_installer = [name for name in ("conda-meta", "pyvenv.cfg") if os.path.exists(os.path.join(path, name))]
+    return {name: os.stat(os.path.join(path, name)).st_mtime_ns for name in (*folders, *made_by_installer)}
