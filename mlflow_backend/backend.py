@@ -20,12 +20,16 @@ class ComputeBackend(AbstractBackend):
         for everything a user can mend. Under the command `mlflow run`, which would
         return at once, the wait is done at its end.
         """
+        from mlflow_backend import scratch
         from mlflow_backend.errors import as_mlflow_does
 
+        command = _command()
+        if command:
+            scratch.end_in_order()
         with as_mlflow_does():
             run, streams = _submit(project_uri, entry_point, params, version, backend_config, tracking_uri, experiment_id)
-        if streams:
-            _wait_at_the_end_of_the_command(run)
+        if streams and command:
+            _wait_at_the_end(command, run)
         return run
 
 
@@ -48,14 +52,17 @@ def _submit(project_uri, entry_point, params, version, backend_config, tracking_
         raise
 
 
-def _wait_at_the_end_of_the_command(run) -> None:
-    """Under `mlflow run`: wait after MLflow has set the run's name and tags, and exit as the run did."""
+def _command():
+    """click's context of the command `mlflow run`; None in any other program."""
     import click
-    from mlflow.exceptions import ExecutionException
 
     context = click.get_current_context(silent=True)
-    if context is None or context.info_name != "run" or "backend_config" not in context.params:
-        return
+    return context if context and context.info_name == "run" and "backend_config" in context.params else None
+
+
+def _wait_at_the_end(command, run) -> None:
+    """Wait after MLflow has set the run's name and tags, and exit as the run did."""
+    from mlflow.exceptions import ExecutionException
 
     def wait():
         try:
@@ -71,4 +78,4 @@ def _wait_at_the_end_of_the_command(run) -> None:
         finally:
             gc.freeze()  # the process ends here: tearing down all that MLflow imported took 0.4 s
 
-    context.call_on_close(wait)
+    command.call_on_close(wait)

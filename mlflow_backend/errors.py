@@ -5,12 +5,14 @@ Nothing here imports MLflow, which a process without it (the controller) would p
 
 import contextlib
 import difflib
-import re
 from collections.abc import Iterable, Iterator
+
+from mlflow_runner.redact import redact as redact
+from mlflow_runner.redact import without_logins as without_logins
 
 
 class ComputeError(Exception):
-    """Base of all errors of this package; the message never shows the user and password of a URI in it."""
+    """Base of all errors of this package; the message never shows the credentials of a URL in it (`redact`)."""
 
     def __init__(self, message: str):
         super().__init__(redact(message))
@@ -57,11 +59,6 @@ def as_mlflow_does() -> Iterator[None]:
         from mlflow.exceptions import ExecutionException
 
         raise ExecutionException(str(error)) from error
-
-
-def redact(text: str) -> str:
-    """`text` without the credentials of the URIs in it: `https://ada:secret@host` becomes `https://host`."""
-    return re.sub(r"(\w://)[^/\s@'\"]+@", r"\1", text)
 
 
 def hint(word: str, known: Iterable[str]) -> str:

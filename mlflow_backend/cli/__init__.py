@@ -36,6 +36,9 @@ class Lazy(click.Group):
 @click.version_option(package_name="mlflow-compute", prog_name="mlflow-compute")
 def main() -> None:
     """Run MLflow Projects on this machine or as Kubernetes Jobs: what `mlflow run --backend compute` works with."""
+    from mlflow_backend import scratch
+
+    scratch.end_in_order()
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # standard output is for what was asked
 
 

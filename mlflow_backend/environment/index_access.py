@@ -16,7 +16,7 @@ from typing import Any
 
 from mlflow_backend.environment import conda_channels
 from mlflow_backend.environment.lock import load_toml
-from mlflow_backend.errors import redact
+from mlflow_backend.errors import redact, without_logins
 from mlflow_runner.submission import NETRC, RATTLER_AUTH
 
 SYSTEM_BUNDLES = ("/etc/ssl/", "/etc/pki/", "/usr/share/ca-certificates/", "/private/etc/ssl/")
@@ -164,7 +164,7 @@ def default_index(environ: Mapping[str, str] = os.environ) -> str | None:
     """The address of the Python index that is asked first, without credentials; None: uv's own default."""
     env = for_uv(environ)
     named = env.get("UV_DEFAULT_INDEX") or env.get("UV_INDEX_URL") or _uv_toml_content(environ).get("index-url")
-    return named and redact(named)
+    return named and without_logins(named)
 
 
 def _uv_toml_content(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from mlflow_backend.environment import index_access, kinds
 from mlflow_backend.environment.lock import Lock, load_toml
 from mlflow_backend.environment.platforms import Platform
 from mlflow_backend.environment.spec import MLFLOW
-from mlflow_backend.errors import EnvironmentSpecError, redact
+from mlflow_backend.errors import EnvironmentSpecError, without_logins
 from mlflow_backend.progress import Progress
 from mlflow_runner.submission import Environment
 
@@ -97,7 +97,7 @@ def obtain(folder: Path, named: Mapping[str, str], platform: Platform, progress:
     for warning in kept.warnings:
         progress.say(warning)
     named_index, further = kind.addresses(platform)
-    index = redact(named_index) if named_index else index_access.default_index()
+    index = without_logins(named_index) if named_index else index_access.default_index()
     addresses = (named_index, *further) if named_index else further
     return dataclasses.replace(kept, environment=kept.environment._replace(index=index), addresses=addresses)
 

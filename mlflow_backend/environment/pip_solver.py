@@ -15,7 +15,7 @@ from mlflow_backend.environment import index_access
 from mlflow_backend.environment.lock import CondaPackage, load_toml
 from mlflow_backend.environment.platforms import Platform
 from mlflow_backend.environment.spec import Spec
-from mlflow_backend.errors import EnvironmentSpecError, redact
+from mlflow_backend.errors import EnvironmentSpecError, redact, without_logins
 
 PYTHONS = tuple(f"3.{minor}" for minor in range(14, 8, -1))
 OF_CONDA = {
@@ -68,7 +68,7 @@ def compile_(spec: Spec, python: str, platform: Platform, conda: Sequence[CondaP
              "--no-python-downloads", *(["--refresh"] if refresh else []), *left_out],
             folder, spec.source,
         )  # fmt: skip
-        text = redact(output.read_text())
+        text = without_logins(output.read_text())
     if not load_toml(text).get("packages"):
         return ""
     return text

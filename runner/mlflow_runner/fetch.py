@@ -5,6 +5,7 @@ import shutil
 import sys
 import tempfile
 
+from mlflow_runner.redact import redact
 from mlflow_runner.supervise import PREFIX
 from mlflow_runner.tracking import Refused, Unavailable, connect
 
@@ -25,7 +26,7 @@ def main(arguments) -> int:
         reason = str(error)
     except Exception as error:  # each artifact store has exceptions of its own
         reason = f"{type(error).__name__}: {error}"
-    print(f"{PREFIX}{uri}: {reason}", file=sys.stderr)
+    print(redact(f"{PREFIX}{uri}: {reason}"), file=sys.stderr)
     return 1
 
 

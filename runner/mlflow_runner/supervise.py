@@ -14,6 +14,7 @@ import threading
 import time
 from typing import Callable, List, NamedTuple, Optional, Sequence
 
+from mlflow_runner.redact import redact
 from mlflow_runner.spool import SpoolReader, SpoolWriter
 
 READ_BYTES = 1024 * 1024
@@ -44,9 +45,9 @@ class Output:
             self._on_data()
 
     def say(self, text: str) -> None:
-        """A line of the runner itself, never in the middle of a line of the command."""
+        """A line of the runner itself, never in the middle of a line of the command, without the credentials of a URL."""
         start = "" if self._line_start else "\n"
-        self.write(f"{start}{PREFIX}{text}\n".encode())
+        self.write(f"{start}{PREFIX}{redact(text)}\n".encode())
 
     def close(self, timeout_s: float) -> None:
         self._echo.finish(self._spool.end, timeout_s)
