@@ -1,4 +1,4 @@
-"""What a user can mend: one line that says what, where, and what to do.
+"""Errors that the user can fix: one line that says what, where, and what to do.
 
 Nothing here imports MLflow, which a process without it (the controller) would pay for with 70 MB.
 """
@@ -7,26 +7,36 @@ import contextlib
 import difflib
 from collections.abc import Iterable, Iterator
 
+from mlflow_backend.plain_text import plain
 from mlflow_runner.redact import redact as redact
 from mlflow_runner.redact import without_logins as without_logins
 
 
 class ComputeError(Exception):
-    """Base of all errors of this package; the message never shows the credentials of a URL in it (`redact`)."""
+    """Base of all errors of this package.
+
+    The message shows no credentials of a URL (`redact`), and nothing of a file's name or content that a terminal
+    would obey (`plain`).
+    """
 
     def __init__(self, message: str):
-        super().__init__(redact(message))
+        super().__init__("\n".join(map(plain, redact(message).split("\n"))))
 
 
-class ConfigError(ComputeError):
+class _OneLine(ComputeError):
+    def __init__(self, message: str):
+        super().__init__(" ".join(message.split("\n")))
+
+
+class ConfigError(_OneLine):
     """A backend_config or a targets file that cannot be used."""
 
 
-class ProjectError(ComputeError):
+class ProjectError(_OneLine):
     """A project that cannot be read or run."""
 
 
-class SnapshotError(ComputeError):
+class SnapshotError(_OneLine):
     """Files that cannot travel with the run."""
 
 

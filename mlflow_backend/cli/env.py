@@ -138,14 +138,16 @@ def _obtain(project: str, target: str | None, refresh: bool):
     from mlflow_backend.errors import ProjectError
     from mlflow_backend.progress import Progress
 
-    platform = platforms.of_this_machine()
-    if target:
-        from mlflow_backend.cluster import shared_targets
-
-        platform = platforms.of_target(lookup.find(BackendConfig(COMPUTE=target), shared_targets.load).target)
+    progress = Progress()
     fetched = projects.fetch(project)
     try:
-        kept = locks.obtain(fetched.work_dir, fetched.environment_files, platform, Progress(), refresh)
+        platform = platforms.of_this_machine()
+        if target:
+            from mlflow_backend.cluster import shared_targets
+
+            found = lookup.find(BackendConfig(COMPUTE=target), shared_targets.load, fetched.work_dir, progress.say)
+            platform = platforms.of_target(found.target)
+        kept = locks.obtain(fetched.work_dir, fetched.environment_files, platform, progress, refresh)
     finally:
         fetched.discard()
     if kept is None:

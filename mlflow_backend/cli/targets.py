@@ -1,6 +1,7 @@
 """`mlflow-compute targets`."""
 
 import json
+from pathlib import Path
 
 import click
 
@@ -11,11 +12,12 @@ from mlflow_backend.cli.output import mended_by_user, print_table
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @mended_by_user
 def command(as_json: bool) -> None:
-    """List the compute targets that exist, and where each is defined."""
+    """List the compute targets that `mlflow run .` knows here, and where each is defined."""
     from mlflow_backend.config.targets_file import load_files, search_path
     from mlflow_backend.errors import ComputeError
 
-    sources, trouble = list(load_files()), None
+    files = load_files(_project_here())
+    sources, trouble = list(files.sources), None
     try:
         from mlflow_backend.cluster import shared_targets
 
@@ -33,13 +35,23 @@ def command(as_json: bool) -> None:
             for name, (source, target) in rows.items()
         ]
         click.echo(json.dumps(listed, indent=2))
-        return
-    if not rows:
-        click.echo(f"No targets. Write a file {search_path()[0]}; see the README for an example.", err=True)
+    elif not rows:
+        click.echo(f"No targets. Write a file {search_path()[-1]}; see the README for an example.", err=True)
     else:
         _print(rows)
+    for line in files.refused:
+        click.echo(line, err=True)
     if trouble:
         click.echo(f"The cluster's own list could not be read: {trouble}", err=True)
+
+
+def _project_here() -> Path | None:
+    """The current directory where it is a project or in a git repository: `mlflow run .` takes no targets from there."""
+    from mlflow_backend.config.trust import work_tree
+
+    here = Path.cwd()
+    is_project = (work_tree(here) / ".git").exists() or any(path.name.lower() == "mlproject" for path in here.iterdir())
+    return here if is_project else None
 
 
 def _print(rows) -> None:

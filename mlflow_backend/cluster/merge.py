@@ -1,25 +1,15 @@
-"""Strategic merge, as `kubectl patch --type strategic` does it, for the parts of a pod."""
+"""Strategic merge, as `kubectl patch --type strategic` does it without its `$` directives, for the parts of a pod."""
 
 from collections.abc import Mapping
 from typing import Any
 
-MERGE_KEYS = {
-    "containers": "name",
-    "initContainers": "name",
-    "volumes": "name",
-    "env": "name",
-    "imagePullSecrets": "name",
-    "volumeMounts": "mountPath",
-    "volumeDevices": "devicePath",
-    "ports": "containerPort",
-    "hostAliases": "ip",
-    "topologySpreadConstraints": "topologyKey",
-}
-"""The patchMergeKey of each list in Kubernetes' PodSpec and Container; every other list is replaced."""
+from mlflow_backend.config.pod_template import CONTAINER_LISTS, POD_LISTS
+
+MERGE_KEYS = {**POD_LISTS, **CONTAINER_LISTS}
 
 
 def strategic_merge(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `patch` merged onto it; a null removes a field, neither argument is changed."""
+    """`base` with `patch` (as `pod_template.check` accepts it) merged onto it; a null removes a field, neither argument is changed."""
     merged = dict(base)
     for key, value in patch.items():
         if value is None:
@@ -27,11 +17,16 @@ def strategic_merge(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[s
         elif isinstance(value, Mapping):
             below = merged.get(key)
             merged[key] = strategic_merge(below if isinstance(below, Mapping) else {}, value)
-        elif isinstance(value, list) and key in MERGE_KEYS:
+        elif key in MERGE_KEYS and _are_named(value, MERGE_KEYS[key]):
             merged[key] = _merge_lists(merged.get(key) or [], value, MERGE_KEYS[key])
         else:
             merged[key] = value
     return merged
+
+
+def _are_named(items, merge_key):
+    """Other lists may bear the same name elsewhere in a pod."""
+    return isinstance(items, (list, tuple)) and all(isinstance(item, Mapping) and merge_key in item for item in items)
 
 
 def _merge_lists(base, patch, merge_key):

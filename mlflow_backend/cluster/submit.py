@@ -49,7 +49,7 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
     Raises ComputeError; before the MLflow run is created nothing is left behind,
     after it the run is FAILED with its cause and what was created is removed.
     """
-    found = lookup.find(config, shared_targets.load)
+    found = lookup.find(config, shared_targets.load, project.work_dir, progress.say)
     target = found.target
     docker = docker_spec.read(project, os.environ)
     if docker:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from mlflow_backend.config.backend_config import BackendConfig
 from mlflow_backend.config.target import Target
@@ -19,14 +20,16 @@ class Found:
     target: Target
 
 
-def find(config: BackendConfig, from_cluster: Callable[[], Targets | None]) -> Found:
+def find(config: BackendConfig, from_cluster: Callable[[], Targets | None], project: Path | None, say: Callable[[str], None]) -> Found:
     """The target `config.COMPUTE` with the run's overrides.
 
-    `from_cluster` is called only for a name that no file defines. Raises
-    ConfigError that lists the names there are and where they were looked for.
+    No file of the work tree of `project`, the folder of the project that is run, is used; `say` gets a line for each
+    file that is left out. `from_cluster` is called only for a name that no file defines. Raises ConfigError that lists
+    the names there are and where they were looked for.
     """
     name = config.COMPUTE
-    sources: Sequence[Targets] = load_files()
+    files = load_files(project)
+    sources: Sequence[Targets] = files.sources
     found = _in(sources, name)
     trouble = ""
     if found is None:
@@ -39,7 +42,12 @@ def find(config: BackendConfig, from_cluster: Callable[[], Targets | None]) -> F
     if found is None:
         known = [known for source in sources for known in source.targets]
         places = ", ".join(source.source for source in sources) or f"{search_path()[0]} and above, {search_path()[-1]}"
-        raise ConfigError(f"COMPUTE: there is no target '{name}' in {places} (or name a file in {VARIABLE}); {hint(name, known)}{trouble}")
+        refused = "".join(f"; {line}" for line in files.refused)
+        raise ConfigError(
+            f"COMPUTE: there is no target '{name}' in {places} (or name a file in {VARIABLE}); {hint(name, known)}{refused}{trouble}"
+        )
+    for line in files.refused:
+        say(line)
     if not config.overrides:
         return found
     values = overlay(found.target.model_dump(exclude_unset=True), config.overrides)

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from mlflow_backend.config.pod_template import check, check_json
+
 DEFAULT_GPU_RESOURCE = "nvidia.com/gpu"
 
 _QUANTITY = re.compile(r"[+]?(\d+\.?\d*|\.\d+)(m|k|[KMGTPE]i|[MGTPE]|[eE][+-]?\d+)?")
@@ -85,7 +87,7 @@ class Target(Strict):
     env: dict[str, str | int | float | bool] = {}
     secret: str | None = None
     node_selector: dict[str, str] = {}
-    tolerations: tuple[dict[str, Any], ...] = ()
+    tolerations: Annotated[tuple[dict[str, Any], ...], AfterValidator(check_json)] = ()
     service_account: str | None = None
     queue: str | None = None
     tracking_uri: str | None = None
@@ -99,7 +101,9 @@ class Target(Strict):
     retry_on: tuple[Annotated[int, Field(ge=1, le=255)], ...] = ()
     grace_period: Annotated[int, Field(ge=10)] = 30
     keep_finished: Annotated[int, Field(ge=0)] = 86400
-    pod_template: dict[str, Any] = {}
+    snapshot_files: Annotated[int, Field(gt=0, le=100_000)] = 2_000
+    snapshot_bytes: Annotated[int, Field(gt=0, le=50_000_000_000)] = 300_000_000
+    pod_template: Annotated[dict[str, Any], AfterValidator(check)] = {}
 
     @model_validator(mode="after")
     def _retries_are_counted(self):

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from mlflow_backend import yaml_files
+from mlflow_backend.config import trust
 from mlflow_backend.config.target import Target
 from mlflow_backend.config.validation import validate
 from mlflow_backend.errors import ConfigError, hint
@@ -18,6 +18,8 @@ from mlflow_backend.errors import ConfigError, hint
 FILE_NAME = "mlflow-compute.yaml"
 VARIABLE = "MLFLOW_COMPUTE_CONFIG"
 KEYS = ("tracking_uri", "targets")
+MOST_BYTES = 1_000_000
+MOST_EXTENDS = 50
 
 
 @dataclass(frozen=True)
@@ -28,45 +30,59 @@ class Targets:
     targets: Mapping[str, Target]
 
 
+@dataclass(frozen=True)
+class Files:
+    """The files in use, nearest first, and a line for each that is not used because others may have written it."""
+
+    sources: tuple[Targets, ...]
+    refused: tuple[str, ...]
+
+
 def search_path(environ: Mapping[str, str] = os.environ) -> list[Path]:
     """Every place a file is looked for, nearest first: the one named by MLFLOW_COMPUTE_CONFIG alone,
     else the current directory and those above it, then the user's config directory."""
     if named := environ.get(VARIABLE):
         return [Path(named).expanduser()]
+    here = Path.cwd()
+    return [*(folder / FILE_NAME for folder in (here, *here.parents)), _user_file()]
+
+
+def _user_file() -> Path:
     import platformdirs
 
-    here = Path.cwd()
-    return [*(folder / FILE_NAME for folder in (here, *here.parents)), platformdirs.user_config_path("mlflow-compute") / FILE_NAME]
+    return platformdirs.user_config_path("mlflow-compute") / FILE_NAME
 
 
-def load_files(environ: Mapping[str, str] = os.environ) -> list[Targets]:
-    """The files that exist, nearest first. Raises ConfigError with file and line."""
-    found = []
-    for path in search_path(environ):
-        try:
-            text = path.read_text()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            if environ.get(VARIABLE):
-                raise ConfigError(f"{VARIABLE}: there is no file {path}: correct the variable or unset it") from None
+def load_files(project: Path | None, environ: Mapping[str, str] = os.environ) -> Files:
+    """The files that exist, but none of the work tree of `project` (the folder of the one that is run) and none that
+    others can write. A file that MLFLOW_COMPUTE_CONFIG names is used wherever it is. Raises ConfigError with file and line.
+    """
+    if environ.get(VARIABLE):
+        path = search_path(environ)[0]
+        if not os.path.isfile(path):
+            raise ConfigError(f"{VARIABLE}: there is no file {path}: correct the variable or unset it")
+        return Files((_load(path),), ())
+    sources, refused = [], []
+    for path in dict.fromkeys(search_path(environ)):
+        if not os.path.isfile(path):
             continue
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-        found.append(parse(text, str(path)))
-    return found
+        if reason := trust.reason_against(path, None if path == _user_file() else project):
+            refused.append(f"{path} is not used: {reason}; to use it, set {VARIABLE}={path}")
+        else:
+            sources.append(_load(path))
+    return Files(tuple(sources), tuple(refused))
+
+
+def _load(path: Path) -> Targets:
+    return parse(yaml_files.read(path, ConfigError, MOST_BYTES), str(path))
 
 
 def parse(text: str, source: str) -> Targets:
     """The targets in the YAML `text`, `extends` resolved. Raises ConfigError naming source and line."""
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{source}{line}: {getattr(error, 'problem', None) or error}: correct the YAML") from None
+    content, root = yaml_files.parse(text, source, ConfigError)
 
     def where(*path) -> str:
-        return f"{source}, line {_line(root, path)}, {'.'.join(map(str, path))}"
+        return f"{source}, line {yaml_files.line_of(root, path)}, {'.'.join(map(str, path))}"
 
     if content is None:
         return Targets(source, {})
@@ -79,7 +95,10 @@ def parse(text: str, source: str) -> Targets:
     for name, fields in {"": raw, **(raw if isinstance(raw, dict) else {})}.items():
         if not isinstance(fields, dict):
             place = ("targets", name) if name else ("targets",)
-            raise ConfigError(f"{where(*place)}: write fields such as 'image: NAME' below it, found {fields!r}")
+            raise ConfigError(f"{where(*place)}: write fields such as 'image: NAME' below it, found {fields!r:.50}")
+    for name in raw:
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"{where('targets', name)}: a target's name is text: write it in quotes")
     targets = {}
     for name in raw:
         merged = _resolve(raw, name, where)
@@ -94,10 +113,14 @@ def _resolve(raw, name, where, seen=()) -> dict[str, Any]:
     parent = fields.pop("extends", None)
     if parent is None:
         return fields
+    if not isinstance(parent, str):
+        raise ConfigError(f"{where('targets', name, 'extends')}: write the name of one target of this file, found {parent!r:.50}")
     if parent not in raw:
         raise ConfigError(f"{where('targets', name, 'extends')}: there is no target '{parent}' in this file; {hint(str(parent), raw)}")
     if parent in (*seen, name):
         raise ConfigError(f"{where('targets', name, 'extends')}: {' -> '.join((*seen, name, parent))} is a circle: remove one 'extends'")
+    if len(seen) >= MOST_EXTENDS:
+        raise ConfigError(f"{where('targets', name, 'extends')}: is the {MOST_EXTENDS + 1}th 'extends' in a row: write the fields instead")
     return overlay(_resolve(raw, parent, where, (*seen, name)), fields)
 
 
@@ -108,20 +131,3 @@ def overlay(base: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = overlay(merged[key], value) if both else value
     return merged
-
-
-def _line(node, path) -> int:
-    """The line of the entry at `path`, or of the nearest entry around it that is in the file itself."""
-    line = 1
-    for part in path:
-        if isinstance(node, yaml.MappingNode):
-            pair = next(((key, value) for key, value in node.value if key.value == str(part)), None)
-            if pair is None:
-                break
-            line, node = pair[0].start_mark.line + 1, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line

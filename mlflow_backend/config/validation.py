@@ -31,7 +31,7 @@ def _found(error) -> str:
     value = error.get("input")
     if error["type"] == "value_error" or isinstance(value, (dict, list)):
         return ""
-    return f", found {value!r}"
+    return f", found {value!r:.100}"
 
 
 def _is_branch(part, values, path) -> bool:
