@@ -19,14 +19,14 @@ class Server:
     """An MLflow tracking server of the tests' own, with its store in `directory`; it can be stopped and started again."""
 
     def __init__(self, directory: Path):
-        self._directory = directory
+        self.directory = directory
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.uri = f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        directory = self._directory
+        directory = self.directory
         command = [str(BIN / "mlflow"), "server", "--host", "0.0.0.0", "--port", str(self.port), "--workers", "1",
                    "--allowed-hosts", "*", "--backend-store-uri", f"sqlite:///{directory}/mlflow.db",
                    "--artifacts-destination", f"{directory}/artifacts"]  # fmt: skip

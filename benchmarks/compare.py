@@ -1,0 +1,88 @@
+"""`python -m benchmarks.compare REVISION`: an earlier revision and this tree, in turn, on the cluster of `make cluster`.
+
+Each is a process of its own that loads its own code; they take turns, so that a slow moment of the machine meets both.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.measure import REPETITIONS, header, show, summary
+from benchmarks.run import _project, use_cluster
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "results-compare.json"
+CHILD = """
+import json, sys, time
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/runner"]
+import mlflow, mlflow_backend
+assert mlflow_backend.__file__.startswith(sys.argv[1]), mlflow_backend.__file__
+from mlflow_backend.cluster.api import connect
+config = {"COMPUTE": "dev-cluster", "STREAM_OUTPUT": False}
+for _ in sys.stdin:
+    started, clock = time.time(), time.perf_counter()
+    run = mlflow.projects.run(sys.argv[2], backend="compute", backend_config=dict(config), synchronous=False)
+    submitted_s = time.perf_counter() - clock
+    run.wait()
+    print(json.dumps({"run_id": run.run_id, "job": run.job_name, "started": started, "submit_s": submitted_s}), flush=True)
+"""
+
+
+def main(revision: str) -> None:
+    use_cluster()
+    import mlflow
+
+    from mlflow_backend.cluster.api import connect
+    from tests.cluster.dev import NAMESPACE
+
+    cluster = connect(None, NAMESPACE)
+    with tempfile.TemporaryDirectory() as directory:
+        earlier = Path(directory) / "earlier"
+        subprocess.run(["git", "worktree", "add", "--quiet", "--detach", str(earlier), revision], cwd=ROOT, check=True)
+        try:
+            project = _project(Path(directory))
+            trees = {"before": earlier, "after": ROOT}
+            children = {name: _start(tree, project) for name, tree in trees.items()}
+            measured: dict[str, list[dict]] = {name: [] for name in trees}
+            for turn in range(REPETITIONS + 1):
+                for name, child in children.items():
+                    found = _once(mlflow, cluster, child)
+                    if turn:  # the first of each warms up
+                        measured[name].append(found)
+        finally:
+            for child in children.values():
+                child.stdin.close()
+                child.wait(30)
+            subprocess.run(["git", "worktree", "remove", "--force", str(earlier)], cwd=ROOT, check=True)
+    results = {**header(REPETITIONS), "revision": revision}
+    for key in ("submit_s", "first_line_s", "runner_start_s"):
+        before, after = (summary([found[key] for found in measured[name]]) for name in trees)
+        results[key] = {"before": before, "after": after, "after_over_before": round(after["median"] / before["median"], 3)}
+    RESULTS.write_text(show(results) + "\n")
+    print(show(results))
+
+
+def _start(tree: Path, project: Path) -> subprocess.Popen:
+    command = [sys.executable, "-c", CHILD, str(tree), str(project)]
+    return subprocess.Popen(
+        command, cwd=project.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+
+
+def _once(mlflow, cluster, child) -> dict:
+    from benchmarks.measure import first_line_at
+
+    child.stdin.write("\n")
+    child.stdin.flush()
+    found = json.loads(child.stdout.readline())
+    metrics = mlflow.get_run(found["run_id"]).data.metrics
+    found["first_line_s"] = first_line_at(cluster, found["job"]) - found["started"]
+    found["runner_start_s"] = metrics["compute/unpack_s"] + metrics["compute/start_s"]
+    cluster.batch.delete_namespaced_job(found["job"], cluster.namespace, propagation_policy="Background")
+    return found
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
