@@ -42,8 +42,7 @@ def first_line_at(cluster: Cluster, job: str) -> float:
     """When the pod of `job` printed its first line: seconds since the epoch, as the container runtime noted it."""
     while not (pods := [pod for pod in cluster.list_objects("Pod", f"job-name={job}")[0] if pod["status"]["phase"] == "Succeeded"]):
         time.sleep(0.1)
-    response = cluster.core.read_namespaced_pod_log(pods[0]["metadata"]["name"], cluster.namespace, timestamps=True, _preload_content=False)
-    stamp = response.data.split(b" ", 1)[0].decode()
+    stamp = next(cluster.follow_log(pods[0]["metadata"]["name"], None)).split(b" ", 1)[0].decode()
     return datetime.fromisoformat(stamp[:26].rstrip("Z") + "+00:00").timestamp()
 
 

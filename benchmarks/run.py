@@ -67,9 +67,9 @@ def _project(folder: Path, command: str = "echo first", name: str = "bench") -> 
 def _bare(cluster, image) -> float:
     name = f"bare-{time.time_ns()}"
     started = time.time()
-    cluster.create(bare_job(image, name))
+    uid = cluster.create(bare_job(image, name))["metadata"]["uid"]
     taken = first_line_at(cluster, name) - started
-    cluster.delete_job(name)
+    cluster.delete_job(name, uid)
     return taken
 
 
@@ -77,7 +77,7 @@ def _first_line(mlflow, cluster, project) -> float:
     started = time.time()
     run = mlflow.projects.run(str(project), backend="compute", backend_config=dict(THERE), synchronous=False)
     taken = first_line_at(cluster, run.job_name) - started
-    cluster.delete_job(run.job_name)
+    cluster.delete_job(run.job_name, cluster.read_job(run.job_name)["metadata"]["uid"])
     return taken
 
 

@@ -60,6 +60,10 @@ class ClusterUnavailable(ClusterError):
     """A cluster that does not answer now, or is overloaded: the same call may succeed later."""
 
 
+class AlreadyExists(ClusterError):
+    """An object of this name is there already, made by another submit or another program."""
+
+
 @contextlib.contextmanager
 def as_mlflow_does() -> Iterator[None]:
     """At the border to MLflow: `mlflow run` prints an ExecutionException as one line and exits 1; any other class is a traceback."""

@@ -1,6 +1,5 @@
 """Find a run's Job again from what MLflow knows: its tags name cluster, context, namespace and Job."""
 
-import functools
 from typing import Any
 
 from mlflow_backend.cluster import labels, runs, settle
@@ -21,7 +20,7 @@ def attach(run: Any, stream: bool, progress: Progress) -> SubmittedJob:
     job = cluster.read_job(job_name) or {}
     pod = job.get("spec", {}).get("template", {}).get("spec", {})
     grace_s = float(pod.get("terminationGracePeriodSeconds", GRACE_PERIOD_S))
-    observer = _observer(cluster, run.info.run_id)
+    observer = Observer(cluster, labels.RUN, run.info.run_id)
     return SubmittedJob(cluster, observer, job_name, run.info.run_id, stream, grace_s, settle.start_timeout_s(job), progress)
 
 
@@ -45,8 +44,3 @@ def _cluster(run: Any) -> Cluster:
             "use the kubeconfig that it was submitted with"
         )
     return cluster
-
-
-@functools.lru_cache(maxsize=64)
-def _observer(cluster: Cluster, run_id: str) -> Observer:
-    return Observer(cluster, f"{labels.RUN}={run_id}")

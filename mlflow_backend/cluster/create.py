@@ -9,9 +9,9 @@ from typing import Any
 
 from mlflow_backend import tracking
 from mlflow_backend.cluster import manifest
-from mlflow_backend.cluster.api import AlreadyExists, Cluster
+from mlflow_backend.cluster.api import Cluster
 from mlflow_backend.cluster.bundle import Bundle
-from mlflow_backend.errors import ClusterError, ComputeError
+from mlflow_backend.errors import AlreadyExists, ClusterError, ComputeError
 from mlflow_runner.submission import TAG_CLUSTER, TAG_JOB, TAG_JOB_UID, TAG_SUBMITTED
 
 

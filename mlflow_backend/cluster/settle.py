@@ -135,7 +135,7 @@ def settle(runs: Runs, cluster: Any, run: Known, seen: Seen) -> Verdict:
     if verdict.release_pod:
         cluster.release_pod(seen.pod["metadata"]["name"])
     if verdict.remove_job and seen.job:
-        cluster.delete_job(seen.job["metadata"]["name"])
+        cluster.delete_job(seen.job["metadata"]["name"], seen.job["metadata"]["uid"])
     return verdict
 
 

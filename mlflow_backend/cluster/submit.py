@@ -206,7 +206,14 @@ class _Plan:
             progress.say(f"run {url}")
         return ClusterRun(
             SubmittedJob(
-                self.cluster, _observer(self.cluster), name, run_id, stream, self.target.grace_period, self.target.start_timeout, progress
+                self.cluster,
+                Observer(self.cluster, labels.CLIENT, CLIENT),
+                name,
+                run_id,
+                stream,
+                self.target.grace_period,
+                self.target.start_timeout,
+                progress,
             )
         )
 
@@ -218,12 +225,6 @@ class _Plan:
         if self.kept and self.target.stage_packages:
             with staging.staged(self.kept, progress) as archive:
                 tracking.upload(run_id, archive, os.path.dirname(PACKAGES))
-
-
-@functools.lru_cache(maxsize=16)
-def _observer(cluster: Cluster) -> Observer:
-    """The one Observer of this process for the cluster's namespace."""
-    return Observer(cluster, f"{labels.CLIENT}={CLIENT}")
 
 
 def _user() -> str:

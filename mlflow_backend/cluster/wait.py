@@ -79,6 +79,8 @@ class Waiting:
                 return run
 
     def _take(self, change) -> None:
+        if change.kind == "Error":
+            raise change.value
         if change.kind == "Job" and change.value is None:
             self._job_deleted = True
         elif change.kind == "Job":
@@ -172,7 +174,8 @@ class Waiting:
         run = self._submitted.known()
         if hopeless and not has_ended(run):
             ClientRuns().end(run.run_id, self._why_not_started())
-            self._submitted.cluster.delete_job(self._submitted.job_name)
+            if job:
+                self._submitted.cluster.delete_job(job["metadata"]["name"], job["metadata"]["uid"])
         elif not settle(ClientRuns(), self._submitted.cluster, run, self._seen(job)).ended:
             return None
         return self._submitted.known()

@@ -77,7 +77,10 @@ class Controller:
         return {"waiting": len(jobs) - running, "running": running}
 
     def _changed(self, kind: str, change: str, item: Mapping[str, Any]) -> None:
-        job_name = job_of(kind, item)
+        job = job_of(kind, item)
+        if job is None:
+            return
+        job_name = job.name
         run_id = item["metadata"]["labels"].get(labels.RUN)
         with self._lock:
             settled = _job_uid(kind, item) in self._settled

@@ -1,55 +1,115 @@
-"""One of several replicas leads, by a Lease (https://kubernetes.io/docs/concepts/architecture/leases/)."""
+"""One of several replicas leads, by a Lease (https://kubernetes.io/docs/concepts/architecture/leases/).
 
-from collections.abc import Callable
+The rules are client-go's (tools/leaderelection): a Lease that has not changed for its duration, by the clock of who looks,
+may be taken; who holds it and cannot renew it in time stops before another one can take it.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
 from typing import Any
 
-from kubernetes import client
-from kubernetes.client import ApiException
-from kubernetes.leaderelection.electionconfig import Config
-from kubernetes.leaderelection.leaderelection import LeaderElection
-from kubernetes.leaderelection.resourcelock.leaselock import LeaseLock
-from urllib3.exceptions import HTTPError
-
 from mlflow_backend.cluster.api import Cluster
+from mlflow_backend.errors import ClusterError
+
+log = logging.getLogger("mlflow_compute")
 
 NAME = "mlflow-compute-controller"
 LEASE_S, RENEW_S, RETRY_S = 15, 10, 2
+ATTEMPT_S = 5.0
+"""How long one attempt may take: an API server that hangs must not keep the leader from giving up in time."""
+LEAST_S = 0.1
+NEW = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": NAME}}
 
 
-def lead(cluster: Cluster, identity: str, started: Callable[[], None], lost: Callable[[], None]) -> None:
-    """Wait until the Lease is ours, call `started` in a thread, and return only when the Lease is lost, after `lost`."""
-    LeaderElection(Config(Lease(cluster, identity), LEASE_S, RENEW_S, RETRY_S, started, lost)).run()
+class Lease:
+    """The Lease as this replica (`identity`) has it. An API server that does not answer is one failed attempt."""
 
+    def __init__(self, cluster: Cluster, identity: str, clock: Callable[[], float] = time.monotonic):
+        self._cluster, self._identity, self._clock = cluster, identity, clock
+        self._observed: Mapping[str, Any] | None = None
+        self._observed_at = 0.0
 
-class Lease(LeaseLock):
-    """The library's lock; an API server that does not answer is one more failed attempt and no end of the process."""
-
-    def __init__(self, cluster: Cluster, identity: str):
-        super().__init__(NAME, cluster.namespace, identity)
-        self.api_instance = client.CoordinationV1Api(cluster.api_client)
-
-    def get(self, name: str, namespace: str) -> tuple[bool, Any]:
+    def take(self, timeout_s: float = ATTEMPT_S) -> bool:
+        """Take or renew the Lease in about `timeout_s` seconds; whether it is ours now."""
         try:
-            return super().get(name, namespace)
-        except HTTPError as error:
-            return False, ApiException(status=0, reason=str(error))
-
-    def create(self, name: str, namespace: str, election_record: Any) -> bool:
-        return self._attempt(super().create, name, namespace, election_record)
-
-    def update(self, name: str, namespace: str, updated_record: Any) -> bool:
-        return self._attempt(super().update, name, namespace, updated_record)
+            return self._take(timeout_s)
+        except ClusterError as error:
+            log.warning("the Lease %s could not be taken: %s", NAME, error)
+            return False
 
     def release(self) -> None:
         """Let the next replica begin at once, when this one ends in order. Nothing if the Lease is not ours."""
-        held, record = self.get(self.name, self.namespace)
-        if held and record.holder_identity == self.identity:
-            self.lease_reference.spec.holder_identity = None
-            self._attempt(lambda: self.api_instance.replace_namespaced_lease(self.name, self.namespace, self.lease_reference) is not None)
-
-    @staticmethod
-    def _attempt(call: Callable[..., bool], *arguments: Any) -> bool:
         try:
-            return call(*arguments)
-        except (HTTPError, ApiException):
+            lease = self._cluster.read_lease(NAME, ATTEMPT_S)
+            if lease and (lease.get("spec") or {}).get("holderIdentity") == self._identity:
+                spec = {**lease["spec"], "holderIdentity": None, "renewTime": _now()}
+                self._cluster.replace_lease({**lease, "spec": spec}, ATTEMPT_S)
+        except ClusterError as error:
+            log.warning("the Lease %s could not be released: %s", NAME, error)
+
+    def _take(self, timeout_s: float) -> bool:
+        until = self._clock() + timeout_s
+        lease = self._cluster.read_lease(NAME, timeout_s)
+        spec = (lease or {}).get("spec") or {}
+        if spec != self._observed:
+            self._note(spec)
+        expires_at = self._observed_at + (spec.get("leaseDurationSeconds") or LEASE_S)
+        if spec.get("holderIdentity") not in (None, self._identity) and self._clock() < expires_at:
             return False
+        write = self._cluster.replace_lease if lease else self._cluster.create_lease
+        stored = write({**(lease or NEW), "spec": self._spec(spec)}, max(LEAST_S, until - self._clock()))
+        if stored is not None:
+            self._note(stored["spec"])
+        return stored is not None
+
+    def _note(self, spec: Mapping[str, Any]) -> None:
+        self._observed, self._observed_at = spec, self._clock()
+
+    def _spec(self, before: Mapping[str, Any]) -> dict[str, Any]:
+        now, is_ours = _now(), before.get("holderIdentity") == self._identity
+        transitions = before.get("leaseTransitions") or 0
+        return {
+            "holderIdentity": self._identity,
+            "leaseDurationSeconds": LEASE_S,
+            "acquireTime": before.get("acquireTime") if is_ours else now,
+            "renewTime": now,
+            "leaseTransitions": transitions if is_ours or not before else transitions + 1,
+        }
+
+
+def lead(
+    cluster: Cluster,
+    identity: str,
+    started: Callable[[], None],
+    lost: Callable[[], None],
+    sleep: Callable[[float], Any] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Wait until the Lease is ours, call `started` in a thread, and return only when the Lease is lost or `started` failed, after `lost`."""
+    lease = Lease(cluster, identity, clock)
+    while not lease.take():
+        sleep(RETRY_S)
+    failed = threading.Event()
+
+    def start() -> None:
+        try:
+            started()
+        except Exception:
+            log.exception("the leader could not start")
+            failed.set()
+
+    threading.Thread(target=start, daemon=True, name="start").start()
+    renewed_at = clock()
+    while not failed.is_set() and (left_s := renewed_at + RENEW_S - clock()) > 0:
+        at = clock()
+        if lease.take(min(ATTEMPT_S, left_s)):
+            renewed_at = at
+        sleep(RETRY_S)
+    lost()
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")

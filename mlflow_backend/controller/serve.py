@@ -81,4 +81,3 @@ class _Quiet(wsgiref.simple_server.WSGIRequestHandler):
 
 def log_to_stderr() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("leaderelection").setLevel(logging.WARNING)

@@ -150,7 +150,7 @@ def test_a_person_who_may_not_create_jobs(refused, project, kubeconfig, kubectl,
         'cannot create resource "jobs" in API group "batch" in the namespace "mlflow"' in line
         or 'cannot create resource "configmaps"' in line
     )
-    assert "k8s/base" in line and token not in line
+    assert "Role mlflow-compute-submitter" in line and token not in line
 
 
 def test_targets_are_also_found_in_the_cluster_s_own_list(refused, project, cluster, kubectl, cluster_access, kubeconfig):

@@ -12,7 +12,8 @@ import mlflow
 import pytest
 from mlflow.exceptions import ExecutionException
 
-from mlflow_backend.cluster.api import AlreadyExists, Cluster
+from mlflow_backend.cluster.api import Cluster
+from mlflow_backend.errors import AlreadyExists
 from tests.bed.runs import LIST_PACKAGES, THERE, TRAIN, Seen, job_of, wait_for
 from tests.bed.runs import failed_run_there as failed_run
 from tests.bed.runs import run_there as run

@@ -44,12 +44,12 @@ class Store:
 class Jobs:
     """The cluster as far as settling writes to it."""
 
-    def delete_job(self, name):
+    def delete_job(self, name, uid):
         """It goes, whatever it was."""
 
 
 def metadata(item, **more):
-    return {**item, "metadata": {"name": "j", "creationTimestamp": BORN, **item.get("metadata", {}), **more}} if item else None
+    return {**item, "metadata": {"name": "j", "uid": "1", "creationTimestamp": BORN, **item.get("metadata", {}), **more}} if item else None
 
 
 def seen(job, pod_):
