@@ -180,10 +180,14 @@ def test_a_submit_that_breaks_half_way_leaves_a_failed_run_with_its_cause_and_no
     from mlflow_backend.cluster.api import Cluster
     from mlflow_backend.errors import ClusterError
 
-    def broken(self, config_map, owner):
-        raise ClusterError("the connection broke")
+    create = Cluster.create
 
-    monkeypatch.setattr(Cluster, "add_owner", broken)  # a fault that the real server cannot be made to show at this moment
+    def broken(self, item, dry_run=False):
+        if item["kind"] == "ConfigMap" and not dry_run:
+            raise ClusterError("the connection broke")
+        return create(self, item, dry_run)
+
+    monkeypatch.setattr(Cluster, "create", broken)  # a fault that the real server cannot be made to show at this moment
     before = kubectl("get", "configmaps", "-o", "name").split()
     with pytest.raises(ExecutionException, match="the connection broke"):
         mlflow.projects.run(str(project("sleep 60", unlike_dot_txt=uuid.uuid4().hex)), backend="compute", backend_config=dict(THERE))
