@@ -162,7 +162,7 @@ def _what(method: str, path: str, query: dict[str, str]) -> str:
         return "log"
     verb = {"POST": "create", "PUT": "update", "DELETE": "delete"}.get(method, "get")
     if parts[-1] in COLLECTIONS:
-        verb = "watch" if query.get("watch") == "true" else "list" if verb == "get" else verb
+        verb = "watch" if query.get("watch", "").lower() == "true" else "list" if verb == "get" else verb
         return f"{verb} {parts[-1]}"
     return f"{verb} {parts[-2] if len(parts) > 1 else parts[-1]}"
 

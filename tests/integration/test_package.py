@@ -1,14 +1,18 @@
 """What installing the package brings, and what loading it costs."""
 
 import ast
+import configparser
 import json
 import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.bed.server import BIN
 
@@ -34,10 +38,13 @@ def test_the_wheel_holds_client_and_runner_and_nothing_else(wheel):
         assert sources <= names
 
 
-def test_it_works_with_mlflow_skinny_alone(wheel, server, project, tmp_path, last_run):
+@pytest.mark.parametrize("resolution", ["highest", "lowest-direct"])
+def test_it_works_with_mlflow_skinny_alone(wheel, server, project, tmp_path, last_run, resolution):
+    """With the newest versions of what it depends on, and with the oldest that it declares; all it imports is there."""
     python = tmp_path / "env" / "bin" / "python"
     subprocess.run([BIN / "uv", "venv", "--quiet", "--python", sys.executable, tmp_path / "env"], check=True)
-    subprocess.run([BIN / "uv", "pip", "install", "--quiet", "--python", python, wheel], check=True)
+    wanted = ["--resolution", resolution, wheel]
+    subprocess.run([BIN / "uv", "pip", "install", "--quiet", "--python", python, *wanted], check=True)
     installed = subprocess.run([BIN / "uv", "pip", "list", "--python", python, "--format", "json"], capture_output=True, check=True)
     names = {item["name"] for item in json.loads(installed.stdout)}
     assert "mlflow-skinny" in names and not names & {"mlflow", "pandas", "flask", "docker", "sqlalchemy"}
@@ -47,20 +54,75 @@ def test_it_works_with_mlflow_skinny_alone(wheel, server, project, tmp_path, las
     assert done.returncode == 0, done.stdout + done.stderr
     assert last_run().status == "FINISHED" and last_run().metrics["m"] == 1
     assert subprocess.run([python.with_name("mlflow-compute"), "targets"], capture_output=True).returncode == 0
+    subprocess.run([BIN / "uv", "pip", "install", "--quiet", "--python", python, *wanted[:2], f"{wheel}[controller,docker]"], check=True)
+    imports = "\n".join(sorted({item.statement for item in third_party_imports() if item.distribution != "tomli"}))
+    done = subprocess.run([python, "-c", imports], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
-def test_every_dependency_is_imported_somewhere():
-    from importlib.metadata import requires
+EXTRA_OF_FOLDER = {"controller": "controller", "docker": "docker"}
+"""Folders of mlflow_backend that only an extra's user reaches."""
+DISTRIBUTIONS = {
+    "mlflow": "mlflow-skinny",
+    "yaml": "pyyaml",
+    "rattler": "py-rattler",
+    "git": "gitpython",
+    "prometheus_client": "prometheus-client",
+}
 
-    from packaging.requirements import Requirement
 
-    modules = {"mlflow-skinny": "mlflow", "pyyaml": "yaml", "py-rattler": "rattler"}
-    source = "".join(path.read_text() for folder in ("mlflow_backend", "runner") for path in (ROOT / folder).rglob("*.py"))
-    for requirement in map(Requirement, requires("mlflow-compute")):
-        if requirement.marker is None:
-            module = modules.get(requirement.name.lower(), requirement.name)
-            used = f"import {module}" in source or f"from {module}" in source or requirement.name == "uv"
-            assert used, requirement.name
+class Import(NamedTuple):
+    """An import statement of a module (`file`) that is neither ours nor of the standard library."""
+
+    file: Path
+    statement: str
+    distribution: str
+
+
+def third_party_imports():
+    for path in (path for folder in ("mlflow_backend", "runner/mlflow_runner") for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                modules = [(alias.name, f"import {alias.name}") for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                modules = [(node.module, f"from {node.module} import {', '.join(alias.name for alias in node.names)}")]
+            else:
+                continue
+            for name, statement in modules:
+                top = name.partition(".")[0]
+                if top not in sys.stdlib_module_names and top not in ("mlflow_backend", "mlflow_runner"):
+                    yield Import(path, statement, DISTRIBUTIONS.get(top, top))
+
+
+def declared(extra=None):
+    """The names of the packages that setup.cfg declares for all, or for an extra."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    text = config["options.extras_require"][extra] if extra else config["options"]["install_requires"]
+    return {canonicalize_name(Requirement(line).name) for line in text.strip().splitlines()}
+
+
+def test_every_import_is_of_a_declared_package():
+    for item in third_party_imports():
+        folder = item.file.relative_to(ROOT).parts[1]
+        extra = EXTRA_OF_FOLDER.get(folder)
+        assert item.distribution in declared() | (declared(extra) if extra else set()), f"{item.file}: {item.statement}"
+
+
+def test_every_declared_package_is_imported_somewhere():
+    imported = {item.distribution for item in third_party_imports()}
+    used_otherwise = {"uv": "run as a program", "tomli": "imported for tomllib, under Python 3.10"}
+    assert declared() | declared("controller") | declared("docker") <= imported | used_otherwise.keys()
+
+
+def test_the_extras_of_developers_hold_those_of_users():
+    assert declared("controller") | declared("docker") | declared("mlflow") <= declared("dev")
+
+
+def test_no_release_of_mlflow_is_excluded():
+    """An exclusion downgrades MLflow where it is installed already; pip and uv find a complete release by themselves."""
+    files = ["setup.cfg", "k8s/dev/tracking.yaml", "runner/Dockerfile", "examples/diabetes/python_env.yaml"]
+    assert [line for name in files for line in (ROOT / name).read_text().splitlines() if "mlflow" in line.lower() and "!=" in line] == []
 
 
 def test_loading_the_entry_point_imports_nothing_but_its_own_module():
