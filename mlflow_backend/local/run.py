@@ -4,20 +4,31 @@ import codecs
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable
+import time
 from pathlib import Path
+from typing import NamedTuple
 
 from mlflow.projects.submitted_run import SubmittedRun
 
 from mlflow_backend import tracking
+from mlflow_backend.errors import as_mlflow_does
+from mlflow_backend.local.end import WhyNotStarted, final_state, settle
 from mlflow_backend.progress import Progress
 from mlflow_backend.project import Project
-from mlflow_runner.causes import Cause
+from mlflow_runner.ending import describe
+from mlflow_runner.outcome import DELETED, TOLD, Outcome
+from mlflow_runner.report.log import Log
 from mlflow_runner.state import State
+from mlflow_runner.submission import TAG_LOG
+
+TOLD_BY_ORPHAN_S = 10.0
+"""The reporter outlives a runner that was killed, and tells the end and the last of the log: this is how long it is waited for."""
+STOP_MARGIN_S = 10.0
+"""Reporting may take so long after the grace period of a cancelled run; then the runner is told again, which ends the reporting."""
 
 
 class LocalRun(SubmittedRun):
-    """The runner's process. Its output is kept until `wait` shows it.
+    """The runner's process. Its output is kept until `wait` shows it. `tracking_uri` is the client's own.
 
     `why_not_started` explains an exit code and last words of a process that ended before the runner began in it.
     """
@@ -29,7 +40,9 @@ class LocalRun(SubmittedRun):
         progress: Progress | None,
         scratch: Path,
         project: Project,
-        why_not_started: Callable[[int, str], str] | None,
+        why_not_started: WhyNotStarted | None,
+        tracking_uri: str,
+        grace_period_s: float,
     ):
         super().__init__()
         self._run_id = run_id
@@ -38,8 +51,13 @@ class LocalRun(SubmittedRun):
         self._scratch = scratch
         self._project = project
         self._why_not_started = why_not_started
-        self._told = ""
+        self._tracking_uri = tracking_uri
+        self._grace_period_s = grace_period_s
+        self._last_words = ""
         self._cancelled = False
+        self._lock = threading.Lock()
+        self._left: _Left | None = None
+        self._end: str | None = None
         self._reader = threading.Thread(target=self._copy_output, daemon=True)
         self._reader.start()
 
@@ -47,47 +65,95 @@ class LocalRun(SubmittedRun):
     def run_id(self) -> str:
         return self._run_id
 
+    @as_mlflow_does()
     def wait(self) -> bool:
-        """True if the run FINISHED. The runner has told MLflow before it ends."""
-        code = self._process.wait()
-        self._reader.join(5)
-        state = State.read(self._scratch)
-        if code < 0 or (self._why_not_started and code and state.status is None):
-            self._settle(code, state)
-        shutil.rmtree(self._scratch, ignore_errors=True)
-        self._project.discard()
-        return code == 0
+        """Wait for the run's end; True if it FINISHED.
 
+        The end is the one that the runner has told MLflow. Where it could not, the end is written
+        from here by the same rules; raises ExecutionException when that is not possible either.
+        """
+        self._process.wait()
+        return self._settled() == "FINISHED"
+
+    @as_mlflow_does()
     def get_status(self) -> str:
-        from mlflow.tracking import MlflowClient
+        """The run's status in MLflow: SCHEDULED, RUNNING, FINISHED, FAILED or KILLED."""
+        return tracking.get_run(self._run_id).info.status
 
-        return MlflowClient().get_run(self._run_id).info.status
-
+    @as_mlflow_does()
     def cancel(self) -> None:
-        """Stop the command and wait until the run is KILLED in MLflow."""
-        self._cancelled = True
+        """Stop the command and wait until the run is KILLED in MLflow. A run that has ended stays as it is."""
         if self._process.poll() is None:
-            self._process.terminate()
-        self.wait()
+            self._cancelled = True
+            self._stop()
+        self._settled()
 
-    def _settle(self, code: int, state: State) -> None:
-        """The runner was killed before it could tell the run's end: tell it in its place."""
-        if self._why_not_started and not state.started and not self._cancelled:
-            tracking.end(self._run_id, "FAILED", Cause.ENVIRONMENT_ERROR, self._why_not_started(code, self._told), abs(code))
-        elif self._cancelled:
-            tracking.end(self._run_id, "KILLED", Cause.CANCELLED, "The run was cancelled before its command was started.", _exit_code(code))
-        else:
-            tracking.end(self._run_id, "FAILED", Cause.RUNNER_LOST, "The runner was killed from outside.", _exit_code(code))
+    def _stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(self._grace_period_s + STOP_MARGIN_S)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):  # the tracking server is away, and the user does not want to wait
+            self._process.terminate()
+            self._process.wait()
+
+    def _settled(self) -> str:
+        """The end of the run whose process has ended, known to MLflow. The first caller finds it, every other gets the same."""
+        with self._lock:
+            if self._end is None:
+                left = self._collect()
+                outcome = left.outcome if left.outcome and left.outcome.kind in (TOLD, DELETED) else self._tell(left)
+                self._end = "KILLED" if outcome.kind == DELETED else outcome.status
+            return self._end
+
+    def _tell(self, left: "_Left") -> Outcome:
+        outcome = settle(self._run_id, self._tracking_uri, left.state, left.missing)
+        if self._progress and outcome.kind == TOLD:
+            self._progress.say(describe(str(outcome.status), left.state.exit_code, outcome.cause, outcome.message))
+        return outcome
+
+    def _collect(self) -> "_Left":
+        """What the runner left. It is read once: the folder, which holds credentials, is removed."""
+        if self._left is None:
+            try:
+                self._reader.join(5)
+                code = self._process.returncode
+                outcome = Outcome.read(str(self._scratch)) or self._told_by_orphan(code)
+                why = self._why_not_started(code, self._last_words) if self._why_not_started and code else None
+                state = final_state(State.read(str(self._scratch)), code, self._cancelled, why)
+                missing = Log(self._scratch, lambda text: None).missing()
+                self._left = _Left(state, outcome, {TAG_LOG: missing} if missing else {})
+            finally:
+                shutil.rmtree(self._scratch, ignore_errors=True)
+                self._project.discard()
+        return self._left
+
+    def _told_by_orphan(self, code: int) -> Outcome | None:
+        """The outcome of a reporter that outlives its runner; None when there is none, or it takes too long."""
+        deadline = time.monotonic() + TOLD_BY_ORPHAN_S
+        while code < 0 and self._why_not_started is None and State.read(str(self._scratch)).started and time.monotonic() < deadline:
+            if outcome := Outcome.read(str(self._scratch)):
+                return outcome
+            time.sleep(0.05)
+        return None
 
     def _copy_output(self) -> None:
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         while block := self._process.stdout.read1(65536):
             text = decoder.decode(block)
-            self._told = (self._told + text)[-2000:]
+            self._last_words = (self._last_words + text)[-2000:]
+            self._show(text)
+
+    def _show(self, text: str) -> None:
+        try:
             if self._progress:
                 self._progress.output(text)
+        except (OSError, ValueError):  # standard output is closed (`| head -1`); the run goes on, and its output is read all the same
+            self._progress = None
 
 
-def _exit_code(code: int) -> int:
-    """As a shell gives it: Popen's -9 is 137, and what `docker run` returns is so already."""
-    return 128 - code if code < 0 else code
+class _Left(NamedTuple):
+    """What is left of a run whose process has ended; `missing` are tags that say what of the log was not sent."""
+
+    state: State
+    outcome: Outcome | None
+    missing: dict[str, str]

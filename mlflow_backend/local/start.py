@@ -16,11 +16,12 @@ from mlflow_backend.docker import run as docker_run
 from mlflow_backend.docker.spec import DockerEnv
 from mlflow_backend.environment import index_access, locks
 from mlflow_backend.project import Project
+from mlflow_runner.program import ISOLATED
 from mlflow_runner.submission import Submission
 
 
 class Place(NamedTuple):
-    """Where the runner is started: what stands before its command, and the variables it gets beside those of this process.
+    """Where the runner is started: what stands before its command, and the variables it gets in addition to those of this process.
 
     `why_not_started` explains an exit code and last words of a process that ended before the runner began in it.
     """
@@ -36,9 +37,11 @@ def in_container(
 ) -> Place:
     inputs = [parameter.local for parameter in projects.file_parameters(project) if parameter.local]
     settings = tracking.settings(os.environ, submission.tracking_uri)[1]
-    variables = {**settings.plain, **settings.secret, **credentials}
+    scratch = Path(submission.scratch_dir)
+    files = {name: _private_file(scratch / name.lower(), content) for name, content in settings.files.items()}
+    variables = {**settings.plain, **settings.secret, **files, **credentials}
     prefix = docker_run.command(
-        docker, project, Path(submission.scratch_dir), inputs, submission.tracking_uri, artifact_uri,
+        docker, project, scratch, inputs, submission.tracking_uri, artifact_uri,
         [*variables, "MLFLOW_COMPUTE_NODE", "MLFLOW_COMPUTE_IMAGE"], config.docker_args,
     )  # fmt: skip
     return Place(
@@ -51,15 +54,16 @@ def in_container(
 
 def access(kept: locks.Kept, scratch: Path) -> dict[str, str]:
     """Variables that lead the runner to package indexes: files that only this user can read."""
-    found = {}
-    for name, content in kept.secrets().items():
-        path = scratch / name.lower()
-        path.touch(mode=0o600)
-        path.write_bytes(content)
-        found[name] = str(path)
+    found = {name: _private_file(scratch / name.lower(), content) for name, content in kept.secrets().items()}
     if bundle := index_access.own_ca_bundle():
         found["SSL_CERT_FILE"] = bundle
     return found
+
+
+def _private_file(path: Path, content: bytes) -> str:
+    path.touch(mode=0o600)
+    path.write_bytes(content)
+    return str(path)
 
 
 def start(submission: Submission, place: Place) -> subprocess.Popen:
@@ -77,7 +81,7 @@ def start(submission: Submission, place: Place) -> subprocess.Popen:
     if env.get("MPLBACKEND", "").startswith("module://"):
         del env["MPLBACKEND"]  # a notebook's own, which the project's environment need not have
     return subprocess.Popen(
-        [*place.prefix, str(runner), "run", str(text)],
+        [*place.prefix, ISOLATED, str(runner), "run", str(text)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=place.stderr,

@@ -18,11 +18,15 @@ from mlflow_backend.local.start import Place, access, in_container, start
 from mlflow_backend.progress import Progress
 from mlflow_backend.project import Project
 from mlflow_runner.submission import TAG_ENVIRONMENT, TAG_TARGET, Download, Submission
+from mlflow_runner.tracking import login
 
 CACHE_BYTES = 50_000_000_000
 """Environments and packages of runs on this machine, before the least recently used ones are removed."""
 KEPT_BYTES = 20_000_000
 """A run here does not need the archive, so it must not wait long for it: this much takes about a second."""
+
+REPORT_TIMEOUT_S = 60.0
+"""How long the reporter tries to tell the end. It is short: this process tells it then, with the login that made the run."""
 
 
 def submit(config: BackendConfig, project: Project, experiment_id: str, client_uri: str, progress: Progress) -> LocalRun:
@@ -63,6 +67,8 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
             environment=environment,
             cache_limit_bytes=CACHE_BYTES,
             phases=kept.phases if kept else (),
+            report_timeout_s=REPORT_TIMEOUT_S,
+            credential_hosts=login.hosts_in(os.environ.get(login.CREDENTIAL_HOSTS, "")),
         )
         variables = credentials | (access(kept, scratch) if kept else {})
         if docker:
@@ -76,7 +82,16 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
         raise
     if url := tracking.run_url(client_uri, run.info.experiment_id, run.info.run_id):
         progress.say(f"run {url}")
-    return LocalRun(run.info.run_id, process, progress if config.STREAM_OUTPUT else None, scratch, project, place.why_not_started)
+    return LocalRun(
+        run.info.run_id,
+        process,
+        progress if config.STREAM_OUTPUT else None,
+        scratch,
+        project,
+        place.why_not_started,
+        client_uri,
+        submission.grace_period_s,
+    )
 
 
 def _scratch_dir(storage_dir: str | None) -> Path:

@@ -5,3 +5,6 @@ It needs a Python >= 3.9 and nothing else; MLflow is imported only where the
 tracking server or the artifact store cannot be reached over plain HTTP
 (see `tracking`), and never before the user's command has been started.
 """
+
+VERSION = "0.1.0"
+"""The same as the package's: the zip that travels has no metadata."""

@@ -8,6 +8,7 @@ class Cause(str, enum.Enum):
 
     # the command's own
     EXIT_CODE = "ExitCode"
+    MARKED_FAILED = "MarkedFailed"
     OOM_KILLED = "OOMKilled"
     KILLED = "Killed"
     # somebody's wish

@@ -22,9 +22,15 @@ class Ending(NamedTuple):
 
 def end_tags(status: str, cause: Optional[str], message: Optional[str], exit_code: Optional[int]) -> Dict[str, str]:
     """The tags of an end with this status; every writer writes them, in one call, before the status."""
-    tags = {TAG_STATUS: status, TAG_CAUSE: cause and str(cause), TAG_MESSAGE: message and message[:MESSAGE_CHARS]}
+    tags = {TAG_STATUS: status, TAG_CAUSE: cause and str(cause), TAG_MESSAGE: message and _storable(message)[:MESSAGE_CHARS]}
     tags[TAG_EXIT_CODE] = None if exit_code is None else str(exit_code)
     return {name: value for name, value in tags.items() if value}
+
+
+def describe(status: str, exit_code: Optional[int], cause: Optional[str], message: Optional[str]) -> str:
+    """An end as one line for people."""
+    code = "" if exit_code is None else f", exit code {exit_code}"
+    return f"{status}{code}" + (f", cause {cause}" if cause else "") + (f": {message}" if message else "")
 
 
 def is_told(status: str, tags: Mapping[str, str]) -> bool:
@@ -38,7 +44,8 @@ def is_told(status: str, tags: Mapping[str, str]) -> bool:
 
 def is_superseded(found: RunInfo, state: State) -> bool:
     """Whether another pod has taken the run over: a node that was taken for lost may still run the earlier one."""
-    attempt, pod = int(found.tags.get(TAG_ATTEMPT, "1")), found.tags.get(TAG_POD)
+    told, pod = found.tags.get(TAG_ATTEMPT, "1"), found.tags.get(TAG_POD)
+    attempt = int(told) if told.isascii() and told.isdigit() else 1  # anybody may write tags
     return attempt > state.attempt or (attempt == state.attempt and None not in (pod, state.pod) and pod != state.pod)
 
 
@@ -46,23 +53,33 @@ def ending(found: RunInfo, state: State) -> Optional[Ending]:
     """How the run ends, or None when that is no longer this pod's to say.
 
     A cancel stands. What somebody wrote who saw the cluster stands when the runner was only
-    stopped and does not know by whom; a command that ended by itself is known best here.
+    stopped and does not know by whom; a command that ended by itself is known best here. A script that
+    marks its run FAILED and exits with 0 has failed. Writing the same end again changes nothing.
     """
     if is_superseded(found, state):
         return None
     told = found.tags.get(TAG_CAUSE)
+    if state.status == "FINISHED" and found.status == "FAILED" and told in (None, Cause.MARKED_FAILED):
+        message = f"The command exited with code {state.exit_code}, but the script marked the run FAILED."
+        return _own(state, "FAILED", Cause.MARKED_FAILED, message)
     stopped = state.status == "KILLED"
     if found.status in TERMINAL and told not in (None, Cause.TERMINATED):
         if told == Cause.CANCELLED or stopped or state.status not in TERMINAL:
             # a script that ends its own run while it is stopped must not hide that it was
             status = "KILLED" if told in (Cause.CANCELLED, Cause.DELETED) else found.status
             return Ending(status, end_tags(status, None, None, state.exit_code))
-        return _own(state, state.status)
+        return _own(state, state.status, state.cause, state.message)
     marked = found.status == "KILLED" and told is None  # in MLflow's UI, or by the script
-    failed = found.status == "FAILED" and told is None and state.status == "FINISHED"  # the script's own verdict
-    return _own(state, found.status if marked or failed else state.status)
+    if marked and state.status == "FINISHED":
+        return _own(state, "KILLED", Cause.CANCELLED, "The run was marked KILLED in MLflow.")
+    return _own(state, "KILLED" if marked else state.status, state.cause, state.message)
 
 
-def _own(state: State, status: str) -> Ending:
-    tags = end_tags(status, state.cause, state.message, state.exit_code)
+def _own(state: State, status: str, cause: Optional[str], message: Optional[str]) -> Ending:
+    tags = end_tags(status, cause, message, state.exit_code)
     return Ending(status, tags, tuple(tag for tag in END_TAGS if tag not in tags))
+
+
+def _storable(text: str) -> str:
+    """`text` as every database takes it: bytes that are no text, and NUL, make some answer 500 for ever."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "")

@@ -5,9 +5,9 @@ import shutil
 import sys
 import tempfile
 
+from mlflow_runner.output import PREFIX, as_line
 from mlflow_runner.redact import redact
-from mlflow_runner.supervise import PREFIX
-from mlflow_runner.tracking import Refused, Unavailable, connect
+from mlflow_runner.tracking import NeedsMlflow, Refused, Unavailable, connect, connect_artifacts, login
 
 
 def main(arguments) -> int:
@@ -15,18 +15,17 @@ def main(arguments) -> int:
     uri, path = arguments
     os.makedirs(os.path.dirname(path), exist_ok=True)
     try:
-        if uri.startswith("runs:/"):
-            run_id, _, artifact = uri[len("runs:/") :].partition("/")
-            if _is_file(artifact):
-                connect(os.environ["MLFLOW_TRACKING_URI"], run_id).download(artifact, path)
-                return 0
-        _download(uri, path)
+        run_id, _, artifact = uri[len("runs:/") :].partition("/")
+        if uri.startswith("runs:/") and _is_file(artifact):
+            _download_artifact(run_id, artifact, path)
+        else:
+            _download(uri, path)
         return 0
-    except (Unavailable, Refused, OSError, ImportError) as error:
+    except (Unavailable, Refused, NeedsMlflow, OSError) as error:
         reason = str(error)
     except Exception as error:  # each artifact store has exceptions of its own
         reason = f"{type(error).__name__}: {error}"
-    print(redact(f"{PREFIX}{uri}: {reason}"), file=sys.stderr)
+    print(f"{PREFIX}{as_line(redact(login.hide(f'{uri}: {reason}')))}", file=sys.stderr)
     return 1
 
 
@@ -35,9 +34,15 @@ def _is_file(artifact):
     return artifact.endswith(("snapshot.tar.gz", "packages.tar"))
 
 
+def _download_artifact(run_id, artifact, path):
+    target, hosts = os.environ["MLFLOW_TRACKING_URI"], login.hosts_in(os.environ.get(login.CREDENTIAL_HOSTS, ""))
+    found = connect(target, run_id, hosts).get()
+    connect_artifacts(target, run_id, found.artifact_uri, hosts).download(artifact, path)
+
+
 def _download(uri, path):
-    import mlflow.artifacts
+    from mlflow_runner.tracking.client import import_mlflow
 
     with tempfile.TemporaryDirectory(dir=os.path.dirname(path)) as directory:
-        found = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=directory)
+        found = import_mlflow().artifacts.download_artifacts(artifact_uri=uri, dst_path=directory)
         shutil.move(found.rstrip("/"), path)

@@ -1,34 +1,45 @@
-"""The supervisor's side of the reporter: start it, wake it, wait for its last word (`report` is the program itself)."""
+"""The supervisor's side of the reporter: start it, wake it, wait for its outcome (`report` is the program itself)."""
 
 import os
 import subprocess
-import sys
 from typing import Callable, Optional
 
+from mlflow_runner import program
+from mlflow_runner.outcome import DELETED, GAVE_UP, REFUSED, Outcome
 from mlflow_runner.submission import Submission
 from mlflow_runner.supervise import Supervisor
 
-REFUSED = "refused.txt"
-"""In the scratch folder: the words of a server that refused the run."""
+DATA, STATE, QUIT = b"d", b"s", b"q"
+"""What the reporter reads from its standard input: new output, a new state, end now. The end of it: the supervisor is gone."""
+AFTER_END_S = 60.0
+"""How long log and files may take after the end has been told, or the Submission's `report_timeout_s` if that is shorter."""
+MARGIN_S = 35.0
+"""A call that the reporter makes at the end of its time may last so long (`web.CALL_S`), and it starts and ends itself."""
+QUIT_S = 2.0
+"""A reporter that was told to end and waits for an answer is killed after so long."""
+STARTS_AT_END = 2
+"""A reporter that dies by a defect while it tells the end is started once more."""
 
 
 class Reporter:
     """The process that talks to MLflow, so that a slow server or a large import never slows the run.
 
-    `on_refused` is called when the server wants nothing to do with the run from the beginning.
+    `on_stop` is called when the run is not to go on: the server refused it from the beginning, or it was deleted in MLflow.
     """
 
-    def __init__(self, directory: str, on_refused: Callable[[], None] = lambda: None):
+    def __init__(self, directory: str, on_stop: Callable[[], None] = lambda: None):
         self._directory = directory
-        self._on_refused = on_refused
-        self._wake_fd = None
-        self._status = None
+        self._on_stop = on_stop
+        self._wake_fd: Optional[int] = None
+        self._process: Optional[subprocess.Popen] = None
 
     def start(self, submission: Submission, supervisor: Supervisor) -> None:
-        """Start it, or start it again when it has died; not when the server refused the run."""
-        if self.refusal() or (self._wake_fd is not None and self._status is None):
+        """Start it, again when it has died; not when it came to an outcome. One that lives looks at the state."""
+        if self._lives():
+            self._send(STATE)
             return
-        self._status = None
+        if self.outcome():
+            return
         if self._wake_fd is not None:
             os.close(self._wake_fd)
         path = os.path.join(self._directory, "submission.json")
@@ -36,34 +47,47 @@ class Reporter:
             file.write(submission.to_json())
         read_fd, self._wake_fd = os.pipe()
         os.set_blocking(self._wake_fd, False)
-        process = subprocess.Popen([sys.executable, sys.argv[0], "report", path], stdin=read_fd, stdout=2, start_new_session=True)
+        self._process = subprocess.Popen(program.command("report", path), stdin=read_fd, stdout=2, start_new_session=True)
         os.close(read_fd)
-        supervisor.adopt(process, self._exited)
+        supervisor.adopt(self._process, self._exited)
 
-    def _exited(self, status):
-        self._status = status
-        if self.refusal():
-            self._on_refused()
-
-    def refusal(self) -> Optional[str]:
-        """The words of a server that refused the run; None when it did not."""
-        try:
-            with open(os.path.join(self._directory, REFUSED)) as file:
-                return file.read()
-        except OSError:
-            return None
+    def outcome(self) -> Optional[Outcome]:
+        """None as long as the reporter has not come to one."""
+        return Outcome.read(self._directory)
 
     def wake(self) -> None:
-        """Say that there is something new; never blocks."""
-        self._send(b"d")
+        """Say that there is new output; never blocks."""
+        self._send(DATA)
 
-    def finish(self, supervisor: Supervisor, timeout_s: float) -> bool:
-        """Have the end reported; False when that was not possible within `timeout_s` seconds."""
-        if self.refusal():
-            return False
-        self._send(b"e")
-        supervisor.wait_until(lambda: self._status is not None, timeout_s + 5)
-        return self._status == 0
+    def finish(self, submission: Submission, supervisor: Supervisor) -> Outcome:
+        """Have the end in the state reported.
+
+        One more signal than the one that stopped the command ends it at once: the user does not want to wait for the server.
+        """
+        signals = max(1, supervisor.signals)
+        for _ in range(STARTS_AT_END):
+            self.start(submission, supervisor)
+            limit_s = submission.report_timeout_s + AFTER_END_S + MARGIN_S
+            supervisor.wait_until(lambda: not self._lives() or supervisor.signals > signals, limit_s)
+            if self._lives() or self.outcome():
+                break
+        self._stop(supervisor)
+        return self.outcome() or Outcome(GAVE_UP)
+
+    def _stop(self, supervisor):
+        self._send(QUIT)
+        supervisor.wait_until(lambda: not self._lives(), QUIT_S)
+        if self._lives():
+            self._process.kill()
+            supervisor.wait_until(lambda: not self._lives(), QUIT_S)
+
+    def _lives(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    def _exited(self, _code):
+        outcome = self.outcome()
+        if outcome and outcome.kind in (REFUSED, DELETED):
+            self._on_stop()
 
     def _send(self, byte):
         if self._wake_fd is not None:

@@ -7,17 +7,24 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Optional
 
+from mlflow_runner import program
 from mlflow_runner.causes import Cause
+from mlflow_runner.ending import describe
 from mlflow_runner.errors import RunnerError
 from mlflow_runner.memory import oom_kills
+from mlflow_runner.outcome import DELETED, REFUSED, TOLD, Outcome
+from mlflow_runner.output import Output
 from mlflow_runner.reporter import Reporter
 from mlflow_runner.state import State
 from mlflow_runner.submission import NETRC, RATTLER_AUTH, Submission
-from mlflow_runner.supervise import Output, Supervisor
+from mlflow_runner.supervise import Supervisor
+from mlflow_runner.tracking import login
 
 ATTEMPT = "MLFLOW_COMPUTE_ATTEMPT"
 """Tells the command whether it may find a checkpoint of its own: 1, then 2 and so on where the target has `retries`."""
+TERMINATION_BYTES = 4096
 INHERITED_RUN = "MLFLOW_COMPUTE_RUN_ID"
 """Names the run that a process belongs to, so that a project started from inside it is not taken for it."""
 
@@ -26,20 +33,23 @@ class Run:
     """One run: its phases in order, and what is known of them."""
 
     def __init__(self, submission: Submission, started_s: float):
+        login.strip_variables(os.environ)
         self._submission = submission
         self._started_s = self._phase_start = started_s
         self._state = State(
             node=os.environ.get("MLFLOW_COMPUTE_NODE"),
             image=os.environ.get("MLFLOW_COMPUTE_IMAGE"),
             pod=os.environ.get("MLFLOW_COMPUTE_POD"),
+            job_uid=os.environ.get("MLFLOW_COMPUTE_JOB_UID"),
             attempt=1 + int(os.environ.pop("MLFLOW_COMPUTE_FAILURES", "") or 0),
             phases=dict(submission.phases),
         )
         self._scratch = submission.scratch_dir
         os.makedirs(self._scratch, exist_ok=True)
         State.reserve(self._scratch)
-        self._reporter = Reporter(self._scratch, on_refused=lambda: self._supervisor.stop())
-        self._output = Output(self._scratch, submission.log_backlog_bytes, on_data=self._reporter.wake)
+        self._reporter = Reporter(self._scratch, on_stop=lambda: self._supervisor.stop())
+        in_container_log = self._state.pod is not None
+        self._output = Output(self._scratch, submission.log_backlog_bytes, self._reporter.wake, lines=in_container_log)
         self._made = False
         self._oom_kills = oom_kills()
         self._supervisor = Supervisor(self._output, submission.grace_period_s)
@@ -121,8 +131,11 @@ class Run:
         self._start_reporter()
 
     def _end_stopped(self, exit_code) -> int:
-        if refusal := self._reporter.refusal():
-            return self._end("FAILED", exit_code or 1, cause=Cause.TRACKING_ERROR, message=_refused(refusal))
+        outcome = self._reporter.outcome()
+        if outcome and outcome.kind == REFUSED:
+            return self._end("FAILED", exit_code or 1, cause=Cause.TRACKING_ERROR, message=_refused(outcome))
+        if outcome and outcome.kind == DELETED:
+            return self._end("KILLED", exit_code or 1, cause=Cause.CANCELLED, message="The run was deleted in MLflow.")
         number = self._supervisor.stopped_by
         name, exit_code = _signal_name(number), exit_code or 128 + number  # a stopped run is no success, though its command ended in order
         return self._end("KILLED", exit_code, cause=self._submission.stopped_means, message=f"The run was stopped by {name}.")
@@ -130,19 +143,29 @@ class Run:
     def _end(self, status, exit_code, cause=None, message=None) -> int:
         state = self._state
         state.status, state.exit_code, state.cause, state.message = status, exit_code, cause, message
-        summary = f"{status}, exit code {exit_code}" + (f", cause {cause}" if cause else "") + (f": {message}" if message else "")
-        self._output.say(summary)
+        self._write_termination_log(Outcome(TOLD, status, cause, message), reported=False)  # first: the next moment may be the pod's last
+        self._output.say(describe(status, exit_code, cause, message))
         state.write(self._scratch)
         self._start_reporter()
-        reported = self._reporter.finish(self._supervisor, self._submission.report_timeout_s)
-        if not reported and (refusal := self._reporter.refusal()) and cause != Cause.TRACKING_ERROR:
-            return self._end("FAILED", exit_code or 1, cause=Cause.TRACKING_ERROR, message=_refused(refusal))
-        self._write_termination_log(reported)
-        self._output.say(f"run {self._submission.run_id} has ended" if reported else
-                         f"run {self._submission.run_id} has ended, but the tracking server does not know it yet")  # fmt: skip
+        outcome = self._reporter.finish(self._submission, self._supervisor)
+        if outcome.kind == REFUSED and cause != Cause.TRACKING_ERROR:
+            return self._end("FAILED", exit_code or 1, cause=Cause.TRACKING_ERROR, message=_refused(outcome))
+        self._say_farewell(outcome)
         self._output.close(timeout_s=5)
         time.sleep(max(0.0, self._started_s + self._submission.least_lifetime_s - time.monotonic()))
         return exit_code
+
+    def _say_farewell(self, outcome: Outcome):
+        """What came of reporting; the last line is the one that a waiting client looks for."""
+        if outcome.kind == TOLD:
+            self._write_termination_log(outcome, reported=True)
+            if outcome.status != self._state.status:
+                self._output.say(describe(outcome.status, self._state.exit_code, outcome.cause, outcome.message))
+        elif outcome.kind == DELETED:
+            self._output.say("the run was deleted in MLflow, which does not know its end")
+        else:
+            self._output.say("the tracking server does not know the run's end yet")
+        self._output.say(f"run {self._submission.run_id} has ended {self._submission.mark}".rstrip())
 
     def _phase(self, name):
         now = time.monotonic()
@@ -150,7 +173,7 @@ class Run:
         self._phase_start = now
 
     def _clean_cache(self):
-        argv = [sys.executable, "-I", sys.argv[0], "clean", self._submission.cache_dir, str(self._submission.cache_limit_bytes)]
+        argv = program.command("clean", self._submission.cache_dir, str(self._submission.cache_limit_bytes))
         self._supervisor.adopt(subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True), lambda _: None)
 
     def _start_reporter(self):
@@ -214,25 +237,34 @@ class Run:
 
     def _fetch(self, uri, path, cause):
         env = dict(os.environ, MLFLOW_TRACKING_URI=self._submission.tracking_uri)
-        exit_ = self._supervisor.run([sys.executable, sys.argv[0], "fetch", uri, path], os.path.dirname(sys.argv[0]) or ".", env)
+        env[login.CREDENTIAL_HOSTS] = ",".join(self._submission.credential_hosts)
+        exit_ = self._supervisor.run(program.command("fetch", uri, path), os.path.dirname(sys.argv[0]) or ".", env)
         if exit_.code:
             raise RunnerError(cause, f"{uri} could not be downloaded: see the log.")
 
-    def _write_termination_log(self, reported):
+    def _write_termination_log(self, told: Outcome, reported: bool):
         """What `kubectl describe pod` shows, and what is left to tell the end when MLflow could not be."""
         if self._submission.termination_log:
-            state = self._state
-            told = {"status": state.status, "exit_code": state.exit_code, "cause": state.cause,
-                    "message": (state.message or "")[:2000], "reported": reported}  # fmt: skip
             try:
                 with open(self._submission.termination_log, "w") as file:
-                    json.dump(told, file)
+                    file.write(termination_message(told, self._state.exit_code, reported))
             except OSError:
                 pass  # the log has it too
 
 
-def _refused(words) -> str:
-    return f"The tracking server refuses this run: {words}. Correct the target's 'secret' or 'tracking_auth', or your own login."
+def termination_message(told: Outcome, exit_code: Optional[int], reported: bool) -> str:
+    """The end as JSON, its message shortened to what the kubelet keeps whole (4096 bytes, or the JSON would be none)."""
+    message = told.message or ""
+    while True:
+        known = {"status": told.status, "exit_code": exit_code, "cause": told.cause, "message": message, "reported": reported}
+        text = json.dumps(known)
+        if len(text) <= TERMINATION_BYTES or not message:
+            return text
+        message = message[: len(message) // 2]
+
+
+def _refused(outcome: Outcome) -> str:
+    return f"The tracking server refuses this run: {outcome.message}"
 
 
 def _signal_name(number):

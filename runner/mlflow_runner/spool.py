@@ -75,6 +75,14 @@ class SpoolReader:
             except FileNotFoundError:  # dropped by the writer since it was listed
                 continue
 
+    def end(self) -> int:
+        """The offset behind the last byte that has been written."""
+        segments = _segments(self._directory)
+        if not segments:
+            return 0
+        start, path = segments[-1]
+        return start + os.path.getsize(path)
+
     def advance(self, chunk: Chunk, length: int) -> None:
         """Count the first `length` bytes of `chunk`, and all that was lost before it, as read."""
         self.offset = chunk.start + length

@@ -22,6 +22,7 @@ class State:
         node: Optional[str] = None,
         image: Optional[str] = None,
         pod: Optional[str] = None,
+        job_uid: Optional[str] = None,
         attempt: int = 1,
         phases: Optional[Dict[str, float]] = None,
     ):
@@ -33,6 +34,7 @@ class State:
         self.node = node
         self.image = image
         self.pod = pod
+        self.job_uid = job_uid
         self.attempt = attempt
         self.phases = phases or {}
 
@@ -48,7 +50,9 @@ class State:
         try:
             self._write(path)
         except OSError:
-            os.unlink(os.path.join(directory, RESERVE))
+            reserve = os.path.join(directory, RESERVE)
+            if os.path.exists(reserve):
+                os.unlink(reserve)
             self._write(path)
 
     def _write(self, path: str) -> None:
@@ -58,9 +62,9 @@ class State:
 
     @staticmethod
     def read(directory: str) -> "State":
-        """The last state written; a fresh one before the first."""
+        """The last state written; a fresh one before the first, or where the file is not one of ours."""
         try:
             with open(os.path.join(directory, FILE_NAME)) as file:
                 return State(**json.load(file))
-        except FileNotFoundError:
+        except (OSError, ValueError, TypeError):
             return State()

@@ -1,8 +1,6 @@
 """Run commands as an init process does: their output kept, signals passed on, orphans reaped.
 
-Nothing here waits for the tracking server or for whoever reads the runner's
-own output: the command's output goes to the spool, and `Echo` copies it from
-there to standard output at the pace of its reader.
+Nothing here waits for the tracking server or for the reader of the runner's own output (see `output`).
 """
 
 import fcntl
@@ -10,15 +8,10 @@ import os
 import selectors
 import signal
 import subprocess
-import threading
 import time
 from typing import Callable, List, NamedTuple, Optional, Sequence
 
-from mlflow_runner.redact import redact
-from mlflow_runner.spool import SpoolReader, SpoolWriter
-
-READ_BYTES = 1024 * 1024
-PREFIX = "[mlflow-compute] "
+from mlflow_runner.output import READ_BYTES, Output
 
 
 class Exit(NamedTuple):
@@ -28,79 +21,11 @@ class Exit(NamedTuple):
     signal: Optional[int]
 
 
-class Output:
-    """What the run prints: the command's bytes and the runner's own lines, in one row."""
-
-    def __init__(self, directory, capacity: int, on_data: Callable[[], None]):
-        self._spool = SpoolWriter(directory, capacity)
-        self._on_data = on_data
-        self._line_start = True
-        self._echo = Echo(directory)
-
-    def write(self, data: bytes) -> None:
-        if data:
-            self._spool.append(data)
-            self._line_start = data.endswith(b"\n")
-            self._echo.wake()
-            self._on_data()
-
-    def say(self, text: str) -> None:
-        """A line of the runner itself, never in the middle of a line of the command, without the credentials of a URL."""
-        start = "" if self._line_start else "\n"
-        self.write(f"{start}{PREFIX}{redact(text)}\n".encode())
-
-    def close(self, timeout_s: float) -> None:
-        self._echo.finish(self._spool.end, timeout_s)
-
-
-class Echo:
-    """A thread that copies the spool to standard output and gives up when nobody reads it any more."""
-
-    def __init__(self, directory, fd: int = 1):
-        self._reader = SpoolReader(directory)
-        self._fd = fd
-        self._data = threading.Event()
-        self._until = None
-        self._thread = threading.Thread(target=self._copy, daemon=True)
-        self._thread.start()
-
-    def wake(self) -> None:
-        self._data.set()
-
-    def finish(self, end: int, timeout_s: float) -> None:
-        self._until = end
-        self._data.set()
-        self._thread.join(timeout_s)
-
-    def _copy(self):
-        try:
-            while True:
-                self._data.wait()
-                self._data.clear()
-                while True:
-                    chunk = self._reader.peek(READ_BYTES)
-                    if chunk.lost:
-                        self._write(f"\n{PREFIX}{chunk.lost} bytes of output left out here\n".encode())
-                    if not chunk.data:
-                        break
-                    self._write(chunk.data)
-                    self._reader.advance(chunk, len(chunk.data))
-                if self._until is not None and self._reader.offset >= self._until:
-                    return
-        except OSError:
-            return  # the reader of our output is gone; the run is not
-
-    def _write(self, data):
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._fd, view) :]
-
-
 class Supervisor:
     """Runs one command after another and knows whether the run has been asked to stop.
 
     A SIGTERM or SIGINT goes to the command's whole process group; what is left
-    of it after `grace_period_s` gets SIGKILL.
+    of it after `grace_period_s` gets SIGKILL. `signals` counts them, whatever runs.
     """
 
     def __init__(self, output: Output, grace_period_s: float):
@@ -111,6 +36,7 @@ class Supervisor:
         self._kill_at = None
         self._others = {}
         self.stopped_by: Optional[int] = None
+        self.signals = 0
         self._wakeup, wakeup_write = os.pipe()
         for fd in (self._wakeup, wakeup_write):
             os.set_blocking(fd, False)
@@ -120,6 +46,7 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def _on_stop(self, number, _frame):
+        self.signals += 1
         self.stop(number)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
@@ -130,8 +57,11 @@ class Supervisor:
         _signal_group(self._group, number)
 
     def adopt(self, process: subprocess.Popen, on_exit: Callable[[int], None]) -> None:
-        """Reap `process` too, which is not the command, and tell its wait status to `on_exit`."""
-        self._others[process.pid] = on_exit
+        """Reap `process` too, which is not the command, and tell its exit code (negative: a signal) to `on_exit`.
+
+        It is kept: a Popen that is dropped is reaped by the next one that is made, and its exit is lost.
+        """
+        self._others[process.pid] = (process, on_exit)
 
     def run(
         self,
@@ -206,7 +136,7 @@ class Supervisor:
                 status = self._reap(process.pid)
             while reading and self._read(read_fd, available_only=True):
                 pass
-        process.returncode = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
+        process.returncode = os.waitstatus_to_exitcode(status)
         if os.WIFSIGNALED(status):
             return Exit(128 + os.WTERMSIG(status), os.WTERMSIG(status))
         return Exit(os.WEXITSTATUS(status), None)
@@ -240,7 +170,9 @@ class Supervisor:
             if child == pid:
                 ended = status
             elif child in self._others:
-                self._others.pop(child)(status)
+                process, on_exit = self._others.pop(child)
+                process.returncode = os.waitstatus_to_exitcode(status)
+                on_exit(process.returncode)
 
 
 def _signal_group(group, number):

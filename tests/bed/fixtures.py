@@ -5,12 +5,16 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
 
+from mlflow_backend.runner_zip import build
+from mlflow_runner.program import ISOLATED
+from mlflow_runner.submission import Submission
 from tests.bed.runs import Seen
 from tests.bed.server import BIN, Server, use
 from tests.packages.channel import Channel
@@ -76,6 +80,27 @@ def project(tmp_path):
         return root
 
     return make
+
+
+@pytest.fixture
+def runner(tmp_path):
+    """Start the runner itself for a command; `run_id` and its Popen."""
+
+    def start(command, python=sys.executable, stdout=subprocess.PIPE, experiment="0", tags=None, deleted=False, env=None, **fields):
+        run_id = MlflowClient().create_run(experiment, tags=tags).info.run_id
+        MlflowClient().update_run(run_id, "SCHEDULED")
+        if deleted:
+            MlflowClient().delete_run(run_id)
+        submission = Submission(
+            run_id=run_id, experiment_id=experiment, tracking_uri=os.environ["MLFLOW_TRACKING_URI"], command=command,
+            project_dir=str(tmp_path), scratch_dir=str(tmp_path / f"scratch-{run_id}"), cache_dir=str(tmp_path / "cache"), **fields,
+        )  # fmt: skip
+        (tmp_path / "runner.pyz").write_bytes(build())
+        (tmp_path / "run.json").write_text(submission.to_json())
+        argv = [python, ISOLATED, tmp_path / "runner.pyz", "run", tmp_path / "run.json"]
+        return run_id, subprocess.Popen(argv, stdout=stdout, env={**os.environ, **(env or {})})
+
+    return start
 
 
 @pytest.fixture

@@ -1,17 +1,10 @@
 """The runner's promise about output and reporting: nothing lost, nothing stalled, and little memory used."""
 
-import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-import pytest
-from mlflow.tracking import MlflowClient
-
-from mlflow_backend.runner_zip import build
-from mlflow_runner.submission import Submission
 from tests.bed.runs import Seen, wait_for
 from tests.bed.server import use
 
@@ -29,24 +22,6 @@ for status in glob.glob("/proc/[0-9]*/status"):
         total += int(text["VmHWM"].split()[0])
 print("RUNNER_KB", total)
 """
-
-
-@pytest.fixture
-def runner(tmp_path):
-    """Start the runner itself for a command; `run_id` and its Popen."""
-
-    def start(command, python=sys.executable, stdout=subprocess.PIPE, **fields):
-        run_id = MlflowClient().create_run("0").info.run_id
-        MlflowClient().update_run(run_id, "SCHEDULED")
-        submission = Submission(
-            run_id=run_id, experiment_id="0", tracking_uri=os.environ["MLFLOW_TRACKING_URI"], command=command,
-            project_dir=str(tmp_path), scratch_dir=str(tmp_path / "scratch"), cache_dir=str(tmp_path / "cache"), **fields,
-        )  # fmt: skip
-        (tmp_path / "runner.pyz").write_bytes(build())
-        (tmp_path / "run.json").write_text(submission.to_json())
-        return run_id, subprocess.Popen([python, tmp_path / "runner.pyz", "run", tmp_path / "run.json"], stdout=stdout)
-
-    return start
 
 
 def test_bytes_that_are_no_text_arrive_as_they_are(server, runner):
@@ -115,7 +90,7 @@ def test_an_outage_longer_than_the_limit_is_said_and_left_in_the_termination_mes
     run_id, process = runner("sleep 2; exit 5", report_timeout_s=4.0, termination_log=str(told))
     own_server.stop()
     out, _ = process.communicate(timeout=60)
-    assert process.returncode == 5 and b"does not know it yet" in out
+    assert process.returncode == 5 and b"\n[mlflow-compute] the tracking server does not know the run's end yet\n" in out
     assert '"status": "FAILED"' in told.read_text() and '"reported": false' in told.read_text()
 
 

@@ -4,7 +4,7 @@ import os
 import sys
 
 from mlflow_runner.environment.cache import clean
-from mlflow_runner.supervise import PREFIX
+from mlflow_runner.output import PREFIX
 
 
 def main(arguments) -> int:

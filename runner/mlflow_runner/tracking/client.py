@@ -1,36 +1,62 @@
-"""The same calls through MLflow's own client, for every store that plain HTTP does not reach."""
+"""The same calls through MLflow's own client, for every store that plain HTTP does not reach.
 
+MLflow's client sends its login to whatever web server an artifact location names; `ClientRun` refuses such
+a location instead, unless its host may have the login. It cannot prevent the same for a run whose
+artifacts are read by the user's own script.
+"""
+
+import contextvars
+import errno
 import os
 import shutil
+import sys
 import tempfile
+import threading
 import time
-from typing import Dict, Iterable
+from typing import Any, Callable, Dict, Iterable, List, MutableMapping, Optional, Sequence
+from urllib.parse import urlsplit
 
-from mlflow_runner.tracking import Missing, NeedsMlflow, Refused, RunInfo, Unavailable
+from mlflow_runner.tracking import Denied, Missing, NeedsMlflow, Refused, RunInfo, TooLarge, Unavailable, login, web
 
-NO_RETRY = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-"""The reporter retries by itself, and must stay responsive meanwhile."""
-KINDS = {"RESOURCE_DOES_NOT_EXIST": Missing, "UNAUTHENTICATED": Refused, "PERMISSION_DENIED": Refused}
+KINDS = {"RESOURCE_DOES_NOT_EXIST": Missing, "UNAUTHENTICATED": Denied, "PERMISSION_DENIED": Denied, "INVALID_PARAMETER_VALUE": Refused}
 """What MLflow's error codes mean; every other may pass."""
+TRANSFER_S = 300.0
+"""The limit of a call that moves a file, where MLflow does not say how far it is."""
+
+
+def be_impatient(environ: MutableMapping[str, str]) -> None:
+    """Have MLflow's client try once: the reporter retries by itself, and must stay responsive meanwhile."""
+    environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+
+
+def import_mlflow() -> Any:
+    """The package mlflow, also where only PYTHONPATH leads to it, which this process does not search. Raises NeedsMlflow."""
+    known = set(sys.path)
+    sys.path += [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path not in known]
+    try:
+        import mlflow.artifacts
+        import mlflow.tracking
+    except ImportError as error:
+        raise NeedsMlflow(f"this needs the package mlflow: {error}") from None
+    return mlflow
 
 
 class ClientRun:
-    """One run of the store at `tracking_uri`. Every method raises Unavailable or Refused."""
+    """One run of the store at `tracking_uri`. Every method raises Unavailable or a class of Refused.
 
-    def __init__(self, tracking_uri: str, run_id: str):
-        for name, value in NO_RETRY.items():
-            os.environ.setdefault(name, value)
-        try:
-            from mlflow.tracking import MlflowClient
-        except ImportError as error:
-            raise NeedsMlflow(f"tracking URI {tracking_uri} needs the package mlflow: {error}") from None
-        self._client = MlflowClient(tracking_uri)
+    A call without an answer is left alone after its limit; until it has one after all, every other raises Unavailable.
+    """
+
+    def __init__(self, tracking_uri: str, run_id: str, artifact_uri: str = "", credential_hosts: Sequence[str] = ()):
+        self._client = _translated(import_mlflow().tracking.MlflowClient, tracking_uri)
         self._tracking_uri = tracking_uri
         self._run_id = run_id
+        self._artifact_uri = artifact_uri
+        self._credential_hosts = credential_hosts
+        self._unanswered: Optional[threading.Thread] = None
 
     def get(self) -> RunInfo:
-        run = self._call(self._client.get_run, self._run_id)
-        return RunInfo(run.info.status, run.info.artifact_uri, dict(run.data.tags))
+        return _info(self._call(self._client.get_run, self._run_id))
 
     def set_status(self, status: str, ended: bool) -> None:
         if ended:
@@ -53,6 +79,12 @@ class ClientRun:
         for name in names:
             self._call(self._client.delete_tag, self._run_id, name)
 
+    def search(self, experiment_id: str, wanted: str, limit: int) -> List[RunInfo]:
+        return [_info(run) for run in self._call(self._client.search_runs, [experiment_id], wanted, max_results=limit)]
+
+    def other(self, run_id: str) -> "ClientRun":
+        return ClientRun(self._tracking_uri, run_id)
+
     def upload(self, artifact: str, data: bytes) -> None:
         with tempfile.TemporaryDirectory() as directory:
             path = os.path.join(directory, os.path.basename(artifact))
@@ -61,25 +93,95 @@ class ClientRun:
             self.upload_file(artifact, path)
 
     def upload_file(self, artifact: str, path: str) -> None:
+        """Raises OSError when the file cannot be read."""
+        self._check_location(self._artifact_uri)
         folder, name = os.path.split(artifact)
+        open(path, "rb").close()  # what cannot be read is no fault of the store
         with tempfile.TemporaryDirectory() as directory:
             if os.path.basename(path) != name:  # MLflow names the artifact after the file
                 os.symlink(os.path.abspath(path), os.path.join(directory, name))
                 path = os.path.join(directory, name)
-            self._call(self._client.log_artifact, self._run_id, path, folder or None)
+            self._call(self._client.log_artifact, self._run_id, path, folder or None, limit_s=TRANSFER_S)
 
     def download(self, artifact: str, path: str) -> None:
+        self._check_location(self._artifact_uri or self.get().artifact_uri)
         with tempfile.TemporaryDirectory(dir=os.path.dirname(path)) as directory:
-            found = self._call(self._client.download_artifacts, self._run_id, artifact, directory)
+            found = _translated(self._client.download_artifacts, self._run_id, artifact, directory)
             shutil.move(found, path)
 
-    @staticmethod
-    def _call(function, *arguments, **keywords):
-        from mlflow.exceptions import MlflowException
+    def _check_location(self, uri: str) -> None:
+        """Raises Denied for another web server that may not have the login."""
+        place, home = urlsplit(uri), urlsplit(self._tracking_uri)
+        if not place.netloc or place.scheme not in ("mlflow-artifacts", "http", "https"):
+            return
+        url = uri if place.scheme != "mlflow-artifacts" else f"{home.scheme}://{place.netloc}"
+        if not login.may_be_sent(url, self._tracking_uri, self._credential_hosts):
+            raise Denied(
+                f"the artifact location names {place.netloc}, which is not the tracking server: it does not get the login",
+                "List it in the target's 'credential_hosts' to allow that.",
+            )
 
-        try:
-            return function(*arguments, **keywords)
-        except MlflowException as error:
-            raise KINDS.get(error.error_code, Unavailable)(str(error)) from None
-        except Exception as error:  # each artifact store has exceptions of its own
-            raise Unavailable(f"{type(error).__name__}: {error}") from None
+    def _call(self, function: Callable, *arguments, limit_s: float = web.CALL_S, **keywords):
+        if self._unanswered and self._unanswered.is_alive():
+            raise Unavailable("an earlier call still has no answer")
+        answers: List[Callable[[], Any]] = []
+        context = contextvars.copy_context()
+        thread = threading.Thread(target=lambda: answers.append(context.run(_outcome, function, arguments, keywords)), daemon=True)
+        thread.start()
+        thread.join(limit_s)
+        if not answers:
+            self._unanswered = thread
+            raise Unavailable(f"no answer within {limit_s:.0f} s")
+        return answers[0]()
+
+
+def _outcome(function, arguments, keywords) -> Callable[[], Any]:
+    """What `function` returns or raises, for another thread."""
+    try:
+        value = _translated(function, *arguments, **keywords)
+        return lambda: value
+    except (Unavailable, Refused) as error:
+        return lambda error=error: _raise(error)
+
+
+def _raise(error):
+    raise error
+
+
+def _translated(function, *arguments, **keywords):
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return function(*arguments, **keywords)
+    except MlflowException as error:
+        words, kind = str(error), KINDS.get(error.error_code, Unavailable)
+    except Exception as error:  # each artifact store has exceptions of its own
+        words, kind = f"{type(error).__name__}: {error}", _kind(error)
+    hint = {Denied: web.BAD_LOGIN, Missing: web.BAD_ADDRESS}.get(kind)
+    words = login.hide(words.strip())
+    raise kind(words, hint) if hint else kind(words)
+
+
+def _kind(error: BaseException) -> type:
+    """What an exception of a store's own library means, by the HTTP status in it."""
+    if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
+        return Denied
+    code = http_status(error)
+    if code is None or code >= 500 or code < 400 or code in (408, 425, 429):
+        return Unavailable
+    return {401: Denied, 403: Denied, 404: Missing, 413: TooLarge}.get(code, Refused)
+
+
+def http_status(error: BaseException) -> Optional[int]:
+    """The HTTP status in an exception of requests, botocore, azure or google; None where there is none."""
+    response = getattr(error, "response", None)
+    found = [getattr(response, "status_code", None), getattr(error, "status_code", None), getattr(error, "code", None)]
+    if isinstance(response, dict):
+        found.append((response.get("ResponseMetadata") or {}).get("HTTPStatusCode"))
+    return next((int(code) for code in found if isinstance(code, int)), None)
+
+
+def _info(run) -> RunInfo:
+    info = run.info
+    deleted = info.lifecycle_stage == "deleted"
+    return RunInfo(info.status, info.artifact_uri, dict(run.data.tags), info.run_id, info.experiment_id, deleted)

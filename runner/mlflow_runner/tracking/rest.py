@@ -1,45 +1,55 @@
-"""MLflow's REST API 2.0 for one run, with nothing but the standard library.
+"""MLflow's REST API 2.0 with nothing but the standard library (https://mlflow.org/docs/latest/rest-api.html)."""
 
-Credentials are those of MLflow's own client: MLFLOW_TRACKING_USERNAME and
-_PASSWORD, _TOKEN, the mounted service-account token for MLFLOW_TRACKING_AUTH=kubernetes,
-and the TLS settings (https://mlflow.org/docs/latest/rest-api.html, "environment variables").
-"""
-
-import base64
 import http.client
 import json
 import os
-import shutil
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from typing import Dict, Iterable, Optional
+from typing import Any, Dict, Iterable, List, Optional, Sequence
+from urllib.parse import quote, urlencode, urlsplit
 
-from mlflow_runner.tracking import Missing, Refused, RunInfo, Unavailable
+from mlflow_runner.tracking import RunInfo, Unavailable, login, web
 
-TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount/token"
-TIMEOUT_S = 30
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 
 
 class RestServer:
-    """The server at `tracking_uri`."""
+    """The server at `tracking_uri`. The login goes to it, and to `credential_hosts` (HOST or HOST:PORT).
 
-    def __init__(self, tracking_uri: str):
+    Every method raises Unavailable, also for an answer that is not one of MLflow's, or a class of Refused.
+    """
+
+    def __init__(self, tracking_uri: str, credential_hosts: Sequence[str] = ()):
         self.base = tracking_uri.rstrip("/")
+        self._credential_hosts = credential_hosts
 
     def call(self, method: str, endpoint: str, body=None) -> dict:
-        """The answer to one call of the API. Raises Unavailable or Refused."""
+        """The answer to one call of the API, a JSON object."""
         data = None if body is None else json.dumps(body).encode()
         try:
-            with request(method, f"{self.base}/api/2.0/mlflow/{endpoint}", data, "application/json") as response:
-                return json.loads(response.read() or b"{}")
-        except (OSError, http.client.HTTPException, ValueError) as error:  # the answer broke off, or came from something else
+            response = self.send(method, f"{self.base}/api/2.0/mlflow/{endpoint}", data, {"Content-Type": "application/json"})
+            answer = json.loads(web.read(response, MAX_ANSWER_BYTES) or b"{}")
+        except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:  # it broke off, or came from something else
             raise Unavailable(f"{method} {endpoint}: {type(error).__name__}: {error}") from None
+        if not isinstance(answer, dict):
+            raise Unavailable(f"{method} {endpoint}: the answer is no JSON object")
+        return answer
+
+    def send(self, method: str, url: str, data=None, headers: Optional[Dict[str, str]] = None, limit: Optional[web.Limit] = None):
+        """The response to one request, here or elsewhere, with the login where it may go."""
+        return web.send(method, url, data, headers, limit, self._authorize)
 
     def get_run(self, run_id: str) -> dict:
-        """The run as the API gives it (`info`, `data`). Raises Unavailable or Refused, as all methods do."""
-        return self.call("GET", f"runs/get?{urllib.parse.urlencode({'run_id': run_id})}")["run"]
+        """The run as the API gives it (`info`, `data`)."""
+        return check_run(self.call("GET", f"runs/get?{urlencode({'run_id': run_id})}").get("run"))
+
+    def search_runs(self, experiment_ids: Sequence[str], wanted: str, limit: int) -> List[dict]:
+        """At most `limit` runs of the experiments for which the filter `wanted` holds."""
+        body = {"experiment_ids": list(experiment_ids), "filter": wanted, "max_results": limit}
+        runs = self.call("POST", "runs/search", body).get("runs", [])
+        if not isinstance(runs, list):
+            raise Unavailable("POST runs/search: the answer has no list of runs")
+        return [check_run(run) for run in runs]
 
     def set_status(self, run_id: str, status: str, ended: bool) -> None:
         body = {"run_id": run_id, "status": status}
@@ -59,24 +69,54 @@ class RestServer:
             },
         )
 
+    def _authorize(self, url: str) -> Optional[str]:
+        return login.authorization() if login.may_be_sent(url, self.base, self._credential_hosts) else None
+
+
+def check_run(run: Any) -> dict:
+    """`run` if it has the shape of a run of the API: what is read of it has the types that it should. Raises Unavailable."""
+    info, data = (run.get("info"), run.get("data", {})) if isinstance(run, dict) else (None, None)
+    texts = ("run_id", "status", "artifact_uri", "experiment_id", "lifecycle_stage")
+    if (
+        isinstance(info, dict)
+        and isinstance(data, dict)
+        and all(isinstance(info.get(name, ""), str) for name in texts)
+        and info.get("run_id")
+        and info.get("status")
+        and isinstance(info.get("start_time", 0), int)
+        and isinstance(data.get("tags", []), list)
+        and all(isinstance(tag, dict) and _is_text(tag.get("key")) and _is_text(tag.get("value", "")) for tag in data.get("tags", []))
+    ):
+        return {**run, "data": data}
+    raise Unavailable("the answer has no run of MLflow's in it")
+
+
+def _is_text(value) -> bool:
+    return isinstance(value, str)
+
 
 def tags_of(run: dict) -> Dict[str, str]:
-    """The tags of a run as the API gives it."""
-    return {tag["key"]: tag["value"] for tag in run["data"].get("tags", [])}
+    """The tags of a run that `check_run` has seen."""
+    return {tag["key"]: tag.get("value", "") for tag in run["data"].get("tags", [])}
+
+
+def info_of(run: dict) -> RunInfo:
+    """What the runner wants to know of a run that `check_run` has seen."""
+    info = run["info"]
+    deleted = info.get("lifecycle_stage") == "deleted"
+    return RunInfo(info["status"], info.get("artifact_uri", ""), tags_of(run), info["run_id"], info.get("experiment_id", ""), deleted)
 
 
 class RestRun:
-    """One run on the server at `tracking_uri`. Every method raises Unavailable or Refused."""
+    """One run on the server at `tracking_uri`. Every method raises Unavailable or a class of Refused."""
 
-    def __init__(self, tracking_uri: str, run_id: str):
-        self._server = RestServer(tracking_uri)
+    def __init__(self, tracking_uri: str, run_id: str, artifact_uri: Optional[str] = None, credential_hosts: Sequence[str] = ()):
+        self._server = RestServer(tracking_uri, credential_hosts)
         self._run_id = run_id
-        self._artifacts: Optional[str] = None
+        self._artifacts = artifact_uri and artifact_root(self._server.base, artifact_uri)
 
     def get(self) -> RunInfo:
-        run = self._server.get_run(self._run_id)
-        self._artifacts = self._artifact_root(run["info"]["artifact_uri"])
-        return RunInfo(run["info"]["status"], run["info"]["artifact_uri"], tags_of(run))
+        return info_of(self._server.get_run(self._run_id))
 
     def set_status(self, status: str, ended: bool) -> None:
         self._server.set_status(self._run_id, status, ended)
@@ -88,78 +128,56 @@ class RestRun:
         for name in names:
             self._server.call("POST", "runs/delete-tag", {"run_id": self._run_id, "key": name})
 
+    def search(self, experiment_id: str, wanted: str, limit: int) -> List[RunInfo]:
+        """At most `limit` runs of the experiment for which the filter holds."""
+        return [info_of(run) for run in self._server.search_runs([experiment_id], wanted, limit)]
+
+    def other(self, run_id: str) -> "RestRun":
+        """Another run of the same server."""
+        return RestRun(self._server.base, run_id)
+
     def upload(self, artifact: str, data: bytes) -> None:
-        request("PUT", self._artifact_url(artifact), data, "text/plain").close()
+        self._put(artifact, data, "text/plain", len(data))
 
     def upload_file(self, artifact: str, path: str) -> None:
+        """Raises OSError when the file cannot be read."""
         with open(path, "rb") as file:
-            request("PUT", self._artifact_url(artifact), file, "application/gzip", os.path.getsize(path)).close()
+            self._put(artifact, file, "application/gzip", os.fstat(file.fileno()).st_size)
 
     def download(self, artifact: str, path: str) -> None:
-        with request("GET", self._artifact_url(artifact)) as response, open(path, "wb") as file:
-            shutil.copyfileobj(response, file, 1 << 20)
+        """Raises OSError when the file cannot be written."""
+        limit = web.Limit(web.CALL_S)
+        response = self._server.send("GET", self._artifact_url(artifact), limit=limit)
+        with response, open(path, "wb") as file:
+            while block := _block(response, artifact):
+                limit.extend(len(block))
+                file.write(block)
+
+    def _put(self, artifact, data, content_type, size):
+        limit = web.Limit(web.CALL_S)
+        limit.extend(size)
+        headers = {"Content-Type": content_type, "Content-Length": str(size)}
+        self._server.send("PUT", self._artifact_url(artifact), data, headers, limit).close()
 
     def _artifact_url(self, artifact):
         if self._artifacts is None:
-            self.get()
-        return f"{self._artifacts}/{urllib.parse.quote(artifact)}"
-
-    def _artifact_root(self, uri):
-        """mlflow-artifacts:/PATH is served by the tracking server, mlflow-artifacts://HOST/PATH by another."""
-        parsed = urllib.parse.urlparse(uri)
-        base = self._server.base
-        if parsed.netloc:
-            base = f"{urllib.parse.urlparse(self._server.base).scheme}://{parsed.netloc}"
-        return f"{base}/api/2.0/mlflow-artifacts/artifacts{urllib.parse.quote(parsed.path)}"
+            self._artifacts = artifact_root(self._server.base, self.get().artifact_uri)
+        return f"{self._artifacts}/{quote(artifact)}"
 
 
-def request(method, url, data=None, content_type=None, size=None):
-    """The response to one HTTP request. Raises Unavailable or Refused."""
-    asked = urllib.request.Request(url, data=data, method=method)
-    if content_type and data is not None:
-        asked.add_header("Content-Type", content_type)
-    if size is not None:
-        asked.add_header("Content-Length", str(size))
+def artifact_root(server: str, artifact_uri: str) -> str:
+    """Where artifacts of a run lie: mlflow-artifacts:/PATH is served by the tracking server, mlflow-artifacts://HOST/PATH by another.
+
+    An address of a web server stands for itself (MLflow's MlflowArtifactsRepository, HttpArtifactRepository).
+    """
+    there, here = urlsplit(artifact_uri), urlsplit(server)
+    if there.scheme in ("http", "https"):
+        return artifact_uri.rstrip("/")
+    return f"{here.scheme}://{there.netloc or here.netloc}{here.path}{ARTIFACTS}{quote(there.path)}"
+
+
+def _block(response, artifact) -> bytes:
     try:
-        authorization = _authorization()
-        if authorization:
-            asked.add_unredirected_header("Authorization", authorization)
-        return _opener(url).open(asked, timeout=TIMEOUT_S)
-    except urllib.error.HTTPError as error:
-        text = error.read(500).decode(errors="replace")
-        kind = Unavailable if error.code >= 500 or error.code in (408, 429) else Missing if error.code == 404 else Refused
-        raise kind(f"{method} {_path(url)}: {error.code} {text}") from None
+        return response.read(web.BLOCK_BYTES)
     except (OSError, http.client.HTTPException) as error:
-        raise Unavailable(f"{method} {_path(url)}: {error}") from None
-
-
-def _path(url):
-    return urllib.parse.urlparse(url).path
-
-
-def _authorization():
-    username, password = (os.environ.get(f"MLFLOW_TRACKING_{name}") for name in ("USERNAME", "PASSWORD"))
-    if username and password:
-        return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
-    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
-    if not token and os.environ.get("MLFLOW_TRACKING_AUTH") == "kubernetes":
-        with open(TOKEN_PATH) as file:  # read each time: the kubelet renews it
-            token = file.read().strip()
-    return f"Bearer {token}" if token else None
-
-
-def _opener(url):
-    if not url.startswith("https:"):
-        return urllib.request.build_opener()
-    import ssl
-
-    bundle = next((os.environ[name] for name in
-                   ("MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if os.environ.get(name)), None)  # fmt: skip
-    context = ssl.create_default_context(cafile=bundle)
-    if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1"):
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    client = os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH")
-    if client:
-        context.load_cert_chain(client)
-    return urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
+        raise Unavailable(f"GET {artifact}: {type(error).__name__}: {error}") from None

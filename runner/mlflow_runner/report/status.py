@@ -1,0 +1,109 @@
+"""The status channel: RUNNING, the end and its tags. It alone decides whether the server accepts the run."""
+
+from typing import Callable, Dict, Optional
+
+from mlflow_runner.causes import Cause
+from mlflow_runner.ending import TERMINAL, ending, is_superseded
+from mlflow_runner.outcome import TOLD, Outcome
+from mlflow_runner.report.progress import Progress
+from mlflow_runner.state import State
+from mlflow_runner.submission import END_TAGS, TAG_ATTEMPT, TAG_CAUSE, TAG_IMAGE, TAG_JOB_UID, TAG_MESSAGE, TAG_NODE, TAG_POD
+from mlflow_runner.tracking import Denied, Missing, Refused, RunInfo, Unavailable
+
+
+class Deleted(Exception):
+    """The run was deleted in MLflow: its command is stopped, and nothing more can be told."""
+
+
+class Status:
+    """What MLflow knows of the run. `connect` gives the client for it.
+
+    `found` is what MLflow had when it was last asked; `is_accepted` once the server has taken a change of the run.
+    """
+
+    def __init__(self, directory, connect: Callable[[], object]):
+        self._progress = Progress(directory, "status")
+        self._connect = connect
+        self._run = None
+        self.found: Optional[RunInfo] = None
+        self._running_told: bool = self._progress.get("running", False)
+        self.is_accepted: bool = self._progress.get("accepted", False)
+
+    @property
+    def run(self):
+        """The client of the run. Raises NeedsMlflow."""
+        if self._run is None:
+            self._run = self._connect()
+        return self._run
+
+    def look(self, state: State) -> None:
+        """See whether the run is still there; tell RUNNING once the command has been started."""
+        found = self._get()
+        if state.started and not state.status and not self._running_told:
+            self._change(lambda: tell_running(self.run, found, state))
+            self._running_told = True
+            self._progress.set(running=True)
+
+    def tell_end(self, state: State, tags: Dict[str, str]) -> Outcome:
+        """Write the run's end, `tags` with it."""
+        found = self._get()
+        return self._change(lambda: tell_end(self.run, found, state, tags))
+
+    def tell_tags(self, tags: Dict[str, str]) -> None:
+        self._change(lambda: self.run.log(tags, {}))
+
+    def _get(self) -> RunInfo:
+        found = self._do(self.run.get)
+        if found.deleted:
+            raise Deleted
+        self.found = found
+        return found
+
+    def _change(self, function):
+        result = self._do(function)
+        self.is_accepted = True
+        self._progress.set(accepted=True)
+        return result
+
+    def _do(self, function):
+        """Only a login or a run that the server rejects from the beginning is refused; any other answer may change."""
+        try:
+            return function()
+        except (Denied, Missing) as error:
+            if not self.is_accepted:
+                raise
+            if isinstance(error, Missing):
+                raise Deleted from None
+            raise Unavailable(str(error)) from None
+        except Refused as error:
+            raise Unavailable(str(error)) from None
+
+
+def tell_running(run, found: RunInfo, state: State) -> None:
+    """Write that the command runs; not for a run that a later pod has taken over, or that was cancelled before it began."""
+    told = found.tags.get(TAG_CAUSE)
+    if is_superseded(found, state) or (found.status == "KILLED" and told != Cause.TERMINATED):
+        return
+    run.remove_tags([tag for tag in END_TAGS if tag in found.tags])  # of an earlier pod of this Job
+    run.log(place_tags(state), {})
+    run.set_status("RUNNING", ended=False)
+
+
+def tell_end(run, found: RunInfo, state: State, tags: Dict[str, str]) -> Outcome:
+    """Write the end of `state`: all tags in one call, then what is stale, and the status last. A reader believes it only then."""
+    end = ending(found, state)
+    if end is None:
+        return Outcome(TOLD, state.status, state.cause, "Another pod has taken this run over: its end is not this one's.")
+    metrics = {f"compute/{name}_s": value for name, value in state.phases.items()}
+    run.log({**place_tags(state), **tags, **end.tags}, metrics)
+    run.remove_tags([tag for tag in end.remove if tag in found.tags])
+    run.set_status(end.status, ended=end.status in TERMINAL)
+    told = {**{tag: found.tags.get(tag) for tag in (TAG_CAUSE, TAG_MESSAGE) if tag not in end.remove}, **end.tags}
+    return Outcome(TOLD, end.status, told.get(TAG_CAUSE), told.get(TAG_MESSAGE))
+
+
+def place_tags(state: State) -> Dict[str, str]:
+    """Where the run is, as far as that is known."""
+    attempt: Optional[str] = str(state.attempt) if state.attempt > 1 else None
+    known = {TAG_NODE: state.node, TAG_IMAGE: state.image, TAG_POD: state.pod, TAG_JOB_UID: state.job_uid, TAG_ATTEMPT: attempt}
+    return {tag: value for tag, value in known.items() if value}

@@ -1,0 +1,97 @@
+"""The login to the tracking server: how it is read, whom it is sent to, and that nothing shows it.
+
+The variables are those of MLflow's own client (https://mlflow.org/docs/latest/rest-api.html, "environment variables").
+"""
+
+import base64
+import os
+import re
+from typing import Iterator, MutableMapping, Optional, Sequence, Tuple
+from urllib.parse import urlsplit
+
+from mlflow_runner.tracking import Denied
+
+USERNAME, PASSWORD, TOKEN = NAMES = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+CREDENTIAL_HOSTS = "MLFLOW_COMPUTE_CREDENTIAL_HOSTS"
+"""Names further hosts that the login may be sent to, HOST or HOST:PORT, separated by commas: for a run on this machine, which has no target."""
+TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+PORTS = {"http": 80, "https": 443}
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+HEADER_VALUE = re.compile(r"[\x21-\x7e]+")
+LEAST_HIDDEN_CHARS = 4
+"""A shorter password is a part of too many words to be replaced in them."""
+
+
+def strip_variables(environ: MutableMapping[str, str]) -> None:
+    """Take the newline off the end that `echo TOKEN | base64` and `kubectl create secret --from-file` leave."""
+    for name in NAMES:
+        if name in environ:
+            environ[name] = environ[name].rstrip("\r\n")
+
+
+def authorization() -> Optional[str]:
+    """The value of the header Authorization; None without a login.
+
+    Raises Denied, which never shows a value, and OSError when a mounted token cannot be read.
+    """
+    values = {name: os.environ.get(name, "").rstrip("\r\n") for name in NAMES}
+    for name, value in values.items():
+        if CONTROL.search(value):
+            raise Denied(f"{name} has a control character in it", "Set it to one line of text.")
+    if values[USERNAME] and values[PASSWORD]:
+        return "Basic " + _base64(values)
+    token = values[TOKEN]
+    if not token and os.environ.get("MLFLOW_TRACKING_AUTH") == "kubernetes":
+        with open(TOKEN_PATH) as file:  # read each time: the kubelet renews it
+            token = file.read().strip()
+    if token and not HEADER_VALUE.fullmatch(token):
+        raise Denied(f"{TOKEN} has a character that no header can hold", "Set it to letters, digits and punctuation without spaces.")
+    return f"Bearer {token}" if token else None
+
+
+def may_be_sent(url: str, server: str, hosts: Sequence[str] = ()) -> bool:
+    """Whether the login for the tracking server `server` may go to `url`: to its own scheme, host and port, or to one of `hosts`.
+
+    A server at http://HOST may move to https://HOST. The login never goes over http where the server itself has https.
+    """
+    there, home = _origin(url), _origin(server)
+    if there == home:
+        return True
+    if there[0] == "http" and home[0] == "https":
+        return False
+    moved = home[1] == there[1] and (home[0], home[2], there[0], there[2]) == ("http", 80, "https", 443)
+    return moved or any(_origin(f"{there[0]}://{host}") == there for host in hosts)
+
+
+def hosts_in(text: str) -> Tuple[str, ...]:
+    """The hosts in the value of `CREDENTIAL_HOSTS`."""
+    return tuple(host for host in re.split(r"[,\s]+", text) if host)
+
+
+def hide(text: str) -> str:
+    """`text` without the login, should a server's answer or an exception repeat it."""
+    for value in _secrets():
+        text = text.replace(value, "***")
+    return text
+
+
+def _secrets() -> Iterator[str]:
+    values = {name: os.environ.get(name, "").rstrip("\r\n") for name in NAMES}
+    if values[USERNAME] and values[PASSWORD]:
+        yield _base64(values)
+    for name in (PASSWORD, TOKEN):
+        if len(values[name]) >= LEAST_HIDDEN_CHARS:
+            yield values[name]
+
+
+def _base64(values) -> str:
+    return base64.b64encode(f"{values[USERNAME]}:{values[PASSWORD]}".encode("utf-8", "surrogateescape")).decode()
+
+
+def _origin(url: str) -> Tuple[str, str, Optional[int]]:
+    """Scheme, host and port; a URL that is none has an origin of its own, which equals no other."""
+    parsed = urlsplit(url)
+    try:
+        return parsed.scheme, (parsed.hostname or "").lower(), parsed.port or PORTS.get(parsed.scheme)
+    except ValueError:  # a port that is no number
+        return "", url, None
