@@ -99,7 +99,7 @@ def controller(access) -> dict:
     from mlflow_backend.cluster.api import Cluster
     from tests.cluster import dev
 
-    dev.install(access, "base", NAMESPACE)
+    dev.add_namespace(access, NAMESPACE)
     try:
         cluster = Cluster(access.context, NAMESPACE)
         with ThreadPoolExecutor(16) as pool:

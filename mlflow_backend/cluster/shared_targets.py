@@ -4,16 +4,17 @@ from mlflow_backend.cluster.api import connect
 from mlflow_backend.config.targets_file import FILE_NAME, Targets, parse
 from mlflow_backend.errors import ConfigError
 
+NAMESPACE = "mlflow-compute-system"
+"""Runs are never in it, and people who submit may only read this one ConfigMap there (k8s/base)."""
 CONFIG_MAP = "mlflow-compute-targets"
 
 
 def load() -> Targets | None:
-    """Those in the ConfigMap of the current context's namespace; None without one. Raises ClusterError or ConfigError."""
-    cluster = connect()
-    found = cluster.read_config_map(CONFIG_MAP)
+    """Those of the current context's cluster; None where there are none. Raises ClusterError or ConfigError."""
+    found = connect(None, NAMESPACE).read_config_map(CONFIG_MAP)
     if found is None:
         return None
-    source = f"ConfigMap {cluster.namespace}/{CONFIG_MAP}"
+    source = f"ConfigMap {NAMESPACE}/{CONFIG_MAP}"
     text = (found.get("data") or {}).get(FILE_NAME)
     if text is None:
         raise ConfigError(f"{source}: has no key '{FILE_NAME}'")

@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from tests.cluster.place import IMAGE, TRACKING_URI, Access, choose
 
@@ -12,8 +13,18 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".cluster"
 RUNNER_IMAGE = "local/mlflow-runner:full"
 CONTROLLER_IMAGE = "local/mlflow-compute-controller:dev"
-NAMESPACE = "mlflow"
+NAMESPACE, SYSTEM, CONTROLLER = "mlflow", "mlflow-compute-system", "mlflow-compute-controller"
 NODE_PORT = 30500
+IMAGES = [
+    {"name": used, "newName": loaded.split(":")[0], "newTag": loaded.split(":")[1]}
+    for used, loaded in {"python": RUNNER_IMAGE, CONTROLLER: CONTROLLER_IMAGE}.items()
+]
+"""The images of the manifests and those that are loaded here, as kustomize takes them."""
+ALLOWED_SECRETS = {
+    "target": {"kind": "Namespace", "labelSelector": "mlflow-compute/runs=true"},
+    "patch": '[{"op": "add", "path": "/metadata/annotations", "value": {"mlflow-compute/secrets": "not-there, team"}}]',
+}
+"""The Secrets of the tests that targets name."""
 
 
 def up() -> Access:
@@ -48,27 +59,48 @@ def _build(access: Access, image: str, *arguments: str) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=_docker_env(access))
 
 
-def install(access: Access, folder: str, namespace: str) -> None:
-    """k8s/base or k8s/controller in a namespace of its own."""
-    text = render(access, folder).replace("namespace: mlflow\n", f"namespace: {namespace}\n")
-    kubectl(access, "apply", "-f", "-", stdin=text.replace("\n  name: mlflow\n", f"\n  name: {namespace}\n"))
+def add_namespace(access: Access, name: str, controller: str = SYSTEM) -> None:
+    """One more namespace of runs, by an overlay as k8s/README.md shows it; the controller in the namespace `controller` settles its runs."""
+    subject = json.dumps([{"op": "replace", "path": "/subjects/0/namespace", "value": controller}])
+    patches = [{"target": {"kind": "RoleBinding", "name": "mlflow-compute-controller"}, "patch": subject}, ALLOWED_SECRETS]
+    _apply(access, name, {"namespace": name, "resources": ["../../../k8s/namespace"], "patches": patches})
 
 
-def render(access: Access, folder: str) -> str:
-    """The manifests of k8s/`folder` with the images that are loaded here."""
-    command = [access.kubectl, "kustomize", str(ROOT / "k8s" / folder)]
-    rendered = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    for line, image in (("image: python:3.12-slim", RUNNER_IMAGE), ("image: mlflow-compute-controller", CONTROLLER_IMAGE)):
-        rendered = rendered.replace(f"{line}\n", f"image: {image}\n")
-    return rendered
+def add_controller(access: Access, name: str, runs: str, tracking_uri: str) -> None:
+    """A controller in a namespace of its own, called `name`, for the runs in the namespace `runs`; ready, with the image as it is now."""
+    arguments = json.dumps([{"op": "replace", "path": "/spec/template/spec/containers/0/args", "value": [f"--namespace={runs}"]}])
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+    kubectl(access, "apply", "-f", "-", stdin=json.dumps(space))
+    overlay = {
+        "namespace": name,
+        "resources": ["../../../k8s/controller"],
+        "patches": [{"target": {"kind": "Deployment"}, "patch": arguments}],
+        "configMapGenerator": [{"name": CONTROLLER, "literals": [f"MLFLOW_TRACKING_URI={tracking_uri}"]}],
+        "generatorOptions": {"disableNameSuffixHash": True},
+    }
+    _apply(access, name, overlay)
+    kubectl(access, "-n", name, "rollout", "restart", f"deployment/{CONTROLLER}")  # of an earlier session
+    await_deployment(access, name, CONTROLLER)
+
+
+def await_deployment(access: Access, namespace: str, name: str) -> None:
+    kubectl(access, "-n", namespace, "rollout", "status", f"deployment/{name}", "--timeout=180s")
+
+
+def _apply(access: Access, name: str, overlay: dict[str, Any]) -> None:
+    """Apply `.cluster/overlays/NAME`, a kustomization on k8s/ with the images that are loaded here."""
+    folder = FOLDER / "overlays" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "kustomization.yaml").write_text(json.dumps({**overlay, "images": IMAGES}, indent=2))
+    kubectl(access, "apply", "-k", str(folder))
 
 
 def _tracking_server(access: Access) -> str:
-    """Apply k8s/dev with the image that is loaded; the server's address for people and pods alike."""
+    """Apply k8s/dev; the server's address for people and pods alike."""
     make_volume(access, "mlflow")
-    kubectl(access, "apply", "-f", "-", stdin=render(access, "dev"))
-    for name in ("mlflow", "mlflow-compute-controller"):
-        kubectl(access, "-n", NAMESPACE, "rollout", "status", f"deployment/{name}", "--timeout=180s")
+    _apply(access, "dev", {"resources": ["../../../k8s/dev"], "patches": [ALLOWED_SECRETS]})
+    await_deployment(access, NAMESPACE, "mlflow")
+    await_deployment(access, SYSTEM, CONTROLLER)
     address = kubectl(access, "get", "nodes", "-o", "jsonpath={.items[0].status.addresses[?(@.type=='InternalIP')].address}")
     return f"http://{address.split()[0]}:{NODE_PORT}"
 

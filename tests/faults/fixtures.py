@@ -1,7 +1,6 @@
 """The places where faults are made: a namespace without a controller, one with it, and who watches in each."""
 
 import itertools
-import json
 import os
 import time
 from pathlib import Path
@@ -13,7 +12,8 @@ from tests.bed.runs import run_there
 from tests.cluster import dev
 from tests.faults.watched import CONTROLLER, LIMIT_S, NOBODY, WATCHERS, Ends, Table, Watched, begin, finish
 
-CONTROLLED = "mlflow-faults"
+CONTROLLED, SYSTEM = "mlflow-faults", "mlflow-faults-system"
+"""The namespace of runs with a controller, and that of its controller."""
 
 
 @pytest.fixture(scope="session")
@@ -28,21 +28,11 @@ def table(request):
 
 @pytest.fixture(scope="session")
 def controlled(cluster_access, shared_server):
-    """The namespace with the Deployment of k8s/controller, which looks at the tests' server; its name."""
+    """The namespace whose runs the Deployment of k8s/controller settles, with the tests' server; its name."""
     if not cluster_access.host:
         pytest.skip("a controller on this cluster cannot reach a server on this machine")
-    uri = f"http://{cluster_access.host}:{shared_server.port}"
-    dev.install(cluster_access, "base", CONTROLLED)
-    settings = {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": "mlflow-compute-controller"},
-        "data": {"MLFLOW_TRACKING_URI": uri},
-    }
-    dev.kubectl(cluster_access, "-n", CONTROLLED, "apply", "-f", "-", stdin=json.dumps(settings))
-    dev.install(cluster_access, "controller", CONTROLLED)
-    dev.kubectl(cluster_access, "-n", CONTROLLED, "rollout", "restart", "deployment/mlflow-compute-controller")  # of an earlier session
-    dev.kubectl(cluster_access, "-n", CONTROLLED, "rollout", "status", "deployment/mlflow-compute-controller", "--timeout=120s")
+    dev.add_namespace(cluster_access, CONTROLLED, SYSTEM)
+    dev.add_controller(cluster_access, SYSTEM, CONTROLLED, f"http://{cluster_access.host}:{shared_server.port}")
     return CONTROLLED
 
 

@@ -153,15 +153,15 @@ def test_a_person_who_may_not_create_jobs(refused, project, kubeconfig, kubectl,
     assert "Role mlflow-compute-submitter" in line and token not in line
 
 
-def test_targets_are_also_found_in_the_cluster_s_own_list(refused, project, cluster, kubectl, cluster_access, kubeconfig):
+def test_targets_are_also_found_in_the_cluster_s_own_list(refused, project, cluster, kubectl):
     shared = {"targets": {"shared-cpu": json.loads(Path("mlflow-compute.yaml").read_text())["targets"]["dev-cluster"]}}
     Path("mlflow-compute.yaml").unlink()
-    kubeconfig(lambda content: content["contexts"][0]["context"].update(namespace="mlflow"))
-    kubectl("create", "configmap", "mlflow-compute-targets", f"--from-literal=mlflow-compute.yaml={json.dumps(shared)}")
+    system = ("-n", "mlflow-compute-system")
+    kubectl(*system, "create", "configmap", "mlflow-compute-targets", f"--from-literal=mlflow-compute.yaml={json.dumps(shared)}")
     try:
         listed = subprocess.run([BIN / "mlflow-compute", "targets", "--json"], capture_output=True, text=True, check=True)
         assert [(item["name"], item["source"]) for item in json.loads(listed.stdout)] == [
-            ("shared-cpu", "ConfigMap mlflow/mlflow-compute-targets")
+            ("shared-cpu", "ConfigMap mlflow-compute-system/mlflow-compute-targets")
         ]
         assert "did you mean 'shared-cpu'?" in refused(project("true"), {"COMPUTE": "shared-cpU"})
         import mlflow
@@ -169,7 +169,7 @@ def test_targets_are_also_found_in_the_cluster_s_own_list(refused, project, clus
         done = mlflow.projects.run(str(project("echo yes")), backend="compute", backend_config={"COMPUTE": "shared-cpu"})
         assert done.get_status() == "FINISHED"
     finally:
-        kubectl("delete", "configmap", "mlflow-compute-targets")
+        kubectl(*system, "delete", "configmap", "mlflow-compute-targets")
 
 
 def test_a_submit_that_breaks_half_way_leaves_a_failed_run_with_its_cause_and_nothing_else(

@@ -20,7 +20,7 @@ NAMESPACE = "mlflow-controlled"
 
 @pytest.fixture
 def kubectl(kubectl, cluster_access):
-    dev.install(cluster_access, "base", NAMESPACE)
+    dev.add_namespace(cluster_access, NAMESPACE)
     yield lambda *arguments, **keywords: kubectl("--namespace", NAMESPACE, *arguments, **keywords)
 
 
