@@ -1,5 +1,6 @@
 """`mlflow-compute env`: locks of projects, and the environments kept on this machine."""
 
+import dataclasses
 import datetime
 import json
 import shutil
@@ -23,12 +24,13 @@ def command() -> None:
 @PROJECT
 @TARGET
 @click.option("--refresh", is_flag=True, help="Solve again although the files have not changed.")
+@click.option("--allow-builds", is_flag=True, help="Let packages without a wheel run their build here, to learn what they need.")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Copy the lock files into this folder.")
 @AS_JSON
 @mended_by_user
-def lock(project: str, target: str | None, refresh: bool, output: Path | None, as_json: bool) -> None:
+def lock(project: str, target: str | None, refresh: bool, allow_builds: bool, output: Path | None, as_json: bool) -> None:
     """Solve the environment of PROJECT (a folder or a URI) and keep the lock for the runs to come."""
-    kept = _obtain(project, target, refresh)
+    kept = _obtain(project, target, refresh, allow_builds)
     from mlflow_backend.environment import locks
 
     files = list(kept.files.values())
@@ -55,7 +57,7 @@ def show(project: str, target: str | None, run_id: str | None, as_json: bool) ->
     """List the packages of the environment of PROJECT, or of a run."""
     from mlflow_backend.environment import contents
 
-    files = _files_of_run(run_id) if run_id else _obtain(project, target, False).files
+    files = _files_of_run(run_id) if run_id else _obtain(project, target).files
     packages = contents.packages(files)
     if as_json:
         click.echo(json.dumps([package._asdict() for package in packages], indent=2))
@@ -130,24 +132,25 @@ def _bytes(size: str) -> int:
         raise ConfigError(f"--size {size}: write a number with K, M, G or T behind it, such as 5G") from None
 
 
-def _obtain(project: str, target: str | None, refresh: bool):
+def _obtain(project: str, target: str | None, refresh: bool = False, allow_builds: bool = False):
     from mlflow_backend import project as projects
     from mlflow_backend.config import lookup
     from mlflow_backend.config.backend_config import BackendConfig
-    from mlflow_backend.environment import locks, platforms
+    from mlflow_backend.environment import locks, permissions, platforms
     from mlflow_backend.errors import ProjectError
     from mlflow_backend.progress import Progress
 
     progress = Progress()
     fetched = projects.fetch(project)
     try:
-        platform = platforms.of_this_machine()
+        platform, allowed = platforms.of_this_machine(), permissions.HERE
         if target:
             from mlflow_backend.cluster import shared_targets
 
             found = lookup.find(BackendConfig(COMPUTE=target), shared_targets.load, fetched.work_dir, progress.say)
-            platform = platforms.of_target(found.target)
-        kept = locks.obtain(fetched.work_dir, fetched.environment_files, platform, progress, refresh)
+            platform, allowed = platforms.of_target(found.target), permissions.of_target(found.target)
+        allowed = dataclasses.replace(allowed, builds=allowed.builds or allow_builds)
+        kept = locks.obtain(fetched.work_dir, fetched.environment_files, platform, allowed, progress, refresh)
     finally:
         fetched.discard()
     if kept is None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from mlflow_backend import project as projects
 from mlflow_backend import snapshot
 from mlflow_backend.cluster import manifest
-from mlflow_backend.environment import index_access
+from mlflow_backend.environment import index_settings
 from mlflow_backend.environment.locks import Kept
 from mlflow_backend.progress import Progress
 from mlflow_backend.project import Project
@@ -43,7 +43,7 @@ def pack(project: Project, kept: Kept | None, progress: Progress) -> Iterator[Pa
     if kept:
         folder = os.path.basename(manifest.LOCK_DIR)
         inputs |= {f"{folder}/{name}": path for name, path in kept.files.items()}
-        if bundle := index_access.own_ca_bundle():
+        if bundle := index_settings.own_ca_bundle():
             inputs[f"{folder}/{CA_BUNDLE}"] = Path(bundle)
     taken = snapshot.take(listing, inputs)
     if taken.secrets:

@@ -24,7 +24,7 @@ from mlflow_backend.config.target import Target
 from mlflow_backend.docker import image as docker_image
 from mlflow_backend.docker import spec as docker_spec
 from mlflow_backend.docker.spec import DockerEnv
-from mlflow_backend.environment import locks, platforms, staging
+from mlflow_backend.environment import locks, permissions, platforms, staging
 from mlflow_backend.errors import ConfigError, redact
 from mlflow_backend.progress import Progress
 from mlflow_backend.project import Project
@@ -61,7 +61,10 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
     uri = tracking.uri_for_pods(target.tracking_uri, client_uri, found.name, manifest.on_host_network(target))
     uri, settings = tracking.settings(os.environ, uri)
     cluster = connect(target.context, target.namespace)
-    kept = None if docker else locks.obtain(project.work_dir, project.environment_files, platforms.of_target(target), progress)
+    kept = None
+    if not docker:
+        place = platforms.of_target(target), permissions.of_target(target)
+        kept = locks.obtain(project.work_dir, project.environment_files, *place, progress)
     if kept and (warning := tracking.client_warning(kept.mlflow, client_uri)):
         progress.say(warning)
     with files.pack(project, kept, progress) as (taken, placed, downloads):

@@ -10,18 +10,17 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from mlflow_backend.environment import index_access, rattler_solve
+from mlflow_backend.environment import cache, index_access, rattler_solve
 from mlflow_backend.environment.conda_channels import CondaSettings, without_credentials
 from mlflow_backend.environment.conda_yaml import name_and_version
 from mlflow_backend.environment.lock import CondaPackage
+from mlflow_backend.environment.permissions import HERE
 from mlflow_backend.environment.platforms import Platform
 from mlflow_backend.environment.spec import Spec
 from mlflow_backend.errors import EnvironmentSpecError, redact
-from mlflow_runner.submission import NETRC, RATTLER_AUTH
+from mlflow_runner.submission import RATTLER_AUTH
 
 KNOWN_CHANNELS = ("conda-forge", "bioconda", "defaults", "pytorch", "nvidia", "anaconda", "main", "r", "rapidsai")
 MOST_LINES = 10
@@ -34,7 +33,7 @@ def solve(spec: Spec, platform: Platform, settings: CondaSettings, refresh: bool
     package or match spec that is not to be had, with the nearest name.
     """
     specs = [_with_channel_url(item, settings) for item in spec.conda]
-    further = [item.rpartition("::")[0] for item in specs if "::" in item]
+    further = [settings.url(item.rpartition("::")[0]) for item in spec.conda if "::" in item]
     channels = tuple(dict.fromkeys((*settings.urls(spec.channels), *further)))
     request = {
         "channels": [without_credentials(channel) for channel in channels],
@@ -45,7 +44,7 @@ def solve(spec: Spec, platform: Platform, settings: CondaSettings, refresh: bool
         "refresh": refresh,
         "path": _rattler_path(),
     }
-    answer = _ask(request, index_access.secrets(channels, channels))
+    answer = _ask(request, index_access.find(channels, channels, HERE).files())
     if problem := answer.get("problem"):
         raise EnvironmentSpecError(f"{spec.source}: {_explain(problem, spec, channels, platform)}")
     return tuple(sorted(_package(record) for record in answer["records"]))
@@ -53,12 +52,11 @@ def solve(spec: Spec, platform: Platform, settings: CondaSettings, refresh: bool
 
 def _ask(request: dict, secrets: Mapping[str, bytes]) -> dict:
     command = [sys.executable, "-I", rattler_solve.__file__]
-    with tempfile.TemporaryDirectory(prefix="mlflow-compute-") as folder:  # only its owner can read it
+    with cache.scratch_folder() as folder:
         env = dict(os.environ)
-        for name, variable in ((NETRC, "NETRC"), (RATTLER_AUTH, "RATTLER_AUTH_FILE")):
-            if name in secrets:
-                env[variable] = os.path.join(folder, name)
-                Path(env[variable]).write_bytes(secrets[name])
+        for variable, content in (("NETRC", index_access.without_default()), ("RATTLER_AUTH_FILE", secrets.get(RATTLER_AUTH))):
+            if content is not None:
+                env[variable] = str(cache.write(folder / variable.lower(), content))
         process = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, env=env, cwd=folder)
     try:
         return json.loads(process.stdout)  # whole, even where the process broke while it ended
@@ -83,7 +81,7 @@ def _package(record: dict) -> CondaPackage:
 
 def _with_channel_url(item: str, settings: CondaSettings) -> str:
     channel, separator, rest = item.rpartition("::")
-    return f"{settings.url(channel)}::{rest}" if separator else item
+    return f"{without_credentials(settings.url(channel))}::{rest}" if separator else item
 
 
 def _explain(problem: dict, spec: Spec, channels: Sequence[str], platform: Platform) -> str:
@@ -91,9 +89,7 @@ def _explain(problem: dict, spec: Spec, channels: Sequence[str], platform: Platf
     shown = ", ".join(without_credentials(channel) for channel in channels)
     if problem["kind"] == "channel":
         named = next((channel for channel in channels if without_credentials(channel) in text or channel in text), channels[0])
-        name = without_credentials(named).rpartition("/")[2]
-        near = [item for item in difflib.get_close_matches(name, KNOWN_CHANNELS, n=1) if item != name]
-        return f"channel {without_credentials(named)} cannot be read: {_lines(text, 3)}" + (f"; did you mean '{near[0]}'?" if near else "")
+        return f"channel {without_credentials(named)} cannot be read: {_cause(text)}\n{_advice(without_credentials(named), text)}"
     if problem["kind"] == "match spec":
         return f"{text}: write a match spec such as numpy=2.1 or 'numpy >=2,<3'"
     if problem["kind"] == "unsolvable":
@@ -101,6 +97,25 @@ def _explain(problem: dict, spec: Spec, channels: Sequence[str], platform: Platf
         tail = f"\n{'; '.join(hints)}" if hints else ""
         return f"cannot be solved for {platform.subdir} from {shown}:\n{_lines(text, MOST_LINES - 2)}{tail}"
     return f"cannot be solved: {_lines(text, 3)}"
+
+
+def _cause(text: str) -> str:
+    """What was tried and why it failed: the first and the last of rattler's lines."""
+    lines = [line.removeprefix("Caused by: ").strip() for line in text.splitlines() if line.strip()]
+    return ": ".join(dict.fromkeys((lines[0], lines[-1]))) if lines else "no reason given"
+
+
+def _advice(channel: str, text: str) -> str:
+    name = channel.rpartition("/")[2]
+    near = [item for item in difflib.get_close_matches(name, KNOWN_CHANNELS, n=1) if item != name]
+    if near:
+        return f"did you mean '{near[0]}'?"
+    if "401" in text or "403" in text:
+        return "set a login for it in .netrc, or in the channel's URL in .condarc"
+    return (
+        "set a mirror in .condarc (channel_alias, custom_channels), list the packages below 'pip:', "
+        "or run with --env-manager local in the environment that is there"
+    )
 
 
 def _missing(name: str, problem: dict, text: str) -> str | None:

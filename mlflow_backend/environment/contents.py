@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from mlflow_backend.environment.lock import load_toml
-from mlflow_backend.environment.spec import load_yaml
+from mlflow_backend import yaml_files
+from mlflow_backend.environment import conda_lock_file, pylock
+from mlflow_backend.errors import EnvironmentSpecError
 from mlflow_runner.submission import CONDA_LOCK, PYLOCK
 
 
@@ -17,14 +18,15 @@ class Package(NamedTuple):
 
 
 def packages(files: Mapping[str, Path]) -> list[Package]:
-    """All packages of the lock files (by name), sorted by name."""
+    """All packages of the lock files (by name), sorted by name. Raises EnvironmentSpecError."""
     found = []
     if CONDA_LOCK in files:
-        for item in load_yaml(files[CONDA_LOCK])["package"]:
-            found.append(Package(item["name"], item["version"], "conda", item["url"].rpartition("/")[2]))
+        path = files[CONDA_LOCK]
+        for item in conda_lock_file.read(yaml_files.read(path, EnvironmentSpecError), path).conda:
+            found.append(Package(item.name, item.version, "conda", item.file_name))
     if PYLOCK in files:
-        for item in load_toml(files[PYLOCK].read_text()).get("packages", ()):
-            choices = [*item.get("wheels", ()), *filter(None, (item.get("sdist"), item.get("archive"), item.get("vcs")))]
-            url = next((choice["url"] for choice in choices if "url" in choice), "")
-            found.append(Package(item["name"], str(item.get("version", "")), "Python index", url.rpartition("/")[2]))
+        path = files[PYLOCK]
+        for item in pylock.read(yaml_files.read(path, EnvironmentSpecError), str(path))["packages"]:
+            url = next(pylock.addresses({"packages": [item]}))
+            found.append(Package(item["name"], item.get("version", ""), "Python index", url.rpartition("/")[2]))
     return sorted(found)

@@ -1,26 +1,26 @@
-"""What it takes to reach package indexes: settings and credentials that the user already has for uv, pip and conda.
+"""Logins for package indexes and channels, and where each may go.
 
-Credentials are kept by host, so that a pod gets those of the hosts in its lock and no others.
+A project chooses the addresses that its packages come from, and its code can read the files that a pod gets.
+So a login goes only to hosts that the user's own settings name, or that the target lists in `credential_hosts`,
+over HTTPS (over HTTP to this machine itself, or where the target lists the port). cargo and npm bind a
+credential to the address of its registry in the same way.
 """
 
-import configparser
 import json
 import netrc
 import os
 import re
-import urllib.parse
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from mlflow_backend.environment import conda_channels
-from mlflow_backend.environment.lock import load_toml
-from mlflow_backend.errors import redact, without_logins
+from mlflow_backend.environment import conda_channels, index_settings, urls
+from mlflow_backend.environment.permissions import Permissions
+from mlflow_backend.environment.urls import Origin
+from mlflow_backend.errors import EnvironmentSpecError
 from mlflow_runner.submission import NETRC, RATTLER_AUTH
 
-SYSTEM_BUNDLES = ("/etc/ssl/", "/etc/pki/", "/usr/share/ca-certificates/", "/private/etc/ssl/")
-INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL")
+ADDRESS = re.compile(r"(?<![a-z+])[a-z+]+://\S+", re.I)
 
 
 @dataclass(frozen=True)
@@ -28,171 +28,133 @@ class Login:
     """For one host: user and password, or a conda token."""
 
     user: str | None = None
-    password: str = ""
-    token: str | None = None
+    password: str = field(default="", repr=False)
+    token: str | None = field(default=None, repr=False)
 
 
-def for_uv(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment of uv: what is set for pip counts where nothing is set for uv itself."""
-    env = dict(environ)
-    for name in ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "UV_SYSTEM_PYTHON", "UV_PYTHON"):
-        env.pop(name, None)
-    if "://" not in env.get("UV_FIND_LINKS", ""):
-        env.pop("UV_FIND_LINKS", None)  # a folder of this machine is not where the run is
-    pip = _pip_settings(environ)
-    if not any(environ.get(name) for name in INDEX_VARIABLES) and not _uv_toml(environ):
-        if "index-url" in pip:
-            env["UV_DEFAULT_INDEX"] = pip["index-url"]
-        if "extra-index-url" in pip:
-            env["UV_INDEX"] = " ".join(pip["extra-index-url"].split())
-    if "trusted-host" in pip:
-        env.setdefault("UV_INSECURE_HOST", " ".join(pip["trusted-host"].split()))
-    if bundle := ca_bundle(environ):
-        env.setdefault("SSL_CERT_FILE", bundle)
-    return env
+@dataclass(frozen=True)
+class Logins:
+    """By host, the logins that go along; and a sentence for each one that stays."""
+
+    sent: Mapping[str, Login]
+    withheld: tuple[str, ...] = ()
+
+    def files(self) -> dict[str, bytes]:
+        """The logins as files, by the variable that names each to the runner: one for uv, one for rattler. Empty without logins."""
+        files = {}
+        lines = [_netrc_line(host, item.user, item.password) for host, item in self.sent.items() if item.user is not None]
+        if lines:
+            files[NETRC] = "".join(lines).encode()
+        if self.sent:
+            files[RATTLER_AUTH] = json.dumps({host: _for_rattler(item) for host, item in self.sent.items()}).encode()
+        return files
 
 
-def ca_bundle(environ: Mapping[str, str] = os.environ) -> str | None:
-    """The file of certificate authorities that the user set for package indexes."""
-    return next(_ca_bundles(environ), None)
-
-
-def own_ca_bundle(environ: Mapping[str, str] = os.environ) -> str | None:
-    """The same where it is not the machine's own bundle, which an image has too: it must travel."""
-    return next((path for path in _ca_bundles(environ) if not os.path.realpath(path).startswith(SYSTEM_BUNDLES)), None)
-
-
-def _ca_bundles(environ: Mapping[str, str]) -> Iterator[str]:
-    named = (environ.get("SSL_CERT_FILE"), _pip_settings(environ).get("cert"), conda_channels.load(environ).ca_bundle)
-    return (path for path in (*named, environ.get("REQUESTS_CA_BUNDLE")) if path and os.path.isfile(path))
-
-
-def fingerprint(environ: Mapping[str, str] = os.environ) -> list[str]:
-    """What decides which index a name is looked up in, without credentials: a lock is only reused while it stays the same."""
-    env = for_uv(environ)
-    values = [f"{name}={redact(value)}" for name, value in sorted(env.items()) if name.startswith("UV_") and not _is_secret(name)]
-    return [*values, redact(_uv_toml(environ)), redact(str(conda_channels.load(environ)))]
-
-
-def logins(urls: Iterable[str], extra: Iterable[str] = (), environ: Mapping[str, str] = os.environ) -> dict[str, Login]:
-    """The login of each host of `urls` that has one.
-
-    `extra` are URLs that may hold credentials themselves, such as an `--index-url` of the project.
-    """
-    return {host: login for host in sorted({_host(url) or "" for url in urls}) if host and (login := _login(host, extra, environ))}
-
-
-def secrets(urls: Iterable[str], extra: Iterable[str] = (), environ: Mapping[str, str] = os.environ) -> dict[str, bytes]:
-    """The logins as files, by the variable that names each to the runner; empty where no host needs one."""
-    found = logins(urls, extra, environ)
-    files = {}
-    lines = [f"machine {host} login {item.user} password {item.password}\n" for host, item in found.items() if item.user is not None]
-    if lines:
-        files[NETRC] = "".join(lines).encode()
-    tokens = {host: {"CondaToken": item.token} for host, item in found.items() if item.token}
-    if tokens:
-        files[RATTLER_AUTH] = json.dumps(tokens).encode()
-    return files
-
-
-def _login(host: str, extra: Iterable[str], environ: Mapping[str, str]) -> Login | None:
-    settings = conda_channels.load(environ)
-    urls = [*extra, *_index_urls(environ), settings.alias, *settings.channels, *settings.defaults, *settings.custom.values()]
-    for url in urls:
-        if _host(url) == host:
-            parts = urllib.parse.urlsplit(url)
-            if parts.username is not None:
-                return Login(urllib.parse.unquote(parts.username), urllib.parse.unquote(parts.password or ""))
-            if token := conda_channels.token(url):
-                return Login(token=token)
-    path = environ.get("NETRC") or str(Path.home() / ".netrc")
-    try:
-        found = netrc.netrc(path).authenticators(host) if os.path.isfile(path) else None
-    except (netrc.NetrcParseError, OSError):
-        return None
-    return Login(found[0], found[2] or "") if found else None
-
-
-def _index_urls(environ: Mapping[str, str]) -> list[str]:
-    """All index URLs that are set, with the credentials of named indexes put in (UV_INDEX_NAME_USERNAME, uv's own rule)."""
-    env = for_uv(environ)
-    named = [word for name in INDEX_VARIABLES for word in env.get(name, "").split()]
-    named += _urls_in_uv_toml(environ)
-    found = []
-    for word in named:
-        name, separator, url = word.partition("=")
-        if not separator or "://" in name:
-            found.append(word)
+def find(addresses: Iterable[str], own: Iterable[str], permissions: Permissions, environ: Mapping[str, str] = os.environ) -> Logins:
+    """The logins for the hosts of `addresses`. `own` are the project's addresses, which may hold logins of its own."""
+    by_host: dict[str, set[Origin]] = {}
+    for asked in filter(None, map(urls.origin, addresses)):
+        by_host.setdefault(asked.host, set()).add(asked)
+    own, settings = list(own), user_urls(environ)
+    users = {found for url in settings if (found := urls.origin(url))}
+    sent: dict[str, Login] = {}
+    withheld: list[str] = []
+    for host, asked in sorted(by_host.items()):
+        login, known = _of_urls(own, asked), asked
+        if login is None:
+            login, known = _of_urls(settings, asked) or _of_netrc(host, environ), users
+        if login is None:
             continue
-        variable = "UV_INDEX_" + re.sub(r"[^A-Z0-9]", "_", name.upper())
-        user, password = environ.get(f"{variable}_USERNAME"), environ.get(f"{variable}_PASSWORD", "")
-        parts = urllib.parse.urlsplit(url)
-        if user is not None and parts.username is None:
-            login = f"{urllib.parse.quote(user, safe='')}:{urllib.parse.quote(password, safe='')}"
-            url = urllib.parse.urlunsplit(parts._replace(netloc=f"{login}@{parts.netloc}"))
-        found.append(url)
+        if problem := _problem(login, asked, known, permissions):
+            withheld.append(problem)
+        else:
+            sent[host] = login
+    return Logins(sent, tuple(withheld))
+
+
+def user_urls(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """All addresses of indexes and channels in the user's own settings, logins included."""
+    conda = conda_channels.load(environ)
+    return [*index_settings.index_urls(environ), conda.alias, *conda.urls(conda.channels), *conda.defaults, *conda.custom.values()]
+
+
+def expanded(text: str, permissions: Permissions, where: str, environ: Mapping[str, str] = os.environ) -> str:
+    """A project's line with each `${NAME}` replaced by the variable, as pip does, where its address is one that a login may go to.
+
+    Raises EnvironmentSpecError for a variable that is not set, and for another address.
+    """
+    found = urls.expanded(text, environ)
+    if found == text and not urls.VARIABLE.search(text):
+        return text
+    if missing := urls.VARIABLE.search(found):
+        raise EnvironmentSpecError(f"{where}: the variable {missing[1]} is not set")
+    shown, asked = (urls.origin(match[0]) if (match := ADDRESS.search(line)) else None for line in (text, found))
+    users = {known for url in user_urls(environ) if (known := urls.origin(url))}
+    if not permissions.lists(asked or Origin("https", "", 0)) and not (asked in users and asked.is_private):
+        raise EnvironmentSpecError(
+            f"{where}: variables are not filled in for {shown or 'what is not an address'}, which your own index settings do not name "
+            f"(with HTTPS): add '{shown or 'HOST'}' to 'credential_hosts' of the target to allow it"
+        )
     return found
 
 
-def _pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """pip's options by their long name: from its configuration files, then from its environment variables."""
-    config = Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    places = [Path("/etc/pip.conf"), Path.home() / ".pip/pip.conf", config / "pip/pip.conf"]
-    if environ.get("PIP_CONFIG_FILE"):
-        places.append(Path(environ["PIP_CONFIG_FILE"]))
-    parser = configparser.RawConfigParser(strict=False)
-    try:
-        parser.read(places)
-    except configparser.Error:
-        return {}
-    found = {name: value for section in ("global", "install") if parser.has_section(section) for name, value in parser.items(section)}
-    for name in ("index-url", "extra-index-url", "trusted-host", "cert"):
-        if value := environ.get("PIP_" + name.upper().replace("-", "_")):
-            found[name] = value
-    return {name.replace("_", "-"): value for name, value in found.items()}
-
-
-def _uv_toml(environ: Mapping[str, str]) -> str:
-    config = Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    for path in (Path(environ.get("UV_CONFIG_FILE") or config / "uv/uv.toml"), Path("/etc/uv/uv.toml")):
-        if path.is_file():
-            return path.read_text(errors="replace")
-    return ""
-
-
-def default_index(environ: Mapping[str, str] = os.environ) -> str | None:
-    """The address of the Python index that is asked first, without credentials; None: uv's own default."""
-    env = for_uv(environ)
-    named = env.get("UV_DEFAULT_INDEX") or env.get("UV_INDEX_URL") or _uv_toml_content(environ).get("index-url")
-    return named and without_logins(named)
-
-
-def _uv_toml_content(environ: Mapping[str, str]) -> dict[str, Any]:
-    try:
-        content = load_toml(_uv_toml(environ))
-    except ValueError:
-        return {}  # uv will say what is wrong with it
-    content |= content.get("pip", {})
-    for item in content.get("index", []):
-        if item.get("default"):
-            content.setdefault("index-url", item.get("url"))
-    return content
-
-
-def _urls_in_uv_toml(environ: Mapping[str, str]) -> list[str]:
-    """The indexes of uv's own file, as `URL` or `NAME=URL`."""
-    content = _uv_toml_content(environ)
-    extra = content.get("extra-index-url", [])
-    indexes = [f"{item['name']}={item['url']}" if "name" in item else item["url"] for item in content.get("index", []) if "url" in item]
-    return [*indexes, *filter(None, [content.get("index-url")]), *extra]
-
-
-def _host(url: str) -> str | None:
-    try:
-        return urllib.parse.urlsplit(url).hostname
-    except ValueError:
+def without_default(environ: Mapping[str, str] = os.environ) -> bytes | None:
+    """The user's .netrc without its `default` entry, whose login would go to every host; None where it has none."""
+    hosts = _netrc(environ)
+    if "default" not in hosts:
         return None
+    return "".join(_netrc_line(host, user, password) for host, (user, _, password) in hosts.items() if host != "default").encode()
 
 
-def _is_secret(name: str) -> bool:
-    return name.endswith(("_PASSWORD", "_USERNAME", "_TOKEN"))
+def _problem(login: Login, asked: set[Origin], known: set[Origin], permissions: Permissions) -> str | None:
+    """Why the login does not go to its host: one sentence with what allows it."""
+    for target in sorted(asked):
+        if permissions.lists(target):
+            continue
+        port = str(target) if str(target) != target.host else f"{target}:{target.port}"
+        if not target.is_private:
+            return f"the login for {target} stays here: HTTP is not encrypted; to send it all the same, add '{port}' to 'credential_hosts' of the target"
+        if target not in known:
+            return (
+                f"the login for {target} stays here: the project names this host, your own index settings do not; "
+                f"to send it, add '{target}' to 'credential_hosts' of the target"
+            )
+    return None
+
+
+def _of_urls(addresses: Iterable[str], asked: set[Origin]) -> Login | None:
+    for url in addresses:
+        if urls.origin(url) in asked:
+            if found := urls.login(url):
+                return Login(*found)
+            if token := conda_channels.token(url):
+                return Login(token=token)
+    return None
+
+
+def _of_netrc(host: str, environ: Mapping[str, str]) -> Login | None:
+    found = _netrc(environ).get(host) if host != "default" else None
+    return Login(found[0] or "", found[2] or "") if found else None
+
+
+def _netrc(environ: Mapping[str, str]) -> dict[str, tuple[str, str, str]]:
+    """User, account and password by host; empty where there is no file, or one that cannot be read."""
+    try:
+        return netrc.netrc(environ.get("NETRC") or str(Path.home() / ".netrc")).hosts
+    except (netrc.NetrcParseError, OSError, UnicodeDecodeError):
+        return {}
+
+
+def _netrc_line(host: str, user: str | None, password: str | None) -> str:
+    return f"machine {host} login {_word(user)} password {_word(password)}\n"
+
+
+def _word(text: str | None) -> str:
+    """A word of a .netrc, quoted where uv's parser needs it (seen with uv 0.13); rattler's does not read quotes."""
+    text = text or ""
+    return text if re.fullmatch(r"[!$-\[\]-~]+", text) else '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
+
+
+def _for_rattler(login: Login) -> dict[str, object]:
+    """https://rattler.prefix.dev : a file of credentials, by host."""
+    return {"CondaToken": login.token} if login.token else {"BasicHTTP": {"username": login.user or "", "password": login.password}}

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from mlflow_backend.environment import pylock as pylocks
+from mlflow_backend.environment import toml_text
 from mlflow_runner.submission import CONDA_LOCK, PYLOCK, Environment
 
 
@@ -101,21 +103,12 @@ def key(platform: str, python: str | None, conda: Iterable[CondaPackage], pip: I
 
 
 def pip_packages(pylock: str) -> tuple[PipPackage, ...]:
-    """The packages of a PEP 751 file. Raises ValueError (tomllib.TOMLDecodeError) on other text."""
-    return tuple(sorted(_pip_package(entry) for entry in load_toml(pylock).get("packages", ())))
-
-
-def load_toml(text: str) -> dict[str, Any]:
-    try:
-        import tomllib
-    except ImportError:  # Python 3.10
-        import tomli as tomllib
-    return tomllib.loads(text)
+    """The packages of a PEP 751 text that `pylock.write` made."""
+    return tuple(sorted(_pip_package(entry) for entry in toml_text.load(pylock).get("packages", ())))
 
 
 def _pip_package(entry: Mapping[str, Any]) -> PipPackage:
-    files = [*entry.get("wheels", ())] or [entry[kind] for kind in ("sdist", "archive") if kind in entry]
-    hashes = {f"{name}:{value}" for file in files for name, value in file.get("hashes", {}).items()}
+    hashes = {text for file in pylocks.files(entry) for text in pylocks.hash_texts(file)}
     if vcs := entry.get("vcs"):
         hashes.add(f"{vcs['type']}:{vcs['commit-id']}:{vcs.get('subdirectory', '')}")
     return PipPackage(entry["name"], str(entry.get("version", "")), tuple(sorted(hashes)))

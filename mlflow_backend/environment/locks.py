@@ -1,28 +1,29 @@
 """The lock of a project: solved once, then kept in this user's cache until what it was made from changes."""
 
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 import time
-import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
-from mlflow_backend.environment import index_access, kinds
-from mlflow_backend.environment.lock import Lock, load_toml
+from mlflow_backend.environment import cache, index_access, index_settings, kinds, pylock, toml_text, urls
+from mlflow_backend.environment.cache import cache_dir as cache_dir
+from mlflow_backend.environment.lock import Lock
+from mlflow_backend.environment.permissions import Permissions
 from mlflow_backend.environment.platforms import Platform
 from mlflow_backend.environment.spec import MLFLOW
 from mlflow_backend.errors import EnvironmentSpecError, without_logins
 from mlflow_backend.progress import Progress
-from mlflow_runner.submission import Environment
+from mlflow_runner.submission import CONDA_LOCK, PYLOCK, Environment
 
-FORMAT = 1
+FORMAT = 2
 """Part of a lock's address in the cache: other than before where the same inputs would give another lock."""
 SUMMARY = "lock.json"
 
@@ -41,12 +42,12 @@ class Kept:
     hosts: tuple[str, ...]
     size_bytes: int
     mlflow: str | None
-    addresses: tuple[str, ...] = dataclasses.field(default=(), repr=False)  # may hold credentials
+    logins: index_access.Logins = index_access.Logins({})
     solved_s: float | None = None
 
     @property
     def files(self) -> dict[str, Path]:
-        return {path.name: path for path in sorted(self.folder.iterdir()) if path.name != SUMMARY}
+        return {name: self.folder / name for name in (CONDA_LOCK, PYLOCK) if (self.folder / name).is_file()}
 
     @property
     def phases(self) -> tuple[tuple[str, float], ...]:
@@ -54,21 +55,13 @@ class Kept:
         return (("solve", self.solved_s),) if self.solved_s else ()
 
     def secrets(self) -> dict[str, bytes]:
-        """Credentials for `hosts`, by the variable that names each file to the runner."""
-        index = self.environment.index
-        return index_access.secrets([*self.hosts, *([index] if index else [])], self.addresses)
-
-    def logins(self) -> dict[str, index_access.Login]:
-        """The same by host."""
-        return index_access.logins(self.hosts, self.addresses)
+        """Logins for `hosts`, by the variable that names each file to the runner."""
+        return self.logins.files()
 
 
-def cache_dir() -> Path:
-    """This user's cache: locks, and the environments of runs on this machine."""
-    return Path(platformdirs.user_cache_dir("mlflow-compute"))
-
-
-def obtain(folder: Path, named: Mapping[str, str], platform: Platform, progress: Progress, refresh: bool = False) -> Kept | None:
+def obtain(
+    folder: Path, named: Mapping[str, str], platform: Platform, permissions: Permissions, progress: Progress, refresh: bool = False
+) -> Kept | None:
     """The lock of the project in `folder` for the platform, from the cache unless `refresh`; None when it lists no environment.
 
     `named` are `conda_env` or `python_env` of its MLproject. Raises EnvironmentSpecError.
@@ -78,28 +71,15 @@ def obtain(folder: Path, named: Mapping[str, str], platform: Platform, progress:
     kind = kinds.detect(folder, named)
     if kind is None:
         return None
-    try:
-        inputs = [FORMAT, type(kind).__name__, kind.inputs(platform, VERSION), platform.subdir, dict(platform.virtual_packages)]
-    except (OSError, UnicodeDecodeError) as error:
-        raise EnvironmentSpecError(f"{kind.path}: cannot be read: {error}") from None
-    inputs.append(index_access.fingerprint())
-    address = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=list).encode()).hexdigest()
-    place = cache_dir() / "locks" / address
-    kept = None if refresh else _load(place, kind.path)
+    inputs = [FORMAT, type(kind).__name__, kind.inputs(platform, VERSION), platform.subdir, dict(platform.virtual_packages)]
+    inputs.append(index_settings.fingerprint())
+    own, built = _place([*inputs, permissions.builds]), _place([*inputs, True])
+    kept = None if refresh else _load(own, kind.path) or _load(built, kind.path)  # made with builds before: none is needed now
     if kept is None:
-        progress.waiting(f"solving {kind.path.name} for {platform.subdir}")
-        start = time.monotonic()
-        locked = kind.lock(platform, VERSION, refresh)
-        solved_s = time.monotonic() - start
-        _store(place, locked.lock, locked.warnings)
-        kept = dataclasses.replace(_load(place, kind.path), solved_s=round(solved_s, 3))
-        progress.say(f"locked {kind.path.name} for {platform.subdir}: {describe(kept)} in {solved_s:.1f} s")
+        kept = _solve(kind, own, platform, permissions, progress, refresh)
     for warning in kept.warnings:
         progress.say(warning)
-    named_index, further = kind.addresses(platform)
-    index = without_logins(named_index) if named_index else index_access.default_index()
-    addresses = (named_index, *further) if named_index else further
-    return dataclasses.replace(kept, environment=kept.environment._replace(index=index), addresses=addresses)
+    return _with_access(kept, kind, platform, permissions, progress)
 
 
 def describe(kept: Kept) -> str:
@@ -108,6 +88,44 @@ def describe(kept: Kept) -> str:
     counts = [f"{number} {kind} packages" for number, kind in ((environment.conda, "conda"), (environment.pip, "Python")) if number]
     size = f", {kept.size_bytes / 1e6:.0f} MB" if kept.size_bytes else ""
     return (" and ".join(counts) or "no packages") + size
+
+
+def _place(inputs: list[Any]) -> Path:
+    address = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=list).encode()).hexdigest()
+    return cache_dir() / "locks" / address
+
+
+def _solve(kind, place: Path, platform: Platform, permissions: Permissions, progress: Progress, refresh: bool) -> Kept:
+    """Solve and keep; of several processes that need the same lock at once, one does and the others wait for it."""
+    from mlflow.version import VERSION
+
+    name = kind.path.name
+    with cache.alone(
+        cache.make("locks") / f"{place.name}.lock", lambda: progress.waiting(f"waiting for another submit that solves {name}")
+    ):
+        if not refresh and (kept := _load(place, kind.path)):
+            return kept
+        progress.waiting(f"solving {name} for {platform.subdir}")
+        start = time.monotonic()
+        locked = kind.lock(platform, VERSION, permissions, refresh)
+        solved_s = time.monotonic() - start
+        _store(place, locked.lock, locked.warnings)
+        kept = _load(place, kind.path)
+    if kept is None:
+        raise EnvironmentSpecError(f"{place}: the lock cannot be read back: try again")
+    progress.say(f"locked {name} for {platform.subdir}: {describe(kept)} in {solved_s:.1f} s")
+    return dataclasses.replace(kept, solved_s=round(solved_s, 3))
+
+
+def _with_access(kept: Kept, kind, platform: Platform, permissions: Permissions, progress: Progress) -> Kept:
+    """The lock with its index, and with the logins for its hosts that may go along; those that stay are named."""
+    index, further = kind.addresses(platform)
+    own = [index_access.expanded(address, permissions, str(kind.path)) for address in (index, *further) if address]
+    index = without_logins(own[0]) if index else index_settings.default_index()
+    logins = index_access.find([*kept.hosts, *filter(None, [index])], own, permissions)
+    for sentence in logins.withheld:
+        progress.say(sentence)
+    return dataclasses.replace(kept, environment=kept.environment._replace(index=index), logins=logins)
 
 
 def _load(place: Path, source: Path) -> Kept | None:
@@ -123,34 +141,30 @@ def _load(place: Path, source: Path) -> Kept | None:
 
 
 def _store(place: Path, lock: Lock, warnings: tuple[str, ...]) -> None:
-    """Write the lock's folder whole, or not at all."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(dir=place.parent, prefix=".new-"))
+    """Write the lock's folder whole, or not at all. One that another process has written meanwhile is as good."""
     try:
-        for name, content in lock.files().items():
-            (new / name).write_bytes(content)
-        summary = {
-            "environment": lock.environment("")._asdict(),
-            "warnings": warnings,
-            "hosts": sorted(_hosts(lock)),
-            "size_bytes": lock.size_bytes,
-            "mlflow": next((package.version for package in (*lock.conda, *lock.pip) if package.name in MLFLOW), None),
-        }
-        (new / SUMMARY).write_text(json.dumps(summary))
-        if place.exists():
-            os.replace(place, new / "old")
-        os.replace(new, place)
+        with contextlib.ExitStack() as stack:
+            new, old = (Path(tempfile.mkdtemp(dir=place.parent, prefix=prefix)) for prefix in (".new-", ".old-"))
+            for path in (new, old):
+                stack.callback(shutil.rmtree, path, ignore_errors=True)
+            for name, content in lock.files().items():
+                (new / name).write_bytes(content)
+            (new / SUMMARY).write_text(json.dumps(_summary(lock, warnings)))
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(place, old / place.name)
+            os.replace(new, place)
     except OSError as error:
-        raise EnvironmentSpecError(f"the lock cannot be kept in {place.parent}: {error}") from None
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(place / "old", ignore_errors=True)
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise EnvironmentSpecError(f"the lock cannot be kept in {place.parent}: {error.strerror}") from None
 
 
-def _hosts(lock: Lock) -> set[str]:
-    urls = [package.url for package in lock.conda]
-    for entry in load_toml(lock.pylock).get("packages", ()):
-        files = [*entry.get("wheels", ()), entry.get("sdist", {}), entry.get("archive", {}), entry.get("vcs", {})]
-        urls += [file["url"] for file in files if "url" in file]
-    parts = (urllib.parse.urlsplit(url) for url in urls)
-    return {f"{part.scheme}://{part.netloc.rpartition('@')[2]}" for part in parts if part.netloc}
+def _summary(lock: Lock, warnings: tuple[str, ...]) -> dict[str, Any]:
+    addresses = [package.url for package in lock.conda]
+    addresses += pylock.addresses(toml_text.load(lock.pylock)) if lock.pylock else []
+    return {
+        "environment": lock.environment("")._asdict(),
+        "warnings": warnings,
+        "hosts": sorted({found.url for found in map(urls.origin, addresses) if found}),
+        "size_bytes": lock.size_bytes,
+        "mlflow": next((package.version for package in (*lock.conda, *lock.pip) if package.name in MLFLOW), None),
+    }

@@ -1,99 +1,98 @@
 """Resolve Python requirements with uv for another platform: a PEP 751 lock."""
 
 import re
-import subprocess
-import sys
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from mlflow_backend.environment import index_access
-from mlflow_backend.environment.lock import CondaPackage, load_toml
+from mlflow_backend.environment import cache, pinned, pylock, uv_process
+from mlflow_backend.environment.lock import CondaPackage
+from mlflow_backend.environment.permissions import Permissions
+from mlflow_backend.environment.pinned import CONSTRAINT
 from mlflow_backend.environment.platforms import Platform
+from mlflow_backend.environment.requirements import split_hashes
 from mlflow_backend.environment.spec import Spec
-from mlflow_backend.errors import EnvironmentSpecError, redact, without_logins
+from mlflow_backend.errors import EnvironmentSpecError
 
-PYTHONS = tuple(f"3.{minor}" for minor in range(14, 8, -1))
 OF_CONDA = {
     "pytorch": "torch", "pytorch-cpu": "torch", "pytorch-gpu": "torch", "matplotlib-base": "matplotlib", "dask-core": "dask",
     "pyarrow-core": "pyarrow", "tensorflow-base": "tensorflow", "py-opencv": "opencv-python", "msgpack-python": "msgpack",
     "python-graphviz": "graphviz", "redis-py": "redis", "python-kubernetes": "kubernetes", "ruamel_yaml": "ruamel.yaml",
 }  # fmt: skip
 """Conda packages that have another name in the Python index."""
-MOST_LINES = 10
+NO_PROJECT = '[project]\nname = "above"\nversion = "0"\n'
+"""A pyproject.toml where uv ends its search for the workspace that a project belongs to."""
 
 
-def python_version(wanted: str | None, source: Path) -> str:
-    """The one version an environment is locked for: what is asked for, else this Python's, as MLflow does.
-
-    Of a range (`>=3.10`) it is this Python's if that fits, else the newest that fits.
-    """
-    here = ".".join(map(str, sys.version_info[:2]))
-    if not wanted:
-        return here
-    if re.fullmatch(r"\d+(\.\d+){0,2}", wanted):
-        return wanted
-    try:
-        range_ = SpecifierSet(wanted.replace(" ", ""))
-    except InvalidSpecifier:
-        raise EnvironmentSpecError(f"{source}: python '{wanted}': write a version such as {here}, or a range such as >=3.10") from None
-    found = next((version for version in (here, *PYTHONS) if f"{version}.99" in range_), None)
-    if found is None:
-        raise EnvironmentSpecError(f"{source}: python '{wanted}': no version fits; known: {', '.join(reversed(PYTHONS))}")
-    return found
-
-
-def compile_(spec: Spec, python: str, platform: Platform, conda: Sequence[CondaPackage], refresh: bool = False) -> str:
+def compile_(
+    spec: Spec, python: str, platform: Platform, conda: Sequence[CondaPackage], permissions: Permissions, refresh: bool = False
+) -> str:
     """The lock (the text of a pylock.toml) of `spec.pip`, empty when all of it is there by conda already.
 
     What conda installs is a constraint and is not listed again. Raises
     EnvironmentSpecError with what collides, as uv says it, in at most ten lines.
     """
     given = dict(_python_packages(conda))
-    with tempfile.TemporaryDirectory(prefix="mlflow-compute-") as folder:  # not the project's: its uv.toml must not choose indexes
-        asked, output = Path(folder, "requirements.in"), Path(folder, "pylock.toml")
-        constraints = [line[3:] for line in spec.pip if line.startswith("-c ")]
-        asked.write_text("".join(f"{line}\n" for line in spec.pip if not line.startswith("-c ")))
-        Path(folder, "constraints.txt").write_text(
-            "".join(f"{line}\n" for line in constraints) + "".join(f"{name}=={version}\n" for name, version in given.items())
-        )
+    lines = _for_uv(spec, permissions)
+    with cache.scratch_folder() as folder:
+        asked, constraints, output = (folder / name for name in ("requirements.in", "constraints.txt", "pylock.toml"))
+        cache.write(asked, _text(line for line in lines if not line.startswith(CONSTRAINT)))
+        limits = [line.removeprefix(CONSTRAINT) for line in lines if line.startswith(CONSTRAINT)]
+        cache.write(constraints, _text([*limits, *(f"{name}=={version}" for name, version in given.items())]))
         left_out = [word for name in given for word in ("--no-emit-package", name)]
-        run_uv(
-            ["pip", "compile", "--quiet", str(asked), "--constraints", str(Path(folder, "constraints.txt")), "--format", "pylock.toml",
+        uv_process.run(
+            ["pip", "compile", "--quiet", str(asked), "--constraints", str(constraints), "--format", "pylock.toml",
              "--no-header", "--output-file", str(output), "--python-version", python, "--python-platform", platform.for_uv,
              "--no-python-downloads", *(["--refresh"] if refresh else []), *left_out],
-            folder, spec.source,
+            folder, spec.source, permissions,
         )  # fmt: skip
-        text = without_logins(output.read_text())
-    if not load_toml(text).get("packages"):
-        return ""
-    return text
+        content = pylock.read(output.read_text(encoding="utf-8"), str(spec.source))
+    return pylock.write(pinned.check(content, spec.pip, spec.source))
 
 
-def run_uv(arguments: Sequence[str], folder: str, source: Path) -> str:
-    """Run uv with the user's own settings for indexes; its standard output. Raises EnvironmentSpecError with uv's words."""
-    import uv
+def export(lock: str, project: str, source: Path) -> str:
+    """The PEP 751 form of the texts of a uv.lock and its pyproject.toml. Nothing is asked and nothing of the project runs.
 
-    command = [uv.find_uv_bin(), "--no-progress", "--color", "never", *arguments]
-    process = subprocess.run(command, cwd=folder, env=index_access.for_uv(), capture_output=True, text=True)
-    if process.returncode:
-        raise EnvironmentSpecError(f"{source}: {_words(process.stderr, folder)}")
-    return process.stdout
+    Raises EnvironmentSpecError with uv's words.
+    """
+    with cache.scratch_folder() as above:
+        folder = above / "project"
+        folder.mkdir(mode=0o700)
+        for path, text in ((above / "pyproject.toml", NO_PROJECT), (folder / "pyproject.toml", project), (folder / "uv.lock", lock)):
+            cache.write(path, text.encode())
+        arguments = [
+            "export",
+            "--quiet",
+            "--frozen",
+            "--offline",
+            "--no-dev",
+            "--no-emit-project",
+            "--no-header",
+            "--format",
+            "pylock.toml",
+        ]
+        return uv_process.run(arguments, folder, source, Permissions(builds=False, credential_hosts=()))
 
 
-def _words(stderr: str, folder: str) -> str:
-    """uv's explanation in at most ten lines; of a longer one its end, which is the conclusion."""
-    text = redact(stderr).replace(f"{folder}/", "")
-    lines = [line.rstrip() for line in text.splitlines() if line.strip() and not line.startswith("warning:")]
-    if lines:
-        lines[0] = lines[0].removeprefix("error: ")
-    if len(lines) > MOST_LINES:
-        lines = [lines[0], f"  ({len(lines) - MOST_LINES + 2} lines left out)", *lines[-(MOST_LINES - 2) :]]
-    return "\n".join(lines)
+def _for_uv(spec: Spec, permissions: Permissions) -> list[str]:
+    """The lines of the Spec that uv gets: hashes are compared afterwards, and nothing may ask for a build that is not allowed."""
+    found = []
+    for line in spec.pip:
+        name, _, value = line.partition(" ")
+        if name == "--no-binary" and value != ":none:" and not permissions.builds:
+            raise EnvironmentSpecError(
+                f"{spec.source}: {line}: packages are not built on this machine for a cluster: "
+                "set 'allow_builds: true' in the target, or run mlflow-compute env lock --target NAME --allow-builds"
+            )
+        if name != pinned.REQUIRE:
+            found.append(split_hashes(line)[0])
+    return found
+
+
+def _text(lines: Iterable[str]) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def _python_packages(conda: Sequence[CondaPackage]):

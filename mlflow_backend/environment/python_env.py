@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
-from mlflow_backend.environment import requirements
-from mlflow_backend.environment.spec import Spec, check_keys, entries, load_yaml
+from mlflow_backend.environment import project_files
+from mlflow_backend.environment.requirements import Reader
+from mlflow_backend.environment.spec import Spec, check_keys, entries, load_yaml, scalar
 
 KEYS = ("name", "python", "build_dependencies", "dependencies")
 
 
-def read(path: Path) -> Spec:
-    """The Spec of the file. Raises EnvironmentSpecError naming file and entry."""
-    content = load_yaml(path)
+def read(path: Path, root: Path) -> Spec:
+    """The Spec of the file, of a project in the folder `root`. Raises EnvironmentSpecError naming file and entry."""
+    content = load_yaml(project_files.read(path, root), path)
     check_keys(content, KEYS, path)
     listed = [entry for key in ("build_dependencies", "dependencies") for entry in entries(content, key, path)]
-    return Spec(path, content.get("python") or None, pip=tuple(line for entry in listed for line in requirements.lines(entry, path)))
+    reader = Reader(root)
+    return Spec(path, scalar(content, "python", path), pip=tuple(line for entry in listed for line in reader.lines(entry, path)))

@@ -14,7 +14,7 @@ from mlflow_backend import runner_zip, tracking
 from mlflow_backend.config.backend_config import BackendConfig
 from mlflow_backend.docker import run as docker_run
 from mlflow_backend.docker.spec import DockerEnv
-from mlflow_backend.environment import index_access, locks
+from mlflow_backend.environment import index_settings, locks
 from mlflow_backend.project import Project
 from mlflow_runner.program import ISOLATED
 from mlflow_runner.submission import Submission
@@ -55,7 +55,7 @@ def in_container(
 def access(kept: locks.Kept, scratch: Path) -> dict[str, str]:
     """Variables that lead the runner to package indexes: files that only this user can read."""
     found = {name: _private_file(scratch / name.lower(), content) for name, content in kept.secrets().items()}
-    if bundle := index_access.own_ca_bundle():
+    if bundle := index_settings.own_ca_bundle():
         found["SSL_CERT_FILE"] = bundle
     return found
 

@@ -12,6 +12,7 @@ from mlflow_backend.config.backend_config import BackendConfig
 from mlflow_backend.docker import spec as docker_spec
 from mlflow_backend.docker.spec import CODE_DIR
 from mlflow_backend.environment import locks, platforms
+from mlflow_backend.environment.permissions import HERE
 from mlflow_backend.errors import SnapshotError
 from mlflow_backend.local.run import LocalRun
 from mlflow_backend.local.start import Place, access, in_container, start
@@ -41,7 +42,7 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
         docker = docker_spec.read(project, os.environ)
         kept = None
         if config.builds_environment and not docker:
-            kept = locks.obtain(project.work_dir, project.environment_files, platforms.of_this_machine(), progress)
+            kept = locks.obtain(project.work_dir, project.environment_files, platforms.of_this_machine(), HERE, progress)
         environment = kept and kept.environment
         if kept and (warning := tracking.client_warning(kept.mlflow, client_uri)):
             progress.say(warning)

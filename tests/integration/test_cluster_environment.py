@@ -46,6 +46,16 @@ def conda_project(project, reachable):
 
 
 @pytest.fixture
+def tls(cluster_access, tmp_path, monkeypatch):
+    """The certificate of this machine as pods call it, by an authority that `own.pem` holds."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "own.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(cluster_access.host).configure_cert(context)
+    return context
+
+
+@pytest.fixture
 def claim(cluster_access, kubectl):
     """A PersistentVolumeClaim for a cache; it and its volume are gone afterwards."""
     name = f"cache-{uuid.uuid4().hex[:6]}"
@@ -103,13 +113,16 @@ def test_a_run_cannot_change_the_environment_of_the_others(cluster, conda_projec
     assert found.log.count(b"ermission denied") >= 2 and b'["six", "1.16.0"]' in found.log
 
 
-def test_a_login_for_the_index_travels_as_a_secret_and_only_then(cluster, project, tmp_path, monkeypatch, seen, kubectl, cluster_access):
+def test_a_login_for_the_index_travels_as_a_secret_and_only_then(
+    cluster, project, tmp_path, monkeypatch, seen, kubectl, cluster_access, tls
+):
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "own.pem"))
     for name in ("own", "mlflow"):
         add_wheel(tmp_path / "private", name, "1.0")
     root = project(
         "env; cat /mlflow/secrets/MLFLOW_COMPUTE_NETRC* | wc -l", python_env_dot_yaml=f"python: {SHORT}\ndependencies: [own, mlflow]\n"
     )
-    with serve(tmp_path / "private", login="ada:open-sesame", name=cluster_access.host) as address:
+    with serve(tmp_path / "private", login="ada:open-sesame", name=cluster_access.host, tls=tls) as address:
         monkeypatch.setenv("UV_DEFAULT_INDEX", f"{address.replace('://', '://ada:open-sesame@')}/simple")
         found = seen(run(root).run_id)
     job = job_of(kubectl, found)
@@ -121,11 +134,27 @@ def test_a_login_for_the_index_travels_as_a_secret_and_only_then(cluster, projec
     assert b"open-sesame" not in found.artifact("environment/pylock.toml")
 
 
-def test_an_authority_of_the_users_own_travels_along(cluster, project, tmp_path, monkeypatch, seen, cluster_access):
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(tmp_path / "own.pem")
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(cluster_access.host).configure_cert(tls)
+def test_a_login_stays_where_only_the_project_names_the_host(
+    cluster, project, tmp_path, monkeypatch, kubectl, cluster_access, last_run, tls, capfd
+):
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "own.pem"))
+    (tmp_path / "netrc").write_text(f"machine {cluster_access.host} login ada password open-sesame\n")
+    (tmp_path / "netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    for name in ("own", "mlflow"):
+        add_wheel(tmp_path / "private", name, "1.0")
+    with serve(tmp_path / "private", login="ada:open-sesame", name=cluster_access.host, tls=tls) as address:
+        text = f"python: {SHORT}\ndependencies: ['--index-url {address}/simple', own, mlflow]\n"
+        root = project("true", python_env_dot_yaml=text)
+        found = failed_run(root, last_run)
+        place = address.removeprefix("https://")
+        assert f"the login for {place} stays here: the project names this host" in capfd.readouterr().err
+        assert "open-sesame" not in kubectl("get", "secrets", "-o", "yaml") and found.cause == "EnvironmentError"
+        cluster(credential_hosts=[place])
+        assert run(root).wait()
+
+
+def test_an_authority_of_the_users_own_travels_along(cluster, project, tmp_path, monkeypatch, seen, cluster_access, tls):
     for name in ("own", "mlflow"):
         add_wheel(tmp_path / "index", name, "1.0")
     root = project("python -c 'import own; print(own.__version__)'", python_env_dot_yaml=f"python: {SHORT}\ndependencies: [own, mlflow]\n")
@@ -166,7 +195,6 @@ def test_a_target_for_another_platform_than_the_nodes(cluster, project, last_run
 
 
 def test_staged_packages_need_no_index_and_no_channel(cluster, project, channel, tmp_path, seen, cluster_access, monkeypatch):
-    cluster(stage_packages=True)
     add_wheel(tmp_path / "index", "mlflow", "1.0")
     asked: list[str] = []
     login = "ada:open-sesame"
@@ -174,6 +202,8 @@ def test_staged_packages_need_no_index_and_no_channel(cluster, project, channel,
         serve(channel.folder, name=cluster_access.host, asked=asked, login=login) as channel_address,
         serve(tmp_path / "index", name=cluster_access.host, asked=asked, login=login) as index_address,
     ):
+        hosts = [address.removeprefix("http://") for address in (channel_address, index_address)]  # without encryption: asked for
+        cluster(stage_packages=True, credential_hosts=hosts)
         monkeypatch.setenv("UV_DEFAULT_INDEX", f"{index_address.replace('://', f'://{login}@')}/simple")
         (tmp_path / ".condarc").write_text(f"custom_channels: {{own: '{channel_address.replace('://', f'://{login}@')}/own'}}\n")
         monkeypatch.setenv("CONDARC", str(tmp_path / ".condarc"))

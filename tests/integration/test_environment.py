@@ -191,7 +191,24 @@ def test_a_channel_that_is_not_there_is_named(server, project, tmp_path, monkeyp
     root = project("true", conda_dot_yaml="channels: [conda-fogre]\ndependencies: [tool]\n")
     with pytest.raises(ExecutionException, match="(?s)channel file:.*/conda-fogre cannot be read: .*did you mean 'conda-forge'?") as error:
         run(root, {})
-    assert "\n\n" not in str(error.value)
+    assert len(str(error.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("channel", "reason", "advice"),
+    [
+        ("http://127.0.0.1:9/x", "Connection refused", "set a mirror in .condarc (channel_alias, custom_channels), list the packages below 'pip:', "
+         "or run with --env-manager local in the environment that is there"),
+        ("{closed}", "401 Unauthorized", "set a login for it in .netrc, or in the channel's URL in .condarc"),
+    ],
+)  # fmt: skip
+def test_a_channel_that_does_not_answer_is_explained_in_three_lines(server, project, tmp_path, channel, reason, advice):
+    with serve(tmp_path, login="ada:sesame") as closed:
+        root = project("true", conda_dot_yaml=f"channels: ['{channel.format(closed=closed)}']\ndependencies: [tool]\n")
+        with pytest.raises(ExecutionException) as error:
+            run(root, {})
+    lines = str(error.value).splitlines()
+    assert reason in lines[0] and lines[1:] == [advice]
 
 
 def test_a_lock_for_another_platform_is_refused_with_what_to_type(server, project):

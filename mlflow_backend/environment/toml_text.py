@@ -1,0 +1,64 @@
+"""TOML: read as the standard library does, written in one canonical form."""
+
+import datetime
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+
+def load(text: str) -> dict[str, Any]:
+    """The content of `text`. Raises ValueError for what is not TOML, nested too deeply included."""
+    try:
+        import tomllib
+    except ImportError:  # Python 3.10
+        import tomli as tomllib
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def dump(content: Mapping[str, Any]) -> str:
+    """`content`, as `load` returns it: one line for each value and one table for each item of a list of tables on the first level.
+
+    Each value in a table stands on one line, so that the runner, which has no TOML parser on Python 3.9,
+    can change addresses line by line.
+    """
+    tables = {name: value for name, value in content.items() if isinstance(value, list) and value and _are_tables(value)}
+    lines = [f"{_key(name)} = {_value(value)}\n" for name, value in content.items() if name not in tables]
+    for name, items in tables.items():
+        for item in items:
+            lines.append(f"\n[[{_key(name)}]]\n")
+            lines += [f"{_key(key)} = {_value(value)}\n" for key, value in item.items()]
+    return "".join(lines)
+
+
+def _are_tables(value: list[Any]) -> bool:
+    return all(isinstance(item, dict) for item in value)
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _text(name)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return repr(value) if math.isfinite(value) else str(value)
+    if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_key(name)} = {_value(item)}" for name, item in value.items()) + " }" if value else "{}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
+    return str(value)
+
+
+def _text(text: str) -> str:
+    """A basic string: as JSON writes it, but for DEL, which TOML wants escaped."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,103 @@
+"""URLs of package indexes and channels: where one points to, and the login in it."""
+
+import ipaddress
+import re
+import urllib.parse
+from collections.abc import Mapping
+from typing import NamedTuple
+
+PORTS = {"https": 443, "http": 80}
+VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
+"""A variable as pip expands it: https://pip.pypa.io/en/stable/reference/requirements-file-format/#using-environment-variables"""
+
+
+CHARACTERS = re.compile(r"[!#-;=?-\[\]_a-z~]+")
+"""The characters that RFC 3986 allows in a URL. With a backslash, for one, two clients may see two hosts."""
+
+
+def is_plain(text: str) -> bool:
+    """Whether `text`, variables in it aside, has only characters of a URL."""
+    return bool(CHARACTERS.fullmatch(VARIABLE.sub("x", text)))
+
+
+class Origin(NamedTuple):
+    """What a login belongs to: a scheme (https or http), a host in lower case, and a port."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"{self.scheme}://{self}"
+
+    @property
+    def is_private(self) -> bool:
+        """Whether nobody on the way can read what is sent there."""
+        return self.scheme == "https" or _is_loopback(self.host)
+
+
+def origin(url: str) -> Origin | None:
+    """The origin of an HTTP URL, of `git+https://` too; None for another scheme and for what is not a URL."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        scheme = parts.scheme.lower().removeprefix("git+")
+        if scheme in PORTS and parts.hostname:
+            return Origin(scheme, parts.hostname, parts.port or PORTS[scheme])
+    except ValueError:
+        pass
+    return None
+
+
+def host_of(entry: str) -> tuple[str | None, int | None]:
+    """Host and port of `HOST` or `HOST:PORT`; no host where it is neither."""
+    try:
+        parts = urllib.parse.urlsplit(f"//{entry}")
+        return parts.hostname, parts.port
+    except ValueError:
+        return None, None
+
+
+def login(url: str) -> tuple[str, str] | None:
+    """User and password in a URL, unquoted."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:
+        return None
+    if parts.username is None:
+        return None
+    return urllib.parse.unquote(parts.username), urllib.parse.unquote(parts.password or "")
+
+
+def with_login(url: str, user: str, password: str) -> str:
+    """The URL with user and password in it, quoted."""
+    parts = urllib.parse.urlsplit(url)
+    quoted = f"{urllib.parse.quote(user, safe='')}:{urllib.parse.quote(password, safe='')}"
+    return urllib.parse.urlunsplit(parts._replace(netloc=f"{quoted}@{parts.netloc}"))
+
+
+def without_login(url: str) -> str:
+    """The URL without user and password; the same text where it has none. The user of SSH stays: it is part of the address."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:  # not a URL: nothing before an @ is left
+        return re.sub(r"//[^/]*@", "//", url)
+    before, _, host = parts.netloc.rpartition("@")
+    user = f"{before.partition(':')[0]}@" if before and parts.scheme.endswith("ssh") else ""
+    return url.replace(parts.netloc, user + host, 1) if before else url
+
+
+def expanded(text: str, environ: Mapping[str, str]) -> str:
+    """`text` with each `${NAME}` replaced by the variable, where that is set and not empty, as pip does."""
+    return VARIABLE.sub(lambda match: environ.get(match[1]) or match[0], text)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
