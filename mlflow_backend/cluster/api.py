@@ -17,7 +17,7 @@ from mlflow_backend.cluster.streams import Stop, lines
 from mlflow_backend.errors import ClusterError, ClusterUnavailable
 
 LEAST_VERSION = (1, 30)
-"""The oldest Kubernetes whose defaults the Jobs of this package rely on (podReplacementPolicy, backoffLimitPerIndex)."""
+"""The oldest Kubernetes: Jobs need 1.29 (podReplacementPolicy, backoffLimitPerIndex), ValidatingAdmissionPolicies 1.30."""
 PAGE = 50
 """Objects of one answer to a list: a thousand Jobs at once are tens of megabytes of dicts."""
 SLIM_PAGE = 500
@@ -42,9 +42,9 @@ def connect(context: str | None = None, namespace: str | None = None) -> "Cluste
     """
     asked, stamps = (kubeconfig.path(), context, namespace), kubeconfig.stamps()
     with _connecting:
-        known_stamps, cluster = _latest.get(asked, (None, None))
-        if known_stamps == stamps:
-            return cluster
+        if asked in _latest and _latest[asked][0] == stamps:
+            _latest.move_to_end(asked)
+            return _latest[asked][1]
         login = kubeconfig.log_in(context)
         place = (kubeconfig.path(), login.context, login.user, login.server, namespace or login.namespace)
         cluster = _clusters.get(place)
@@ -53,6 +53,8 @@ def connect(context: str | None = None, namespace: str | None = None) -> "Cluste
         else:
             cluster.connection.use(login)
         _latest[asked] = stamps, cluster
+        _latest.move_to_end(asked)
+        _clusters.move_to_end(place)
         for kept in (_latest, _clusters):
             while len(kept) > CONNECTIONS:
                 kept.popitem(last=False)

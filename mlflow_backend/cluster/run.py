@@ -1,10 +1,10 @@
 """A run in a cluster as MLflow hands it to the user: wait for it, ask its status, cancel it."""
 
-import time
-
 from mlflow.projects.submitted_run import SubmittedRun
 
 from mlflow_backend import tracking
+from mlflow_backend.cluster import labels
+from mlflow_backend.cluster.gone import pods_are_gone
 from mlflow_backend.cluster.settle import has_ended
 from mlflow_backend.cluster.wait import POD_GONE_S, SubmittedJob, Waiting
 from mlflow_backend.errors import ClusterError, as_mlflow_does
@@ -59,16 +59,6 @@ class ClusterRun(SubmittedRun):
         self._wait_until_gone()
 
     def _wait_until_gone(self) -> None:
-        cluster, selector = self._submitted.cluster, f"job-name={self.job_name}"
-        deadline = time.monotonic() + self._submitted.grace_period_s + POD_GONE_S
-        while (left_s := deadline - time.monotonic()) > 0:
-            pods, version = cluster.list_objects("Pod", selector)
-            there = {pod["metadata"]["uid"] for pod in pods}
-            if not there:
-                return
-            for event in cluster.watch_objects("Pod", selector, version, max(1, int(left_s))):
-                if event["type"] == "DELETED":
-                    there.discard(event["object"]["metadata"]["uid"])
-                if not there or event["type"] == "ERROR":
-                    break
-        raise ClusterError(f"Job {self.job_name}: deleted, but its pod is still there after the grace period")
+        timeout_s = self._submitted.grace_period_s + POD_GONE_S
+        if not pods_are_gone(self._submitted.cluster, f"{labels.RUN}={self.run_id}", self.job_name, timeout_s):
+            raise ClusterError(f"Job {self.job_name}: deleted, but its pod is still there after the grace period")

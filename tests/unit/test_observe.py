@@ -97,9 +97,11 @@ def test_the_same_value_again_lists_nothing_anew_and_more_values_than_fit_select
 
 @pytest.mark.parametrize("what", ["list pods", "watch pods", "list jobs", "watch jobs"])
 def test_a_watch_that_is_forbidden_fails_all_waiters_once_and_the_next_one_tries_again(api, cluster, empty, what):
-    api.answers[what] = [refusal(403, "no")]
+    all_wait = threading.Event()
+    api.answers[what] = [lambda call: refusal(403, "no") if all_wait.wait(20) else None]
     observer = Observer(cluster, "client", "c")
     waiting = [observer.subscribe(name) for name in ("a", "a", "b")]
+    all_wait.set()
     for changes in waiting:
         (change,) = take(changes, 1)
         assert change[:2] == ("Error", "") and type(change.value) is ClusterError
