@@ -4,43 +4,53 @@ from typing import Any
 
 from mlflow_backend.cluster import labels, runs, settle
 from mlflow_backend.cluster.api import Cluster, connect
+from mlflow_backend.cluster.look import look, look_for
 from mlflow_backend.cluster.observe import Observer
+from mlflow_backend.cluster.ownership import claim_of
 from mlflow_backend.cluster.wait import SubmittedJob
 from mlflow_backend.errors import ClusterError
 from mlflow_backend.progress import Progress
-from mlflow_runner.submission import TAG_CLUSTER, TAG_CONTEXT, TAG_JOB, TAG_NAMESPACE
+from mlflow_runner.submission import TAG_CLUSTER, TAG_CONTEXT, TAG_NAMESPACE
 
 GRACE_PERIOD_S = 30.0
 
 
 def attach(run: Any, stream: bool, progress: Progress) -> SubmittedJob:
-    """The run as its submitter has it, to wait for or cancel. Raises ClusterError."""
-    cluster = _cluster(run)
-    job_name = run.data.tags[TAG_JOB]
-    job = cluster.read_job(job_name) or {}
+    """The run (an mlflow.entities.Run) as its submitter has it, to wait for or cancel. Raises ClusterError."""
+    cluster, known = _cluster(run), runs.known(run)
+    claim = claim_of(known)
+    seen = look_for(cluster, known.run_id, claim)
+    job = seen.job or seen.stray or {}
     pod = job.get("spec", {}).get("template", {}).get("spec", {})
     grace_s = float(pod.get("terminationGracePeriodSeconds", GRACE_PERIOD_S))
-    observer = Observer(cluster, labels.RUN, run.info.run_id)
-    return SubmittedJob(cluster, observer, job_name, run.info.run_id, stream, grace_s, settle.start_timeout_s(job), progress)
+    if seen.stray:
+        claim = claim._replace(job_uid=seen.stray["metadata"]["uid"])
+    mark = (job.get("metadata", {}).get("annotations") or {}).get(labels.MARK, "")
+    observer = Observer(cluster, labels.RUN, known.run_id)
+    return SubmittedJob(cluster, observer, claim, known.run_id, mark, stream, grace_s, settle.start_timeout_s(job), progress)
 
 
 def settle_now(run: Any) -> bool:
-    """Bring the run in line with its Job as it is now; True if it has ended. Raises ClusterError."""
+    """Bring the run (an mlflow.entities.Run) in line with its Job as it is now; True if it has ended. Raises ClusterError."""
     known = runs.known(run)
     if settle.has_ended(known):
         return True
     cluster = _cluster(run)
-    return settle.settle(runs.ClientRuns(), cluster, known, settle.look(cluster, known.run_id, run.data.tags[TAG_JOB])).ended
+    return settle.settle(runs.ClientRuns(), cluster, known, look(cluster, known)).ended
 
 
 def _cluster(run: Any) -> Cluster:
-    """Raises ClusterError when the context of that name is another cluster here than where the run was sent."""
-    tags = run.data.tags
+    """The namespace that the run was sent to. Raises ClusterError where nothing proves that it is reached from here."""
+    tags, run_id = run.data.tags, run.info.run_id
+    if not tags.get(TAG_CLUSTER):
+        raise ClusterError(f"run {run_id}: does not say which cluster it was sent to (tag {TAG_CLUSTER}): its Job is left alone")
     cluster = connect(tags.get(TAG_CONTEXT), tags.get(TAG_NAMESPACE))
-    expected = tags.get(TAG_CLUSTER)
-    if expected and cluster.identity() not in (None, expected):
+    where = f"context {cluster.context}, namespace {cluster.namespace}"
+    identity = cluster.identity()
+    if identity is None:
         raise ClusterError(
-            f"context {cluster.context}, namespace {cluster.namespace}: is not the cluster that run {run.info.run_id} was sent to: "
-            "use the kubeconfig that it was submitted with"
+            f"{where}: its uid cannot be read, so whether run {run_id} was sent there is unknown: ask for the right to get it"
         )
+    if identity != tags[TAG_CLUSTER]:
+        raise ClusterError(f"{where}: is not the cluster that run {run_id} was sent to: use the kubeconfig that it was submitted with")
     return cluster

@@ -54,8 +54,8 @@ class ClusterRun(SubmittedRun):
         """Mark the run KILLED, delete its Job, and wait until its pod is gone. Raises ClusterError if it stays."""
         if not has_ended(self._submitted.known()):
             tracking.end(self.run_id, "KILLED", Cause.CANCELLED, "The run was cancelled.")
-        if job := self._submitted.cluster.read_job(self.job_name):
-            self._submitted.cluster.delete_job(self.job_name, job["metadata"]["uid"])
+        if self._submitted.claim.job_uid:
+            self._submitted.cluster.delete_job(self.job_name, self._submitted.claim.job_uid)
         self._wait_until_gone()
 
     def _wait_until_gone(self) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 from mlflow_backend import tracking
 from mlflow_backend.cluster.diagnose import Diagnosis
-from mlflow_backend.cluster.settle import UNFINISHED, Known
+from mlflow_backend.cluster.ownership import Known
+from mlflow_backend.cluster.settle import UNFINISHED
 from mlflow_backend.errors import TrackingError
 from mlflow_runner.submission import TAG_JOB
 
@@ -26,6 +27,18 @@ class ClientRuns:
 
     def end(self, run_id: str, end: Diagnosis) -> None:
         tracking.end(run_id, end.status, end.cause, end.message, end.exit_code)
+
+    def children(self, run_id: str) -> Iterator[Known]:
+        from mlflow.tracking import MlflowClient
+
+        client, experiment_id = MlflowClient(), tracking.get_run(run_id).info.experiment_id
+        wanted, token = f"tags.`mlflow.parentRunId` = '{run_id}' AND attributes.status = 'RUNNING'", None
+        while True:
+            page = client.search_runs([experiment_id], wanted, max_results=PAGE, page_token=token)
+            yield from (known(run) for run in page if TAG_JOB not in run.data.tags)
+            token = page.token
+            if not token:
+                return
 
 
 def run_of(run_id: str) -> Any:

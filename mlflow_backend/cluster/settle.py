@@ -1,30 +1,33 @@
-"""Bring an MLflow run in line with what its Job shows. Safe to call at any time, by anybody, twice.
+"""Bring an MLflow run in line with what its Job shows. Safe to call at any time, from any process, twice.
 
 `judge` decides and is pure; `settle` carries it out. A waiting client, the controller
 and the commands all come through here.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from mlflow_backend.cluster import diagnose, labels, room
 from mlflow_backend.cluster.diagnose import Diagnosis
+from mlflow_backend.cluster.look import Seen, is_active, needs_events
+from mlflow_backend.cluster.ownership import Known, claim_of
 from mlflow_runner.causes import Cause
-from mlflow_runner.ending import TERMINAL, is_told
-from mlflow_runner.submission import TAG_CAUSE, TAG_NODE, TAG_SUBMITTED
+from mlflow_runner.ending import is_told
+from mlflow_runner.submission import TAG_CAUSE, TAG_STATUS
 
 SUBMIT_S = 60
-"""A submit tags its run before it creates the Job: one that was submitted less than this ago may have none yet."""
+"""A submit tags its run before it creates the Job, and names the Job's uid after that: both within this time."""
 UNFINISHED = (
     "attributes.status = 'RUNNING'",
     "attributes.status = 'SCHEDULED'",
     f"attributes.status = 'KILLED' AND tags.`{TAG_CAUSE}` = '{Cause.TERMINATED}'",
+    f"attributes.status = 'KILLED' AND tags.`{TAG_STATUS}` != 'KILLED'",
 )
-"""What MLflow is asked for to find runs without a final state, one after the other: its filters have no `or`.
-The last are runs whose pod was stopped and whose Job has the last word."""
-NEVER_RAN = {
+"""Filters that find the runs without a final state in MLflow, one search each: a filter has no `or`.
+The last two are runs whose pod was stopped: nothing followed yet, or what followed died between the two writes of its end."""
+JOB_LEFT_BEHIND = {
     Cause.CANCELLED,
     Cause.IMAGE_PULL_ERROR,
     Cause.INVALID_IMAGE_NAME,
@@ -34,52 +37,16 @@ NEVER_RAN = {
     Cause.ADMISSION_DENIED,
     Cause.VOLUME_ERROR,
     Cause.NODE_LOST,
+    Cause.SUBMIT_ERROR,
 }
-"""Ends after which the Job is in the way: somebody who wrote one of them may have been stopped before removing it."""
-
-
-@dataclass(frozen=True)
-class Known:
-    """What MLflow knows of a run; `started_s` is when it was created, in seconds since the epoch.
-
-    `deleted`: it is in MLflow's trash (lifecycle stage `deleted`), where it can be read but not changed.
-    """
-
-    run_id: str
-    status: str
-    tags: Mapping[str, str]
-    started_s: float
-    experiment_id: str = ""
-    deleted: bool = False
-
-    @property
-    def submitted_s(self) -> float:
-        """When it was last sent to a cluster, which may be long after it was created (`--run-id`)."""
-        try:
-            return diagnose.seconds(self.tags[TAG_SUBMITTED])
-        except (KeyError, ValueError):
-            return self.started_s
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What the cluster shows of a run at `now_s`, its own time: Job and newest pod, None when there is none, events of the pod or Job.
-
-    `room` says what is free on the nodes, if somebody found out.
-    """
-
-    job: Mapping[str, Any] | None
-    pod: Mapping[str, Any] | None
-    events: Sequence[Mapping[str, Any]]
-    now_s: float
-    room: str = ""
+"""Causes that may leave a Job behind: the process that recorded the cause may have died before it deleted the Job."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is to be done: write `end` if there is one, delete the Job, look again after some seconds if nothing happens until then.
+    """What to do: write `end` if there is one, delete the Job, look again after some seconds if nothing happens until then.
 
-    `release_pod`: its node is lost, and the Job makes the next pod only when this one is deleted by force.
+    `release_pod`: its node is lost, and the Job makes the next pod only after this one is deleted by force.
     """
 
     ended: bool
@@ -90,30 +57,76 @@ class Verdict:
 
 
 class Runs(Protocol):
-    """Where runs are read and written: MLflow, through whatever client."""
+    """Where runs are read and written: MLflow, through any client."""
 
     def read(self, run_id: str) -> Known: ...
 
     def end(self, run_id: str, end: Diagnosis) -> None: ...
 
+    def children(self, run_id: str) -> Iterable[Known]:
+        """The nested runs directly below a run that are RUNNING and have no Job of their own."""
+        ...
+
 
 def has_ended(run: Known) -> bool:
-    """Whether a run has its final status, told by the runner or a settler and not by the user's script alone."""
-    return is_told(run.status, run.tags)
+    """Whether a run has its final status, told by the runner or a settler and not by the user's script alone.
+
+    Nothing can be written to a deleted run: it has ended too, whatever its status.
+    """
+    return run.is_deleted or is_told(run.status, run.tags)
 
 
 def judge(run: Known, seen: Seen) -> Verdict:
-    """What the run's state should become. Pure: the same things seen give the same verdict, whoever looks."""
+    """What the run's state should become. Pure: the same things seen give the same verdict in every process.
+
+    What is seen of another Job than the one that the run names now says nothing about the run.
+    """
+    claim = claim_of(run)
+    is_own = claim is not None and claim == seen.claim
     if has_ended(run):
-        return Verdict(True, remove_job=run.tags.get(TAG_CAUSE) in NEVER_RAN and is_active(seen.job))
-    if run.status == "KILLED" and TAG_CAUSE not in run.tags:
-        return Verdict(True, Diagnosis("KILLED", Cause.CANCELLED, "The run was marked KILLED in MLflow"), is_active(seen.job))
-    if seen.job is None and seen.pod is None and not _had_job(run):
+        return Verdict(True, remove_job=is_own and _is_in_the_way(run, seen))
+    if not is_own:
+        return Verdict(False)
+    if run.status == "KILLED" and TAG_CAUSE not in run.tags and TAG_STATUS not in run.tags:
+        return Verdict(True, Diagnosis("KILLED", Cause.CANCELLED, "The run was marked KILLED in MLflow"), is_active(seen.job or seen.stray))
+    if claim.job_uid is None:
         return _broken_submit(run, seen)
+    return _judge_job(seen, was_stopped=run.tags.get(TAG_CAUSE) == Cause.TERMINATED)
+
+
+def foresee(seen: Seen) -> Verdict:
+    """The verdict on a run that MLflow holds RUNNING, without asking MLflow: whether asking it is worth a call."""
+    return _judge_job(seen, was_stopped=False)
+
+
+def settle(runs: Runs, cluster: Any, run: Known, seen: Seen) -> Verdict:
+    """Do what `judge` says of the run, as MLflow knows it at this moment. Raises what `runs` and `cluster` raise."""
+    verdict = judge(run, seen)
+    if verdict.end:
+        run = runs.read(run.run_id)  # another process may have been faster
+        verdict = judge(run, seen)
+    if verdict.end and verdict.end.cause == Cause.UNSCHEDULABLE:
+        verdict = judge(run, replace(seen, room=room.describe(cluster, seen.pod)))
+    if verdict.end:
+        runs.end(run.run_id, verdict.end)
+    if verdict.release_pod:
+        cluster.release_pod(seen.pod["metadata"]["name"])
+    job = seen.job or seen.stray
+    if verdict.remove_job and job:
+        cluster.delete_job(job["metadata"]["name"], job["metadata"]["uid"])
+    return verdict
+
+
+def start_timeout_s(job: Mapping[str, Any] | None) -> float | None:
+    """The `start_timeout` of the run's target, in seconds, as its Job says."""
+    text = (job or {}).get("metadata", {}).get("annotations", {}).get(labels.START_TIMEOUT)
+    return float(text) if text else None
+
+
+def _judge_job(seen: Seen, was_stopped: bool) -> Verdict:
     end = diagnose.ended(seen.job, seen.pod, seen.events)
     if end:
-        stopped = run.tags.get(TAG_CAUSE) == Cause.TERMINATED and end.cause in (Cause.UNKNOWN, Cause.EXIT_CODE)
-        return Verdict(True, diagnose.STOPPED if stopped else end)
+        return Verdict(True, diagnose.STOPPED if was_stopped and end.cause in (Cause.UNKNOWN, Cause.EXIT_CODE) else end)
     if seen.job and diagnose.may_retry(seen.job) and (late := diagnose.overdue(seen.job, seen.pod, seen.now_s)):
         return Verdict(False, release_pod=late.patience_s <= 0, look_again_s=late.patience_s or None)
     trouble, left_s = _trouble(seen)
@@ -122,46 +135,9 @@ def judge(run: Known, seen: Seen) -> Verdict:
     return Verdict(False, look_again_s=left_s if math.isfinite(left_s) else None)
 
 
-def settle(runs: Runs, cluster: Any, run: Known, seen: Seen) -> Verdict:
-    """Do what `judge` says of the run, as MLflow knows it at this moment. Raises what `runs` and `cluster` raise."""
-    verdict = judge(run, seen)
-    if verdict.end:
-        run = runs.read(run.run_id)  # somebody may have been faster
-        verdict = judge(run, seen)
-    if verdict.end and verdict.end.cause == Cause.UNSCHEDULABLE:
-        verdict = judge(run, replace(seen, room=room.describe(cluster, seen.pod)))
-    if verdict.end:
-        runs.end(run.run_id, verdict.end)
-    if verdict.release_pod:
-        cluster.release_pod(seen.pod["metadata"]["name"])
-    if verdict.remove_job and seen.job:
-        cluster.delete_job(seen.job["metadata"]["name"], seen.job["metadata"]["uid"])
-    return verdict
-
-
-def look(cluster: Any, run_id: str, job_name: str) -> Seen:
-    """What the cluster shows of the run's Job now. The newest pod counts: an earlier one is of an attempt that is over."""
-    job = cluster.read_job(job_name)
-    pods, _ = cluster.list_objects("Pod", f"{labels.RUN}={run_id},job-name={job_name}")
-    pod = max(pods, key=lambda item: item["metadata"]["creationTimestamp"], default=None)
-    events = []
-    if needs_events(job, pod):
-        events = cluster.list_events("Pod" if pod else "Job", (pod or job)["metadata"]["name"])
-    elif job and pod is None:  # of a pod that is gone, events may still say why
-        gone = diagnose.created_pods(cluster.list_events("Job", job_name))
-        events = cluster.list_events("Pod", gone[-1]) if gone else []
-    return Seen(job, pod, events, cluster.now_s())
-
-
-def needs_events(job: Mapping[str, Any] | None, pod: Mapping[str, Any] | None) -> bool:
-    """Whether events can tell something: the run has not started."""
-    return is_active(job) and (pod or {}).get("status", {}).get("phase", "Pending") == "Pending"
-
-
-def start_timeout_s(job: Mapping[str, Any] | None) -> float | None:
-    """The `start_timeout` of the run's target, in seconds, as its Job says."""
-    text = (job or {}).get("metadata", {}).get("annotations", {}).get(labels.START_TIMEOUT)
-    return float(text) if text else None
+def _is_in_the_way(run: Known, seen: Seen) -> bool:
+    """Whether the Job of a run that has ended is still there and would start or hold something."""
+    return (run.is_deleted or run.tags.get(TAG_CAUSE) in JOB_LEFT_BEHIND) and is_active(seen.job or seen.stray)
 
 
 def _trouble(seen: Seen) -> tuple[Diagnosis | None, float]:
@@ -183,21 +159,10 @@ def _left(item: Mapping[str, Any], patience_s: float, now_s: float) -> float:
     return max(0.0, diagnose.seconds(item["metadata"]["creationTimestamp"]) + patience_s - now_s)
 
 
-def _had_job(run: Known) -> bool:
-    return run.status in (*TERMINAL, "SCHEDULED") or TAG_NODE in run.tags
-
-
 def _broken_submit(run: Known, seen: Seen) -> Verdict:
     left_s = run.submitted_s + SUBMIT_S - seen.now_s
     if left_s > 0:
         return Verdict(False, look_again_s=left_s)
     hint = "submit it again"
-    return Verdict(True, Diagnosis("FAILED", Cause.SUBMIT_ERROR, "The submit broke off before the Job was created", hint=hint))
-
-
-def is_active(job: Mapping[str, Any] | None) -> bool:
-    """Whether the Job is there and may still run something."""
-    if not job or job["metadata"].get("deletionTimestamp"):
-        return False
-    conditions = job.get("status", {}).get("conditions") or ()
-    return not any(item["type"] in ("Complete", "Failed") and item["status"] == "True" for item in conditions)
+    end = Diagnosis("FAILED", Cause.SUBMIT_ERROR, "The submit broke off before the run knew its Job", hint=hint)
+    return Verdict(True, end, remove_job=is_active(seen.stray))

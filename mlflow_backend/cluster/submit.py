@@ -16,6 +16,7 @@ from mlflow_backend.cluster import files, labels, manifest, shared_targets
 from mlflow_backend.cluster.api import Cluster, connect
 from mlflow_backend.cluster.create import Creation
 from mlflow_backend.cluster.observe import Observer
+from mlflow_backend.cluster.ownership import Claim
 from mlflow_backend.cluster.run import ClusterRun
 from mlflow_backend.cluster.wait import SubmittedJob
 from mlflow_backend.config import lookup
@@ -207,12 +208,14 @@ class _Plan:
         progress.say(f"submitted Job {name} to namespace {self.cluster.namespace} (context {self.cluster.context})")
         if url:
             progress.say(f"run {url}")
+        claim = Claim(name, created["metadata"]["uid"], self.cluster.identity())
         return ClusterRun(
             SubmittedJob(
                 self.cluster,
                 Observer(self.cluster, labels.CLIENT, CLIENT),
-                name,
+                claim,
                 run_id,
+                self.draft.mark,
                 stream,
                 self.target.grace_period,
                 self.target.start_timeout,

@@ -11,9 +11,11 @@ from typing import Any
 
 from mlflow_backend.cluster import diagnose, room
 from mlflow_backend.cluster.api import Cluster
+from mlflow_backend.cluster.look import Seen, look_for
 from mlflow_backend.cluster.observe import Change, Observer
+from mlflow_backend.cluster.ownership import Claim, Known
 from mlflow_backend.cluster.runs import ClientRuns
-from mlflow_backend.cluster.settle import Known, Seen, has_ended, look, settle
+from mlflow_backend.cluster.settle import has_ended, settle
 from mlflow_backend.errors import ClusterError, TrackingUnavailable
 from mlflow_backend.progress import Progress
 
@@ -28,16 +30,21 @@ POD_GONE_S = 30.0
 
 @dataclass(frozen=True)
 class SubmittedJob:
-    """A run that was submitted as the Job `job_name` of `cluster`. `stream` shows its output to who waits."""
+    """A run that was submitted as the Job of `claim` to `cluster`. `mark` ends its runner's last line; `stream` shows its output."""
 
     cluster: Cluster
     observer: Observer
-    job_name: str
+    claim: Claim
     run_id: str
+    mark: str
     stream: bool
     grace_period_s: float
     start_timeout_s: float | None
     progress: Progress
+
+    @property
+    def job_name(self) -> str:
+        return self.claim.job_name
 
     def known(self) -> Known:
         """What MLflow knows of the run now. Raises TrackingError."""
@@ -174,8 +181,7 @@ class Waiting:
         run = self._submitted.known()
         if hopeless and not has_ended(run):
             ClientRuns().end(run.run_id, self._why_not_started())
-            if job:
-                self._submitted.cluster.delete_job(job["metadata"]["name"], job["metadata"]["uid"])
+            self._submitted.cluster.delete_job(self._submitted.job_name, self._submitted.claim.job_uid)
         elif not settle(ClientRuns(), self._submitted.cluster, run, self._seen(job)).ended:
             return None
         return self._submitted.known()
@@ -184,8 +190,8 @@ class Waiting:
         """What was watched; read anew where the watch on Jobs may be ahead of the one on pods."""
         cluster = self._submitted.cluster
         if job and self._pod is None:
-            return look(cluster, self._submitted.run_id, self._submitted.job_name)
-        return Seen(job, self._pod, (), cluster.now_s())
+            return look_for(cluster, self._submitted.run_id, self._submitted.claim)
+        return Seen(job, self._pod, (), cluster.now_s(), claim=self._submitted.claim)
 
     def _with_patience(self, ask: Callable[[], Any]) -> Any:
         """A tracking server or cluster that does not answer for a while is no reason to leave the run alone."""

@@ -10,13 +10,15 @@ from typing import Any
 
 from mlflow_backend.cluster import diagnose, labels
 from mlflow_backend.cluster.api import Cluster
+from mlflow_backend.cluster.look import Seen, is_active, look_for
+from mlflow_backend.cluster.ownership import Claim, claim_of
 from mlflow_backend.cluster.reflector import Reflector, job_of
-from mlflow_backend.cluster.settle import Known, Seen, is_active, judge, look, settle
+from mlflow_backend.cluster.settle import foresee, settle
 from mlflow_backend.controller.metrics import Metrics
 from mlflow_backend.controller.runs import ServerRuns
 from mlflow_backend.controller.work import WorkQueue
 from mlflow_backend.errors import ClusterError
-from mlflow_runner.submission import TAG_JOB, TAG_NODE
+from mlflow_runner.submission import TAG_JOB
 from mlflow_runner.tracking import Missing, Refused, Unavailable
 
 log = logging.getLogger("mlflow_compute")
@@ -156,20 +158,24 @@ class Controller:
         with self._lock:
             job = self._jobs.get(job_name)
         seen = Seen(job, self._pod(job_name), (), self._cluster.now_s())
-        verdict = judge(_running(run_id), seen)
+        verdict = foresee(seen)
         if job and not (suspect or verdict.ended or verdict.release_pod or _waits(seen)):
             self._look_later(run_id, job_name, _sooner(verdict.look_again_s, _next_look_s(seen)))
             return
-        seen = self._fresh(run_id, job_name)
-        verdict = judge(_running(run_id), seen)
-        if not (verdict.ended or verdict.release_pod or suspect):
-            self._look_later(run_id, job_name, _sooner(verdict.look_again_s, _next_look_s(seen)))
-            return
+        if job and not suspect:
+            claim = Claim(job_name, job["metadata"]["uid"], self._cluster.identity())
+            seen = self._fresh(run_id, claim)
+            verdict = foresee(seen)
+            if not (verdict.ended or verdict.release_pod):
+                self._look_later(run_id, job_name, _sooner(verdict.look_again_s, _next_look_s(seen)))
+                return
         try:
             before = self._runs.read(run_id)
         except Missing:
             log.warning("run %s, Job %s: MLflow does not know the run", run_id, job_name)
             return
+        if claim_of(before) != seen.claim:
+            seen = self._fresh(run_id, claim_of(before))
         verdict = settle(self._runs, self._cluster, before, seen)
         if verdict.ended:
             self._note(run_id, job_name, seen, verdict.end)
@@ -177,11 +183,12 @@ class Controller:
         else:
             self._look_later(run_id, job_name, verdict.look_again_s)
 
-    def _fresh(self, run_id: str, job_name: str) -> Seen:
+    def _fresh(self, run_id: str, claim: Claim | None) -> Seen:
         """As the API server has it now; of a pod that is gone already, how it ended."""
-        seen = look(self._cluster, run_id, job_name)
-        last = self._pod(job_name)
-        return replace(seen, pod=last) if seen.pod is None and last and _pod_is_over(last) else seen
+        seen = look_for(self._cluster, run_id, claim)
+        last = self._pod(claim.job_name) if claim else None
+        is_own = last and seen.pod is None and _pod_is_over(last) and _job_uid("Pod", last) == claim.job_uid
+        return replace(seen, pod=last) if is_own else seen
 
     def _pod(self, job_name: str) -> Mapping[str, Any] | None:
         with self._lock:
@@ -203,11 +210,6 @@ class Controller:
             self._pods.pop(job_name, None)
             if seen.job:
                 self._settled.add(seen.job["metadata"]["uid"])
-
-
-def _running(run_id: str) -> Known:
-    """The run as it would be judged if MLflow held it for running: whether it is worth asking MLflow."""
-    return Known(run_id, "RUNNING", {TAG_NODE: ""}, 0.0)
 
 
 def _waits(seen: Seen) -> bool:

@@ -4,9 +4,10 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from mlflow_backend.cluster.diagnose import Diagnosis
-from mlflow_backend.cluster.settle import UNFINISHED, Known
+from mlflow_backend.cluster.ownership import Known
+from mlflow_backend.cluster.settle import UNFINISHED
 from mlflow_runner.ending import end_tags
-from mlflow_runner.submission import TAG_CLUSTER
+from mlflow_runner.submission import TAG_CLUSTER, TAG_JOB
 from mlflow_runner.tracking.rest import RestServer, tags_of
 
 PAGE = 200
@@ -33,6 +34,11 @@ class ServerRuns:
         self._server.log(run_id, end_tags(end.status, end.cause, end.cause and end.message, end.exit_code), {})
         self._on_call("runs/update")
         self._server.set_status(run_id, end.status, ended=True)
+
+    def children(self, run_id: str) -> Iterator[Known]:
+        experiment = self.read(run_id).experiment_id
+        found = self._search([experiment], f"tags.`mlflow.parentRunId` = '{run_id}' AND attributes.status = 'RUNNING'")
+        yield from (run for run in found if TAG_JOB not in run.tags)
 
     def unfinished(self, cluster_id: str) -> Iterator[Known]:
         """Every run that was sent to this namespace and has no final state."""
@@ -68,4 +74,6 @@ class ServerRuns:
 
 
 def _known(run: dict[str, Any]) -> Known:
-    return Known(run["info"]["run_id"], run["info"]["status"], tags_of(run), run["info"]["start_time"] / 1000)
+    info = run["info"]
+    deleted = info.get("lifecycle_stage") == "deleted"
+    return Known(info["run_id"], info["status"], tags_of(run), info["start_time"] / 1000, info["experiment_id"], deleted)

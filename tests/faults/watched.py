@@ -14,6 +14,7 @@ from mlflow.tracking import MlflowClient
 
 from mlflow_backend.cluster import attach, runs, settle
 from mlflow_backend.cluster.api import connect
+from mlflow_backend.cluster.look import look
 from mlflow_backend.cluster.run import ClusterRun
 from tests.bed.runs import Seen
 from tests.bed.server import BIN
@@ -137,7 +138,7 @@ def _settle_when_over(watched: Watched, deadline: float) -> None:
     run = MlflowClient().get_run(watched.id)
     while True:
         with contextlib.suppress(Exception):
-            verdict = settle.judge(runs.known(run), settle.look(cluster, watched.id, watched.run.job_name))
+            verdict = settle.judge(runs.known(run), look(cluster, runs.known(run)))
             if verdict.ended:
                 break
         assert time.monotonic() < deadline, "nothing in the cluster says that the run is over"

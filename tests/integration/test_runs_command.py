@@ -86,9 +86,10 @@ def test_a_start_timeout_holds_without_a_client(cluster, submitted, seen):
     assert (seen(run_id).status, seen(run_id).cause) == ("FAILED", "Unschedulable")
 
 
-def test_a_submit_that_broke_off_is_settled_once_it_cannot_be_under_way(cluster, seen, cluster_access):
+def test_a_submit_that_broke_off_is_settled_once_it_cannot_be_under_way(cluster, seen, cluster_access, kubectl):
     client = MlflowClient()
-    tags = {"compute.job": "never-made", "compute.namespace": "mlflow", "compute.context": cluster_access.context}
+    uid = kubectl("get", "namespace", "mlflow", "-o", "jsonpath={.metadata.uid}")
+    tags = {"compute.job": "never-made", "compute.namespace": "mlflow", "compute.context": cluster_access.context, "compute.cluster": uid}
     young = client.create_run("0", tags=tags).info.run_id
     old = client.create_run("0", start_time=int((time.time() - 300) * 1000), tags=tags).info.run_id
     command("settle", young, old)

@@ -5,22 +5,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_backend.cluster.diagnose import Diagnosis
-from mlflow_backend.cluster.settle import Known, Seen, has_ended, judge, settle
+from mlflow_backend.cluster.look import Seen
+from mlflow_backend.cluster.ownership import Claim, Known
+from mlflow_backend.cluster.settle import has_ended, judge, settle
 from mlflow_runner.ending import end_tags, ending
 from mlflow_runner.state import State
-from mlflow_runner.submission import TAG_CAUSE, TAG_NODE, TAG_SUBMITTED
+from mlflow_runner.submission import TAG_CAUSE, TAG_CLUSTER, TAG_JOB, TAG_JOB_UID, TAG_SUBMITTED
 from mlflow_runner.tracking import RunInfo
 from tests.unit.test_diagnose import disrupted, job_failed, pod, terminated, told
 
 BORN = "2026-01-01T00:00:00Z"
 NOW_S = 1767225600.0 + 60
+CLAIM = Claim("j", "u", "c")
+UNDER_WAY = {TAG_JOB: "j", TAG_CLUSTER: "c"}
+SENT = {**UNDER_WAY, TAG_JOB_UID: "u"}
+"""The tags of a run that was sent to a cluster, before and after its Job was created."""
 
 
 class Store:
     """MLflow for one run: status and tags; what is written stands."""
 
     def __init__(self, status="RUNNING", tags=None):
-        self.status, self.tags = status, {TAG_NODE: "n", **(tags or {})}
+        self.status, self.tags = status, {**SENT, **(tags or {})}
 
     def read(self, run_id):
         return Known(run_id, self.status, dict(self.tags), NOW_S - 60)
@@ -44,16 +50,19 @@ class Store:
 class Jobs:
     """The cluster as far as settling writes to it."""
 
+    def __init__(self):
+        self.deleted = []
+
     def delete_job(self, name, uid):
-        """It goes, whatever it was."""
+        self.deleted.append((name, uid))
 
 
 def metadata(item, **more):
-    return {**item, "metadata": {"name": "j", "uid": "1", "creationTimestamp": BORN, **item.get("metadata", {}), **more}} if item else None
+    return {**item, "metadata": {"name": "j", "uid": "u", "creationTimestamp": BORN, **item.get("metadata", {}), **more}} if item else None
 
 
-def seen(job, pod_):
-    return Seen(metadata(job) if job else job, metadata(pod_), (), NOW_S)
+def seen(job, pod_, now_s=NOW_S, **more):
+    return Seen(metadata(job) if job else job, metadata(pod_), (), now_s, **{"claim": CLAIM, **more})
 
 
 JOB = {"spec": {}, "status": {}}
@@ -143,32 +152,32 @@ def test_an_end_that_was_told_is_never_changed_by_a_settler(first, second):
 
 
 def test_a_run_marked_killed_in_mlflow_is_cancelled_and_loses_its_job():
-    verdict = judge(Known("r", "KILLED", {TAG_NODE: "n"}, 0), RUNNING)
+    verdict = judge(Known("r", "KILLED", SENT, 0), RUNNING)
     assert (verdict.end.status, verdict.end.cause, verdict.remove_job) == ("KILLED", "Cancelled", True)
 
 
 def test_a_cancelled_run_whose_job_is_still_there_loses_it():
-    known = Known("r", "KILLED", end_tags("KILLED", "Cancelled", "x", None), 0)
+    known = Known("r", "KILLED", {**SENT, **end_tags("KILLED", "Cancelled", "x", None)}, 0)
     assert judge(known, RUNNING).remove_job and not judge(known, seen(None, None)).remove_job
 
 
 @pytest.mark.parametrize(("after_s", "ended"), [(59, False), (61, True)])
 def test_a_submit_without_a_job_has_broken_off_after_a_minute_however_old_its_run_is(after_s, ended):
-    taken_up_again = Known("r", "RUNNING", {TAG_SUBMITTED: BORN}, NOW_S - 86400)
-    verdict = judge(taken_up_again, Seen(None, None, (), NOW_S - 60 + after_s))
+    taken_up_again = Known("r", "RUNNING", {**UNDER_WAY, TAG_SUBMITTED: BORN}, NOW_S - 86400)
+    verdict = judge(taken_up_again, seen(None, None, NOW_S - 60 + after_s, claim=Claim("j", None, "c")))
     assert (verdict.ended, verdict.end and verdict.end.cause) == (ended, "SubmitError" if ended else None)
 
 
 def test_a_pod_that_should_be_gone_means_a_lost_node_only_after_its_patience():
     leaving = metadata(pod("Running", conditions=[disrupted("DeletionByTaintManager")]), deletionTimestamp=BORN)
-    early, late = (judge(Known("r", "RUNNING", {}, 0), Seen(metadata(JOB), leaving, (), NOW_S - 60 + after)) for after in (29, 31))
+    early, late = (judge(Known("r", "RUNNING", SENT, 0), seen(JOB, leaving, NOW_S - 60 + after)) for after in (29, 31))
     assert not early.ended and early.look_again_s == pytest.approx(1)
     assert (late.end.cause, late.remove_job) == ("NodeLost", True)
 
 
 def test_with_retries_a_pod_on_a_lost_node_is_released_and_the_run_goes_on():
     leaving = metadata(pod("Running", conditions=[disrupted("DeletionByTaintManager")]), deletionTimestamp=BORN)
-    verdict = judge(Known("r", "RUNNING", {}, 0), Seen(metadata({"spec": {"backoffLimitPerIndex": 2}, "status": {}}), leaving, (), NOW_S))
+    verdict = judge(Known("r", "RUNNING", SENT, 0), seen({"spec": {"backoffLimitPerIndex": 2}, "status": {}}, leaving))
     assert (verdict.ended, verdict.end, verdict.release_pod) == (False, None, True)
 
 
