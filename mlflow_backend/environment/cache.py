@@ -33,7 +33,7 @@ def make(name: str) -> Path:
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A private folder while the context lasts. It is in the cache: nobody else can put a file into a folder above it.
+    """A private folder while the context lasts. It is in the cache: no other user can put a file into a folder above it.
 
     Raises EnvironmentSpecError where the cache cannot be written.
     """

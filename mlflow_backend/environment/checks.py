@@ -1,4 +1,4 @@
-"""What every entry of a lock must be, whoever wrote the lock: types, hashes, addresses, file names.
+"""What every entry of a lock must be, wherever the lock comes from: types, hashes, addresses, file names.
 
 A lock may come with a fetched project. What it holds becomes names of files, lines of other files and
 addresses that are asked, so each value is checked where the lock is read.
@@ -51,7 +51,7 @@ def hashes(entry: Mapping[str, Any], key: str, where: str) -> dict[str, str]:
     """`entry[key]`, hashes in lower-case hex by algorithm, at least one. Raises EnvironmentSpecError."""
     found = table(entry, key, where)
     if not found:
-        raise EnvironmentSpecError(f"{where}: has no hash, so that nobody could tell another file from it: make the lock again")
+        raise EnvironmentSpecError(f"{where}: has no hash: make the lock again")
     for name, value in found.items():
         digits = HASH_DIGITS.get(name)
         if digits is None:

@@ -30,7 +30,7 @@ def solve(spec: Spec, platform: Platform, settings: CondaSettings, refresh: bool
     """The packages of `spec.conda` on the platform.
 
     Raises EnvironmentSpecError: what collides as the solver says, or the channel,
-    package or match spec that is not to be had, with the nearest name.
+    package or match spec that is not available, with the nearest name.
     """
     specs = [_with_channel_url(item, settings) for item in spec.conda]
     further = [settings.url(item.rpartition("::")[0]) for item in spec.conda if "::" in item]

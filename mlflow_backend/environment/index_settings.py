@@ -27,7 +27,7 @@ PASSED = frozenset(
     "SYSTEMROOT SYSTEMDRIVE WINDIR COMSPEC PATHEXT USERPROFILE APPDATA LOCALAPPDATA PROGRAMDATA "
     "HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY".split()
 )
-"""The variables that uv gets, by their upper-case name, beside those that start with PASSED_PREFIXES: no login to anything but an index."""
+"""The variables that uv gets, by their upper-case name, together with those that start with PASSED_PREFIXES: no login to anything but an index."""
 PASSED_PREFIXES = ("LC_", "UV_", "PIP_", "XDG_", "SSL_CERT_")
 NOT_PASSED = (
     "UV_CONFIG_FILE", "UV_NO_CONFIG", "UV_PROJECT", "UV_PROJECT_ENVIRONMENT", "UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_WORKING_DIR",

@@ -1,6 +1,6 @@
 """The kinds of files that list an environment, in the order in which they are looked for.
 
-What MLproject names comes first; then a lock beside it, because a lock is exact;
+What MLproject names comes first; then a lock in the project's folder, because a lock is exact;
 then the files that MLflow looks for by itself.
 """
 
@@ -74,7 +74,7 @@ class Solved(abc.ABC):
         return spec, [warning] if warning else []
 
     def inputs(self, platform: Platform, mlflow_version: str) -> Any:
-        """All that the lock depends on beside the indexes; equal inputs give equal locks."""
+        """All that the lock depends on, apart from the indexes; equal inputs give equal locks."""
         return {**vars(self.asked(platform, mlflow_version)[0]), "source": ""}
 
     def addresses(self, platform: Platform) -> Addresses:

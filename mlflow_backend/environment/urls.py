@@ -37,7 +37,7 @@ class Origin(NamedTuple):
 
     @property
     def is_private(self) -> bool:
-        """Whether nobody on the way can read what is sent there."""
+        """Whether the network cannot read what is sent there: HTTPS, or this machine itself."""
         return self.scheme == "https" or _is_loopback(self.host)
 
 

@@ -210,7 +210,7 @@ def test_staged_packages_need_no_index_and_no_channel(cluster, project, channel,
         text = f"channels: ['{channel_address}']\ndependencies: [python={SHORT}, beta, {{pip: [mlflow]}}]\n"
         submitted = run(project("python s.py", conda_dot_yaml=text, s_dot_py=LIST), {**THERE, "STREAM_OUTPUT": False}, synchronous=False)
         here = len(asked)
-        assert submitted.wait() and here == len(asked), "the pod asked nobody"
+        assert submitted.wait() and here == len(asked), "the pod asked neither server"
     found = seen(submitted.run_id)
     assert b'["beta", "1.0"]' in found.log and b'["mlflow", "1.0"]' in found.log
     assert b"fetching the packages from the run's artifacts" in found.log and found.metrics["compute/environment_fetch_s"] > 0

@@ -219,12 +219,12 @@ def test_a_lock_for_another_platform_is_refused_with_what_to_type(server, projec
         run(root, {})
 
 
-def test_a_python_that_is_not_to_be_had_fails_the_run_and_says_which_there_is(server, project, last_run):
+def test_a_python_that_is_not_available_fails_the_run_and_says_which_there_is(server, project, last_run):
     root = project("true", python_env_dot_yaml="python: 3.99\ndependencies: [six, mlflow-skinny]\n")
     with pytest.raises(ExecutionException):
         run(root, {})
     found = last_run()
-    assert found.cause == "EnvironmentError" and f"Python 3.99 is not to be had: the image has {SHORT}." in found.tags["compute.message"]
+    assert found.cause == "EnvironmentError" and f"Python 3.99 is not available: the image has {SHORT}." in found.tags["compute.message"]
 
 
 @pytest.fixture
@@ -286,14 +286,14 @@ def test_a_login_reaches_the_index_and_nothing_else(server, project, tmp_path, m
     assert environments(cache)
 
 
-def test_a_damaged_environment_is_made_anew_once_with_a_warning(server, conda_project, seen, cache):
+def test_a_damaged_environment_is_made_again_once_with_a_warning(server, conda_project, seen, cache):
     root = conda_project([f"python={SHORT}", "alpha", "tool"], PIP)
     run(root, {})
     (place,) = environments(cache)
     (place / "bin").chmod(0o755)
     (place / "bin" / "python").unlink()
     found = seen(run(root, {}).run_id)
-    assert b"was changed or damaged in the cache: making it anew" in found.log and made(found) == 1
+    assert b"was changed or damaged in the cache: making it again" in found.log and made(found) == 1
     assert made(seen(run(root, {}).run_id)) == 0
 
 

@@ -64,7 +64,7 @@ class Channel:
         return self.add(name, version, content, depends, "noarch", noarch="python")
 
     def add_python(self) -> None:
-        """CPython of this machine. Versions that need another library than the C library's are not to be had."""
+        """CPython of this machine. It links no library but the C library."""
         self.add("python", PYTHON, _cpython(), [f"python_abi {SHORT}.*", "__glibc >=2.17"])
         self.add("python_abi", SHORT, {}, subdir="noarch", noarch="generic")
 
@@ -94,7 +94,7 @@ def _cpython() -> dict[str, bytes]:
 
 
 def _relative_runpath(executable: bytes, folder: str) -> bytes:
-    """Where the loader looks for libpython: beside the executable instead of where this one was installed."""
+    """Where the loader looks for libpython: next to the executable instead of where this one was installed."""
     old, new = folder.encode() + b"\0", b"$ORIGIN/../lib\0"
     return executable.replace(old, new.ljust(len(old), b"\0")) if len(new) <= len(old) else executable
 

@@ -2,9 +2,9 @@
 
 This module is all that a run with a ready environment loads; `realise` makes one.
 
-Beside each environment lie two files: `KEY.lock`, which whoever makes or removes
-it holds alone and every run that uses it holds together with the others, and
-`KEY.json`, written last: without it whatever is there is made anew.
+Next to each environment are two files. `KEY.lock` is held alone by the process that
+makes or removes the environment, and together by the runs that use it. `KEY.json` is
+written last: without it, what is there is removed and made again.
 """
 
 import fcntl
@@ -47,7 +47,7 @@ def prefix(environment: Environment, cache_dir: str) -> str:
 class Place:
     """One environment's place in a cache, and this process's hold on it.
 
-    Holds last until the process ends, so that nobody removes what it uses.
+    Holds last until the process ends, so that no other process removes what it uses.
     """
 
     def __init__(self, path: str):
@@ -57,7 +57,7 @@ class Place:
         self._fd: Optional[int] = None
 
     def hold(self) -> bool:
-        """Hold it together with others; False while somebody makes it. A cache that is read-only needs no hold."""
+        """Hold it together with others; False while another process makes it. A cache that is read-only needs no hold."""
         try:
             return self._try(fcntl.LOCK_SH)
         except FileNotFoundError:
@@ -108,7 +108,7 @@ class Place:
         os.replace(self.marker + ".new", self.marker)
 
     def touch(self) -> None:
-        """Note that it was used now, for whoever must choose what to remove."""
+        """Note that it was used now, for the cleaner, which removes the least recently used first."""
         try:
             os.utime(self.lock)
         except OSError:

@@ -16,6 +16,10 @@ from mlflow_runner.errors import RunnerError
 from mlflow_runner.submission import CA_BUNDLE, CONDA_LOCK, NETRC, PYLOCK, RATTLER_AUTH, Environment
 from mlflow_runner.supervise import Supervisor
 
+LEADING_ELSEWHERE = (
+    "VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "UV_CONFIG_FILE", "UV_ENV_FILE", "UV_PROJECT", "UV_PROJECT_ENVIRONMENT", "UV_PYTHON",
+    "UV_SYSTEM_PYTHON", "UV_WORKING_DIR", "UV_WORKING_DIRECTORY",
+)  # fmt: skip
 SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 """What the image trusts, a company's own authority included; uv by itself trusts the public ones only."""
 NO_SPACE = (b"No space left on device", b"os error 28", b"Disk quota exceeded", b"os error 122")
@@ -81,24 +85,18 @@ class Build:
     def _conda(self):
         lock = self._lock(CONDA_LOCK, lambda text: staged_conda(text, self._staged) if self._staged else text)
         packages = os.path.join(self._tools.cache_dir, "conda")
-        argv = [
-            sys.executable,
-            "-I",
-            sys.argv[0],
-            "conda-install",
-            lock,
-            self._environment.platform,
-            self._path,
-            packages,
-            *_rattler_path(),
-        ]
+        arguments = [lock, self._environment.platform, self._path, packages, *_rattler_path()]
+        argv = [sys.executable, "-I", sys.argv[0], "conda-install", *arguments]
         self._run(argv, "The project's conda packages could not be installed: see the lines above.")
 
     def _venv(self):
         wanted = self._environment.python
-        argv = [find_uv(), "venv", "--quiet", "--no-project", "--no-config", "--python", wanted, self._path]
         here = ".".join(map(str, sys.version_info[:3]))
-        self._run(argv, f"Python {wanted} is not to be had: the image has {here}, and uv could not bring another: see uv's lines above.")
+        python = sys.executable if f"{here}.".startswith(f"{wanted}.") else wanted  # else uv looks for one, and may download it
+        argv = [find_uv(), "venv", "--quiet", "--no-project", "--no-config", "--python", python, self._path]
+        self._run(
+            argv, f"Python {wanted} is not available: the image has {here} and uv could not install another version: see uv's lines above."
+        )
 
     def _pip(self):
         index = self._environment.index or DEFAULT
@@ -110,10 +108,10 @@ class Build:
 
     def _lock(self, name: str, change: Callable[[str], str]) -> str:
         """The path of a copy of the lock file with `change` applied."""
-        with open(os.path.join(self._environment.lock_dir, name)) as file:
+        with open(os.path.join(self._environment.lock_dir, name), encoding="utf-8") as file:
             text = change(file.read())
         path = os.path.join(self._tools.scratch_dir, name)
-        with open(path, "w") as file:
+        with open(path, "w", encoding="utf-8") as file:
             file.write(text)
         return path
 
@@ -131,10 +129,12 @@ class Build:
         return EACH_PACKAGE.sub(b"", lines + end)
 
     def _env(self) -> Dict[str, str]:
-        """The variables of uv and rattler: all that they write is on the cache's volume, so that they can link instead of copy."""
+        """The variables of uv and rattler: all that they write is on the cache's volume, so that they can link instead of copy.
+
+        None leads uv to another folder, configuration or Python than it is told.
+        """
         cache_dir = self._tools.cache_dir
-        env = dict(os.environ)
-        env.pop("VIRTUAL_ENV", None)
+        env = {name: value for name, value in os.environ.items() if name not in LEADING_ELSEWHERE}
         env["UV_CACHE_DIR"] = os.path.join(cache_dir, "uv")
         env["UV_PYTHON_INSTALL_DIR"] = os.path.join(cache_dir, "python")
         for theirs, ours in (("NETRC", NETRC), ("RATTLER_AUTH_FILE", RATTLER_AUTH)):
@@ -165,9 +165,9 @@ def full(cache_dir: str, told: bytes) -> str:
 
 
 def find_uv() -> str:
-    """The uv beside this Python, else the first on PATH. Raises RunnerError when there is none."""
-    beside = os.path.join(os.path.dirname(sys.executable), "uv")
-    found = beside if os.access(beside, os.X_OK) else shutil.which("uv")
+    """The uv in the folder of this Python, else the first on PATH. Raises RunnerError when there is none."""
+    sibling = os.path.join(os.path.dirname(sys.executable), "uv")
+    found = sibling if os.access(sibling, os.X_OK) else shutil.which("uv")
     if not found:
         raise RunnerError(
             Cause.ENVIRONMENT_ERROR,

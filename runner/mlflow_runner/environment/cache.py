@@ -10,7 +10,7 @@ from mlflow_runner.environment import Place
 from mlflow_runner.environment.remove import remove
 
 BUILDING = "building.lock"
-"""Held together by all that make environments, and alone by whoever removes packages that they might link."""
+"""Held together by all that make environments, and alone by the process that removes packages that they might link."""
 
 
 class Entry(NamedTuple):

@@ -1,4 +1,4 @@
-"""The process that keeps a cache below its limit, beside the user's command and behind it in priority."""
+"""The process that keeps a cache below its limit, at the same time as the user's command and with less priority."""
 
 import os
 import sys

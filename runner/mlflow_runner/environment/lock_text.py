@@ -1,7 +1,7 @@
 """The lock files as the installers here need them: text in, text out.
 
 uv keeps the wheels of an index by the index's address. A lock that does not name
-it (the field `index` is optional) is downloaded anew for each environment, unless
+it (the field `index` is optional) is downloaded again for each environment, unless
 the server allows every file to be kept (seen with uv 0.13).
 """
 

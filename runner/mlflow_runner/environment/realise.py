@@ -52,7 +52,7 @@ def _make_alone(environment: Environment, place: Place, tools: Tools) -> Dict[st
         if state == "ready":
             return {}
         if state == "changed":
-            tools.say(f"environment {environment.key[:12]} was changed or damaged in the cache: making it anew")
+            tools.say(f"environment {environment.key[:12]} was changed or damaged in the cache: making it again")
         return _make(environment, place, tools)
     finally:
         place.release()
