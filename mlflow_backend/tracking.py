@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,10 +159,10 @@ def create_run(project: Project, experiment_id: str, run_id: str | None):
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient()
-    with _one_line("the run cannot be created"):
+    with one_line("the run cannot be created"):
         run = client.create_run(experiment_id, tags=_source_tags(project))
     try:
-        with _one_line(f"run {run.info.run_id}: its parameters are refused"):
+        with one_line(f"run {run.info.run_id}: its parameters are refused"):
             client.log_batch(run.info.run_id, params=_params(project))
     except BaseException as error:
         fail(run.info.run_id, error)
@@ -176,7 +176,7 @@ def _continue_run(project: Project, run_id: str):
     from mlflow_runner.submission import END_TAGS, TAG_ATTEMPT, TAG_JOB, TAG_JOB_UID, TAG_NODE, TAG_POD
 
     client = MlflowClient()
-    with _one_line(f"run {run_id} cannot be continued"):
+    with one_line(f"run {run_id} cannot be continued"):
         run = client.get_run(run_id)
         client.log_batch(run_id, params=_params(project))
         for tag in (TAG_JOB_UID, TAG_JOB):  # first: the earlier Job tells nothing about this run any more
@@ -220,7 +220,7 @@ def get_run(run_id: str):
     """The run (an mlflow.entities.Run). Raises TrackingError."""
     from mlflow.tracking import MlflowClient
 
-    with _one_line(f"run {run_id}"):
+    with one_line(f"run {run_id}"):
         return MlflowClient().get_run(run_id)
 
 
@@ -229,7 +229,7 @@ def tag(run_id: str, tags: Mapping[str, str]) -> None:
     from mlflow.entities import RunTag
     from mlflow.tracking import MlflowClient
 
-    with _one_line(f"run {run_id} cannot be tagged"):
+    with one_line(f"run {run_id} cannot be tagged"):
         MlflowClient().log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
@@ -237,19 +237,38 @@ def schedule(run_id: str) -> None:
     """Say that the run is submitted and does not run yet. Raises TrackingError."""
     from mlflow.tracking import MlflowClient
 
-    with _one_line(f"run {run_id} cannot be updated"):
+    with one_line(f"run {run_id} cannot be updated"):
         MlflowClient().update_run(run_id, "SCHEDULED")
 
 
 @contextlib.contextmanager
-def _one_line(what: str):
+def one_line(what: str) -> Iterator[None]:
+    """Turn what MLflow's client raises into a TrackingError of one line that begins with `what`; an outage is a TrackingUnavailable."""
+    from mlflow import get_tracking_uri
     from mlflow.exceptions import MlflowException
 
     try:
         yield
     except MlflowException as error:
+        outage = _outage(error)
+        if outage:
+            where = f"tracking server {get_tracking_uri()} cannot be reached"
+            raise TrackingUnavailable(f"{what}: {where}: {outage}: check MLFLOW_TRACKING_URI") from None
         kind = TrackingError if error.error_code in PERMANENT else TrackingUnavailable
         raise kind(f"{what}: {str(error).splitlines()[0]}") from None
+
+
+def _outage(error: BaseException | None) -> str | None:
+    """What the operating system says of a server that could not be reached; None where the server answered."""
+    from requests import RequestException
+
+    while error is not None and not isinstance(error, RequestException):
+        error = error.__context__
+    while error is not None:
+        if isinstance(error, OSError) and not isinstance(error, RequestException):
+            return error.strerror or str(error)
+        error = error.__context__
+    return None
 
 
 def _params(project: Project) -> list:
@@ -279,7 +298,7 @@ def artifact_root(experiment_id: str) -> str:
     """Where the experiment's runs store their artifacts (a URI). Raises TrackingError."""
     from mlflow.tracking import MlflowClient
 
-    with _one_line(f"experiment {experiment_id}"):
+    with one_line(f"experiment {experiment_id}"):
         return MlflowClient().get_experiment(experiment_id).artifact_location
 
 
@@ -296,7 +315,7 @@ def upload(run_id: str, path: Path, folder: str) -> None:
     """Log the file as an artifact in `folder`. Raises TrackingError."""
     from mlflow.tracking import MlflowClient
 
-    with _one_line(f"run {run_id}: {path.name} cannot be uploaded"):
+    with one_line(f"run {run_id}: {path.name} cannot be uploaded"):
         MlflowClient().log_artifact(run_id, str(path), folder)
 
 
@@ -315,6 +334,6 @@ def end(run_id: str, status: str, cause: str | None, message: str, exit_code: in
 
     tags = end_tags(status, cause, message if cause else None, exit_code)
     client = MlflowClient()
-    with _one_line(f"run {run_id} cannot be updated"):
+    with one_line(f"run {run_id} cannot be updated"):
         client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
         client.set_terminated(run_id, status)

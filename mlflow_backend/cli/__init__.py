@@ -1,8 +1,10 @@
 """The command `mlflow-compute`."""
 
 import importlib
+import io
 import json
 import os
+import sys
 
 import click
 
@@ -17,6 +19,8 @@ COMMANDS = {
     "wait": ("runs", "wait"),
 }
 """Module and name of each command; a module is imported when one of its commands is called."""
+IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+"""MLflow's client tries for minutes to reach a server (7 tries, 120 s each); a person who types a command is told within seconds."""
 
 
 class Lazy(click.Group):
@@ -40,6 +44,10 @@ def main() -> None:
 
     scratch.end_in_order()
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # standard output is for what was asked
+    for name, value in IMPATIENT.items():
+        os.environ.setdefault(name, value)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8, and a run's name that is
 
 
 @main.command()

@@ -4,20 +4,30 @@ import os
 
 import click
 
-from mlflow_backend.cli.output import mended_by_user
+from mlflow_backend.cli.output import report_errors
+
+NAMESPACES = "MLFLOW_COMPUTE_NAMESPACES"
 
 
 @click.command()
-@click.option("--namespace", metavar="NAME", help="Where runs are settled; default: the one it runs in, or of the current context.")
+@click.option(
+    "--namespace", "names", multiple=True, metavar="NAME",
+    help=f"Where runs are settled; may be given several times. Default: {NAMESPACES} (comma-separated), else the controller's own.",
+)  # fmt: skip
 @click.option("--port", default=8080, show_default=True, help="For /metrics, /healthz and /readyz.")
-@mended_by_user
-def command(namespace: str | None, port: int) -> None:
-    """Settle the runs of a namespace when nobody waits for them: made to run in the cluster (k8s/controller).
+@report_errors
+def command(names: tuple[str, ...], port: int) -> None:
+    """Settle the runs of one or more namespaces that no client waits for. Made to run in the cluster (k8s/controller).
 
+    Its Lease is in its own namespace: the pod's, or that of the current context.
     MLFLOW_TRACKING_URI and MLFLOW_TRACKING_USERNAME, _PASSWORD or _TOKEN say where runs are.
     """
     from mlflow_backend.cluster.api import connect
     from mlflow_backend.controller.serve import log_to_stderr, serve
 
     log_to_stderr()
-    serve(connect(None, namespace), os.environ.get("MLFLOW_TRACKING_URI"), port)
+    own = connect()
+    wanted = names or os.environ.get(NAMESPACES, "").split(",")
+    namespaces = list(dict.fromkeys(name.strip() for name in wanted if name.strip())) or [own.namespace]
+    clusters = [connect(None, namespace) for namespace in namespaces]
+    serve(own, clusters, os.environ.get("MLFLOW_TRACKING_URI", ""), port)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from mlflow_backend.cli.output import mended_by_user, print_table
+from mlflow_backend.cli.output import print_table, report_errors
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 TARGET = click.option("--target", metavar="NAME", help="Lock for this compute target; without it for this machine.")
@@ -27,7 +27,7 @@ def command() -> None:
 @click.option("--allow-builds", is_flag=True, help="Let packages without a wheel run their build here, to learn what they need.")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Copy the lock files into this folder.")
 @AS_JSON
-@mended_by_user
+@report_errors
 def lock(project: str, target: str | None, refresh: bool, allow_builds: bool, output: Path | None, as_json: bool) -> None:
     """Solve the environment of PROJECT (a folder or a URI) and keep the lock for the runs to come."""
     kept = _obtain(project, target, refresh, allow_builds)
@@ -52,7 +52,7 @@ def lock(project: str, target: str | None, refresh: bool, allow_builds: bool, ou
 @TARGET
 @click.option("--run", "run_id", metavar="RUN_ID", help="Show the environment that this run had.")
 @AS_JSON
-@mended_by_user
+@report_errors
 def show(project: str, target: str | None, run_id: str | None, as_json: bool) -> None:
     """List the packages of the environment of PROJECT, or of a run."""
     from mlflow_backend.environment import contents
@@ -91,7 +91,7 @@ def list_(as_json: bool) -> None:
 @click.argument("keys", nargs=-1, metavar="[ENVIRONMENT]...")
 @click.option("--size", metavar="SIZE", help="Remove the least recently used until at most SIZE is left, such as 5G or 500M.")
 @click.option("--all", "everything", is_flag=True, help="Remove all that no run uses now, packages and locks included.")
-@mended_by_user
+@report_errors
 def clean(keys: tuple[str, ...], size: str | None, everything: bool) -> None:
     """Remove environments from this machine by the start of their names, by size, or all. What a run uses stays."""
     from mlflow_backend.environment.locks import cache_dir
@@ -160,12 +160,14 @@ def _obtain(project: str, target: str | None, refresh: bool = False, allow_build
 
 def _files_of_run(run_id: str) -> dict[str, Path]:
     from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
 
+    from mlflow_backend import tracking
     from mlflow_backend.errors import TrackingError
 
+    what = f"run {run_id}: has no lock of an environment"
     try:
-        folder = Path(download_artifacts(run_id=run_id, artifact_path="environment"))
-    except (MlflowException, OSError) as error:
-        raise TrackingError(f"run {run_id}: has no lock of an environment: {str(error).splitlines()[0]}") from None
+        with tracking.one_line(what):
+            folder = Path(download_artifacts(run_id=run_id, artifact_path="environment"))
+    except OSError as error:
+        raise TrackingError(f"{what}: {error}") from None
     return {path.name: path for path in folder.iterdir()}

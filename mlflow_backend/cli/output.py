@@ -6,32 +6,47 @@ from collections.abc import Callable, Iterable, Sequence
 
 import click
 
+from mlflow_backend.plain_text import plain
+
+UNLIMITED_WIDTH = 10_000
+
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table as wide as the terminal; where the output is no terminal, wide enough for everything."""
+    """A table as wide as the terminal; where the output is not a terminal, as wide as its texts. Texts are data, never markup."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*map(str, row))
-    Console(width=None if sys.stdout.isatty() else 250).print(table)
+        table.add_row(*(Text(plain(str(cell))) for cell in row))
+    Console(width=None if sys.stdout.isatty() else UNLIMITED_WIDTH, highlight=False).print(table)
 
 
-def mended_by_user(function: Callable) -> Callable:
-    """Show what a user can mend as its one line, and exit with 1."""
+def report_errors(function: Callable) -> Callable:
+    """Show an error that the user can fix as one line, and exit with 1."""
 
     @functools.wraps(function)
     def call(*arguments, **keywords):
-        from mlflow_backend.errors import ComputeError
-
         try:
             return function(*arguments, **keywords)
-        except ComputeError as error:
-            raise click.ClickException(str(error)) from None
-        except Exception as error:  # MLflow's own class for the same, without importing it where nothing else does
-            if type(error).__name__ == "ExecutionException":
-                raise click.ClickException(str(error)) from None
-            raise
+        except _reported() as error:
+            raise click.ClickException(readable(error)) from None
 
     return call
+
+
+def readable(error: Exception) -> str:
+    """The error's text as it may be written to a terminal. Of MLflow's errors the first line: a traceback may follow it."""
+    from mlflow_backend.errors import ComputeError
+
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return "\n".join(map(plain, lines if isinstance(error, ComputeError) else lines[:1]))
+
+
+def _reported() -> tuple[type[Exception], ...]:
+    """The classes of such errors. MLflow's counts where MLflow is loaded: without it nothing raises it, and importing it takes a second."""
+    from mlflow_backend.errors import ComputeError
+
+    mlflow = sys.modules.get("mlflow.exceptions")
+    return (ComputeError, mlflow.MlflowException) if mlflow else (ComputeError,)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import click
 
-from mlflow_backend.cli.output import mended_by_user, print_table
+from mlflow_backend.cli.output import print_table, report_errors
 
 
 @click.command("targets")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-@mended_by_user
+@report_errors
 def command(as_json: bool) -> None:
     """List the compute targets that `mlflow run .` knows here, and where each is defined."""
     from mlflow_backend.config.targets_file import load_files, search_path

@@ -4,7 +4,7 @@ from typing import Any
 
 from mlflow_backend.cluster import labels, runs, settle
 from mlflow_backend.cluster.api import Cluster, connect
-from mlflow_backend.cluster.look import look, look_for
+from mlflow_backend.cluster.look import is_active, look, look_for
 from mlflow_backend.cluster.observe import Observer
 from mlflow_backend.cluster.ownership import claim_of
 from mlflow_backend.cluster.wait import SubmittedJob
@@ -17,7 +17,7 @@ GRACE_PERIOD_S = 30.0
 
 def attach(run: Any, stream: bool, progress: Progress) -> SubmittedJob:
     """The run (an mlflow.entities.Run) as its submitter has it, to wait for or cancel. Raises ClusterError."""
-    cluster, known = _cluster(run), runs.known(run)
+    cluster, known = cluster_of(run), runs.known(run)
     claim = claim_of(known)
     seen = look_for(cluster, known.run_id, claim)
     job = seen.job or seen.stray or {}
@@ -35,11 +35,17 @@ def settle_now(run: Any) -> bool:
     known = runs.known(run)
     if settle.has_ended(known):
         return True
-    cluster = _cluster(run)
+    cluster = cluster_of(run)
     return settle.settle(runs.ClientRuns(), cluster, known, look(cluster, known)).ended
 
 
-def _cluster(run: Any) -> Cluster:
+def has_active_job(run: Any) -> bool:
+    """Whether the run's own Job is there and may still run something. Raises ClusterError."""
+    seen = look(cluster_of(run), runs.known(run))
+    return is_active(seen.job or seen.stray)
+
+
+def cluster_of(run: Any) -> Cluster:
     """The namespace that the run was sent to. Raises ClusterError where nothing proves that it is reached from here."""
     tags, run_id = run.data.tags, run.info.run_id
     if not tags.get(TAG_CLUSTER):

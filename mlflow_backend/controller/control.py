@@ -1,251 +1,259 @@
-"""Settle every run of a namespace: the watch says where to look, and what is there is read anew before anything is decided."""
+"""Settle every run of some namespaces: the watch says where to look, and what is there is read again before anything is decided."""
 
 import logging
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
-from mlflow_backend.cluster import diagnose, labels
 from mlflow_backend.cluster.api import Cluster
+from mlflow_backend.cluster.diagnose import Diagnosis
 from mlflow_backend.cluster.look import Seen, is_active, look_for
-from mlflow_backend.cluster.ownership import Claim, claim_of
-from mlflow_backend.cluster.reflector import Reflector, job_of
+from mlflow_backend.cluster.ownership import Claim, Known, claim_of
 from mlflow_backend.cluster.settle import foresee, settle
+from mlflow_backend.controller import pace
 from mlflow_backend.controller.metrics import Metrics
+from mlflow_backend.controller.namespace import Key, Namespace, pod_is_over
 from mlflow_backend.controller.runs import ServerRuns
 from mlflow_backend.controller.work import WorkQueue
 from mlflow_backend.errors import ClusterError
-from mlflow_runner.submission import TAG_JOB
 from mlflow_runner.tracking import Missing, Refused, Unavailable
 
 log = logging.getLogger("mlflow_compute")
 
 WORKERS = 4
-KILLED_EVERY_S = 5.0
-"""MLflow has no watch: for runs that somebody marks KILLED there it is asked, while there are Jobs, once for some hundred of them."""
-WAITING_S = (10.0, 300.0)
-"""A run that has not started is looked at again after as long as it has waited, but no sooner and no later than this."""
-TERMINAL = ("Succeeded", "Failed")
+STOPPED_EVERY_S = 5.0
+"""MLflow has no watch: it is asked which runs were marked KILLED or deleted, while there are Jobs, in two calls for some hundred of them."""
+IDENTIFY_AFTER_S = 5.0
+"""The age of a Job at which MLflow is asked whose it is: a submit names the Job's uid right after creating it."""
 CATCH_UP_EVERY_S = 60.0
-CATCH_UP = ("", "")
+MAX_TRIES = 10
+"""A run that MLflow refuses, or that meets a defect here, as often as this is left alone until something of it changes."""
 
 
 class Controller:
-    """One namespace. Keys of the queue are (run id, Job's name); `CATCH_UP` stands for all that MLflow holds unfinished."""
+    """The runs of some namespaces of one cluster, in one tracking server.
 
-    def __init__(self, cluster: Cluster, tracking_uri: str):
-        self.metrics = Metrics(self.active)
-        self._cluster = cluster
-        self._runs = ServerRuns(tracking_uri, lambda call: self.metrics.calls.labels("mlflow", call).inc())
-        cluster.on_call = lambda call: self.metrics.calls.labels("kubernetes", call).inc()
-        self._queue = WorkQueue()
-        self._lock = threading.Lock()
-        self._jobs: dict[str, Mapping[str, Any]] = {}
-        self._pods: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
-        self._suspects: set[tuple[str, str]] = set()
-        self._listed: set[str] = set()
+    It acts on a run only if the run's own tags name the Job (by its uid) and the namespace (by its uid).
+    """
+
+    def __init__(self, clusters: Sequence[Cluster], tracking_uri: str, queue: WorkQueue | None = None):
+        self.namespaces = {cluster.namespace: Namespace(cluster, self._changed, self._have_listed) for cluster in clusters}
+        self.metrics = Metrics(self.active, self._readable)
+        self._runs = ServerRuns(tracking_uri, lambda call: self.metrics.calls.labels("mlflow", "", call).inc())
+        for cluster in clusters:
+            cluster.on_call = lambda call, name=cluster.namespace: self.metrics.calls.labels("kubernetes", name, call).inc()
+        self._queue = WorkQueue() if queue is None else queue
+        self._suspects: set[Key] = set()
+        self._left_alone: set[Key] = set()
         self._threads: list[threading.Thread] = []
-        self._settled: set[str] = set()
-        self._reflectors = {
-            kind: Reflector(cluster, kind, labels.OURS, self._changed, self._have_listed, is_over)
-            for kind, is_over in (("Pod", _pod_is_over), ("Job", lambda job: not is_active(job)))
-        }
 
     def start(self) -> None:
         """Begin; everything happens in threads of its own."""
-        work = [(f"watch-{kind}", reflector.follow) for kind, reflector in self._reflectors.items()]
-        work += [(f"worker-{number}", self._work) for number in range(WORKERS)]
-        for name, target in [*work, ("killed", self._look_for_killed)]:
+        work = {f"worker-{number}": self._work for number in range(WORKERS)} | {"stopped": self._look_for_stopped}
+        for name, namespace in self.namespaces.items():
+            work |= {f"watch-{name}-{kind}": reflector.follow for kind, reflector in namespace.reflectors.items()}
+        for name, target in work.items():
             self._threads.append(threading.Thread(target=target, daemon=True, name=name))
             self._threads[-1].start()
 
     @property
     def is_healthy(self) -> bool:
-        """Whether nothing of it has died: a cache that nobody feeds looks like peace (kubespawner#938)."""
+        """Whether no thread has died: a cache that is not fed any more looks like peace (kubespawner#938)."""
         return all(thread.is_alive() for thread in self._threads)
 
     @property
     def is_ready(self) -> bool:
-        """Whether everything has been listed once."""
-        return self._listed == set(self._reflectors)
+        """Whether everything has been listed once, but for namespaces that could not be read while another one could."""
+        namespaces = self.namespaces.values()
+        return any(item.is_listed for item in namespaces) and all(item.is_listed or item.has_failed for item in namespaces)
 
-    def active(self) -> Mapping[str, int]:
-        """How many runs wait for their start and how many run."""
-        jobs = self._active_jobs()
-        running = sum(1 for job in jobs if job.get("status", {}).get("ready"))
-        return {"waiting": len(jobs) - running, "running": running}
+    def active(self) -> Mapping[tuple[str, str], int]:
+        """How many runs wait for their start and how many run, by namespace and state."""
+        counts = {}
+        for name, namespace in self.namespaces.items():
+            jobs = [entry.job for entry in namespace.active()]
+            running = sum(1 for job in jobs if (job or {}).get("status", {}).get("ready"))
+            counts |= {(name, "waiting"): len(jobs) - running, (name, "running"): running}
+        return counts
 
-    def _changed(self, kind: str, change: str, item: Mapping[str, Any]) -> None:
-        job = job_of(kind, item)
-        if job is None:
-            return
-        job_name = job.name
-        run_id = item["metadata"]["labels"].get(labels.RUN)
-        with self._lock:
-            settled = _job_uid(kind, item) in self._settled
-            if kind == "Job" and change != "DELETED" and is_active(item):
-                self._jobs[job_name] = item
-            elif kind == "Job":
-                self._jobs.pop(job_name, None)
-                if change == "DELETED":
-                    self._settled.discard(item["metadata"]["uid"])
-            elif settled or (change == "DELETED" and not _pod_is_over(item)):
-                self._pods.get(job_name, {}).pop(item["metadata"]["uid"], None)
-            else:
-                self._pods[job_name][item["metadata"]["uid"]] = item  # the evidence outlives its pod
-        if run_id and not settled:
-            self._queue.add((run_id, job_name))
+    def _readable(self) -> Mapping[str, bool]:
+        """Nothing for a replica that does not lead: it reads no namespace."""
+        return {name: namespace.is_readable for name, namespace in self.namespaces.items()} if self._threads else {}
 
-    def _active_jobs(self) -> list[Mapping[str, Any]]:
-        with self._lock:
-            return list(self._jobs.values())
+    def _changed(self, key: Key) -> None:
+        self._left_alone.discard(key)
+        self._queue.add(key)
 
-    def _have_listed(self, kind: str) -> None:
-        self._listed.add(kind)
-        if self.is_ready:
-            self._queue.add(CATCH_UP)
+    def _have_listed(self, namespace: Namespace) -> None:
+        self._queue.add(Key(namespace.name))
 
     def _work(self) -> None:
         while True:
-            key = self._queue.take()
-            failed = True
-            try:
-                self._catch_up() if key == CATCH_UP else self._look_at(*key)
-                failed = False
-            except (ClusterError, Unavailable, Refused) as error:  # a login that is refused may be mended
-                self._try_again(key, error)
-            except Exception as error:
-                log.exception("a defect: run %s", key[0])
-                self._try_again(key, error)
-            finally:
-                self._queue.done(key, failed)
+            self.attempt(self._queue.take())
 
-    def _try_again(self, key, error: Exception) -> None:
-        server = "kubernetes" if isinstance(error, ClusterError) else "mlflow"
-        self.metrics.failures.labels(server).inc()
-        after_s = self._queue.add_failed(key)
-        log.warning("run %s: %s; again in %g s", key[0] or "(all unfinished)", error, after_s)
-
-    def _catch_up(self) -> None:
-        """After each complete list, and now and then: what ended or lost its Job unseen, and submits that broke off."""
-        jobs = {job["metadata"]["name"] for job in self._active_jobs()}
-        for run in self._runs.unfinished(self._cluster.identity() or ""):
-            job_name = run.tags.get(TAG_JOB, "")
-            if job_name and job_name not in jobs:
-                self._queue.add((run.run_id, job_name))
-        self._queue.add(CATCH_UP, CATCH_UP_EVERY_S)
-
-    def _look_for_killed(self) -> None:
-        while True:
-            time.sleep(KILLED_EVERY_S)
-            jobs = self._active_jobs()
-            names = {job["metadata"]["labels"].get(labels.RUN, ""): job["metadata"]["name"] for job in jobs}
-            experiments = {job["metadata"]["labels"].get(labels.EXPERIMENT, "") for job in jobs}
-            try:
-                for run in self._runs.killed(names.keys() - {""}, experiments - {""}):
-                    key = (run.run_id, names[run.run_id])
-                    self._suspects.add(key)
-                    self._queue.add(key)
-            except (Unavailable, Refused) as error:
-                log.warning("runs marked KILLED cannot be asked for: %s", error)
-
-    def _look_at(self, run_id: str, job_name: str) -> None:
-        """MLflow is asked only when the cluster shows that the run is over, or somebody has marked it."""
-        suspect = (run_id, job_name) in self._suspects
-        with self._lock:
-            job = self._jobs.get(job_name)
-        seen = Seen(job, self._pod(job_name), (), self._cluster.now_s())
-        verdict = foresee(seen)
-        if job and not (suspect or verdict.ended or verdict.release_pod or _waits(seen)):
-            self._look_later(run_id, job_name, _sooner(verdict.look_again_s, _next_look_s(seen)))
-            return
-        if job and not suspect:
-            claim = Claim(job_name, job["metadata"]["uid"], self._cluster.identity())
-            seen = self._fresh(run_id, claim)
-            verdict = foresee(seen)
-            if not (verdict.ended or verdict.release_pod):
-                self._look_later(run_id, job_name, _sooner(verdict.look_again_s, _next_look_s(seen)))
-                return
+    def attempt(self, key: Key) -> None:
+        """Handle a key that was taken from the queue; after a failure it is queued again, or left alone."""
+        is_repeated = False
         try:
-            before = self._runs.read(run_id)
-        except Missing:
-            log.warning("run %s, Job %s: MLflow does not know the run", run_id, job_name)
-            return
-        if claim_of(before) != seen.claim:
-            seen = self._fresh(run_id, claim_of(before))
-        verdict = settle(self._runs, self._cluster, before, seen)
-        if verdict.ended:
-            self._note(run_id, job_name, seen, verdict.end)
-            self._suspects.discard((run_id, job_name))
+            self.handle(key)
+        except Exception as error:
+            is_repeated = self._retry(key, error)
+        finally:
+            self._queue.done(key, is_repeated)
+
+    def _retry(self, key: Key, error: Exception) -> bool:
+        """Have the key handled again after a failure, later each time; whether it will be."""
+        is_defect = not isinstance(error, (ClusterError, Unavailable, Refused))
+        server = "kubernetes" if isinstance(error, ClusterError) else "" if is_defect else "mlflow"
+        self.metrics.failures.labels(server, key.namespace).inc()
+        failures = self._queue.failures(key) + 1
+        if is_defect and failures == 1:
+            log.error("%s: a defect in the controller", key, exc_info=error)
+        if key.run_id and failures >= MAX_TRIES and (is_defect or isinstance(error, Refused)):
+            self._left_alone.add(key)
+            log.error("%s: failed %d times, left alone until the Job changes: %s", key, failures, error)
+            return False
+        after_s = self._queue.add_failed(key)
+        if failures & (failures - 1) == 0:  # 1, 2, 4, ...: a long outage does not fill the log
+            log.warning("%s: %s; retrying in %g s", key, error, after_s)
+        return True
+
+    def handle(self, key: Key) -> None:
+        """Look at one run, or at all that MLflow holds unfinished. Raises ClusterError, Unavailable or Refused."""
+        namespace = self.namespaces[key.namespace]
+        if key.run_id:
+            self._look_at(namespace, key)
         else:
-            self._look_later(run_id, job_name, verdict.look_again_s)
+            self._catch_up(namespace, key)
 
-    def _fresh(self, run_id: str, claim: Claim | None) -> Seen:
+    def _catch_up(self, namespace: Namespace, key: Key) -> None:
+        """After each complete list, and now and then: what ended or lost its Job unseen, and submits that broke off."""
+        cluster_id, active = namespace.identity(), {entry.key for entry in namespace.active()}
+        for run in self._runs.unfinished(cluster_id):
+            claim = claim_of(run)
+            if claim is None or claim.cluster_id != cluster_id:
+                continue
+            found = Key(namespace.name, run.run_id, claim.job_name, claim.job_uid or "")
+            if found in active:
+                namespace.adopt(found, run)
+            else:
+                self._add_quiet(found)
+        if self._queue.failures(key):
+            self._left_alone.clear()  # of runs that MLflow refused while it refused everything
+        self._queue.add(key, CATCH_UP_EVERY_S)
+
+    def _look_for_stopped(self) -> None:
+        while True:
+            time.sleep(STOPPED_EVERY_S)
+            try:
+                self.look_for_stopped()
+            except (Unavailable, Refused) as error:
+                log.warning("could not ask MLflow for stopped runs, retrying: %s", error)
+            except Exception:
+                log.exception("a defect in the controller: could not ask MLflow for stopped runs")
+
+    def look_for_stopped(self) -> None:
+        """Have the runs looked at that were marked KILLED or deleted in MLflow while their Job is active. Raises Unavailable or Refused."""
+        runs: dict[str, tuple[Key, Known]] = {}
+        for namespace in self.namespaces.values():
+            runs |= namespace.runs()
+        for run in self._runs.stopped([run for _, run in runs.values()]):
+            claim = claim_of(run)
+            if claim and claim.job_uid in runs:
+                key, _ = runs[claim.job_uid]
+                self._suspects.add(key)
+                self._add_quiet(key)
+
+    def _add_quiet(self, key: Key) -> None:
+        """Have a key handled without an event that would ask for it: not sooner than its last failure allows."""
+        if key not in self._left_alone and not self._queue.failures(key):
+            self._queue.add(key)
+
+    def _look_at(self, namespace: Namespace, key: Key) -> None:
+        """MLflow is asked only when the cluster shows that the run is over, or the run was stopped there, and once whose the Job is."""
+        is_suspect = key in self._suspects
+        claim = Claim(key.job, key.uid or None, namespace.identity())
+        seen = namespace.cached(key)
+        if not seen.job or is_suspect or pace.has_waited(seen) or _calls_for_more(seen):
+            seen = self._read(namespace, key, claim)
+        if not (is_suspect or _calls_for_more(seen) or self._is_to_identify(namespace, key, seen)):
+            self._look_later(namespace, key, seen, foresee(seen).look_again_s)
+            return
+        try:
+            run = self._runs.read(key.run_id)
+        except Missing:
+            self._ignore(namespace, key, seen, "MLflow does not know the run")
+            return
+        if not self._is_own(namespace, key, claim, run, seen):
+            return
+        namespace.adopt(key, run)
+        if is_suspect or _calls_for_more(seen):
+            self._settle(namespace, key, run, seen)
+        else:
+            self._look_later(namespace, key, seen, foresee(seen).look_again_s)
+
+    def _settle(self, namespace: Namespace, key: Key, run: Known, seen: Seen) -> None:
+        verdict = settle(self._runs, namespace.cluster, run, seen)
+        self._suspects.discard(key)
+        if not verdict.ended:
+            self._look_later(namespace, key, seen, verdict.look_again_s)
+            return
+        if verdict.end:
+            self._note(key, seen, verdict.end)
+        if verdict.remove_job:
+            log.info("%s: the Job was deleted", key)
+        if is_active(seen.job) and not verdict.remove_job:
+            namespace.end(key)
+        else:
+            namespace.close(key, seen.job)
+
+    def _is_own(self, namespace: Namespace, key: Key, claim: Claim, run: Known, seen: Seen) -> bool:
+        """Whether the run names this Job. One that names none yet is looked at again; any other has nothing to do with it."""
+        named = claim_of(run)
+        if named == claim:
+            return True
+        if (
+            named is None
+            or (named.job_name, named.cluster_id) != (claim.job_name, claim.cluster_id)
+            or None not in (named.job_uid, claim.job_uid)
+        ):
+            self._ignore(namespace, key, seen, "the run does not name this Job")
+        elif named.job_uid:
+            self._add_quiet(key._replace(uid=named.job_uid))
+        else:
+            self._add_quiet(key._replace(uid=""))  # the submit, which may have broken off
+            self._queue.add(key, IDENTIFY_AFTER_S)
+        return False
+
+    def _ignore(self, namespace: Namespace, key: Key, seen: Seen, why: str) -> None:
+        if seen.job:
+            log.info("%s: %s, ignored", key, why)
+        self._suspects.discard(key)
+        namespace.close(key, seen.job)
+
+    def _read(self, namespace: Namespace, key: Key, claim: Claim) -> Seen:
         """As the API server has it now; of a pod that is gone already, how it ended."""
-        seen = look_for(self._cluster, run_id, claim)
-        last = self._pod(claim.job_name) if claim else None
-        is_own = last and seen.pod is None and _pod_is_over(last) and _job_uid("Pod", last) == claim.job_uid
-        return replace(seen, pod=last) if is_own else seen
+        seen, last = look_for(namespace.cluster, key.run_id, claim), namespace.cached(key).pod
+        return replace(seen, pod=last) if seen.pod is None and last and pod_is_over(last) else seen
 
-    def _pod(self, job_name: str) -> Mapping[str, Any] | None:
-        with self._lock:
-            pods = list(self._pods.get(job_name, {}).values())
-        return max(pods, key=lambda pod: pod["metadata"]["creationTimestamp"], default=None)
+    def _is_to_identify(self, namespace: Namespace, key: Key, seen: Seen) -> bool:
+        return namespace.needs_run(key) and pace.age_s(seen) >= IDENTIFY_AFTER_S
 
-    def _look_later(self, run_id: str, job_name: str, after_s: float | None) -> None:
+    def _look_later(self, namespace: Namespace, key: Key, seen: Seen, after_s: float | None) -> None:
+        identify_s = max(0.0, IDENTIFY_AFTER_S - pace.age_s(seen)) if namespace.needs_run(key) else None
+        after_s = pace.next_look_s(seen, after_s, identify_s)
         if after_s is not None:
-            self._queue.add((run_id, job_name), after_s + 0.1)
+            self._queue.add(key, after_s + 0.1)
 
-    def _note(self, run_id: str, job_name: str, seen: Seen, end: diagnose.Diagnosis | None) -> None:
-        over_s = _ended_s(seen)
-        if end:
-            log.info("run %s: %s, %s: %s", run_id, end.status, end.cause, end.message)
-            self.metrics.settled.labels(end.status, end.cause or "").inc()
-            if over_s:
-                self.metrics.settle_seconds.observe(max(0.0, seen.now_s - over_s))
-        with self._lock:
-            self._pods.pop(job_name, None)
-            if seen.job:
-                self._settled.add(seen.job["metadata"]["uid"])
+    def _note(self, key: Key, seen: Seen, end: Diagnosis) -> None:
+        log.info("%s: %s, %s: %s", key, end.status, end.cause, end.message)
+        self.metrics.settled.labels(end.status, end.cause or "", key.namespace).inc()
+        if over_s := pace.ended_s(seen):
+            self.metrics.settle_seconds.labels(key.namespace).observe(max(0.0, seen.now_s - over_s))
 
 
-def _waits(seen: Seen) -> bool:
-    """Whether the run has not started for long enough that events may say why."""
-    phase = (seen.pod or {}).get("status", {}).get("phase", "Pending")
-    return phase == "Pending" and _age_s(seen) >= WAITING_S[0]
-
-
-def _next_look_s(seen: Seen) -> float | None:
-    phase = (seen.pod or {}).get("status", {}).get("phase", "Pending")
-    if seen.job is None or phase != "Pending":
-        return None
-    return min(max(_age_s(seen), WAITING_S[0]), WAITING_S[1])
-
-
-def _age_s(seen: Seen) -> float:
-    return seen.now_s - diagnose.seconds(seen.job["metadata"]["creationTimestamp"]) if seen.job else 0.0
-
-
-def _sooner(*times_s: float | None) -> float | None:
-    return min((time_s for time_s in times_s if time_s is not None), default=None)
-
-
-def _pod_is_over(pod: Mapping[str, Any]) -> bool:
-    return pod.get("status", {}).get("phase") in TERMINAL
-
-
-def _job_uid(kind: str, item: Mapping[str, Any]) -> str | None:
-    if kind == "Job":
-        return item["metadata"]["uid"]
-    return next((owner["uid"] for owner in item["metadata"].get("ownerReferences", ()) if owner["kind"] == "Job"), None)
-
-
-def _ended_s(seen: Seen) -> float | None:
-    """When the cluster saw the end, in seconds since the epoch: the container's or the Job's."""
-    statuses = (seen.pod or {}).get("status", {}).get("containerStatuses") or ()
-    times = [status["state"]["terminated"]["finishedAt"] for status in statuses if "terminated" in status.get("state", {})]
-    times += [item["lastTransitionTime"] for item in (seen.job or {}).get("status", {}).get("conditions") or () if item["type"] == "Failed"]
-    return max(map(diagnose.seconds, filter(None, times)), default=None)
+def _calls_for_more(seen: Seen) -> bool:
+    """Whether what is seen would end a run that MLflow holds for running, or has its pod released."""
+    verdict = foresee(seen)
+    return verdict.ended or verdict.release_pod

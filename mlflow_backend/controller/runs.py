@@ -1,17 +1,26 @@
-"""The runs of one namespace over MLflow's REST API, with the standard library alone."""
+"""Runs over MLflow's REST API, with the standard library alone.
 
-from collections.abc import Callable, Collection, Iterator
+What answers may be a proxy, another program, or a broken server. An answer of any other shape than MLflow's is Unavailable, with
+one sentence, and never an exception that ends a thread.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from mlflow_backend.cluster.diagnose import Diagnosis
 from mlflow_backend.cluster.ownership import Known
 from mlflow_backend.cluster.settle import UNFINISHED
 from mlflow_runner.ending import end_tags
-from mlflow_runner.submission import TAG_CLUSTER, TAG_JOB
-from mlflow_runner.tracking.rest import RestServer, tags_of
+from mlflow_runner.submission import TAG_CLUSTER, TAG_JOB, TAG_PARENT
+from mlflow_runner.tracking import Unavailable
+from mlflow_runner.tracking.rest import RestServer, check_run, tags_of
 
 PAGE = 200
 IDS_OF_A_CALL = 200
+EXPERIMENTS_OF_A_CALL = 1000
+MAX_PAGES = 10_000
+"""A server that still sends pages after so many sends them for ever."""
+UNLIKE = "the answer is not like MLflow's: check that MLFLOW_TRACKING_URI names an MLflow server"
 
 
 class ServerRuns:
@@ -26,7 +35,10 @@ class ServerRuns:
 
     def read(self, run_id: str) -> Known:
         self._on_call("runs/get")
-        return _known(self._server.get_run(run_id))
+        run = _known(self._server.get_run(run_id))
+        if run.run_id != run_id:
+            raise Unavailable(f"GET runs/get: run {run.run_id} instead of {run_id}: {UNLIKE}")
+        return run
 
     def end(self, run_id: str, end: Diagnosis) -> None:
         """The tags first, so that a terminal status always has its cause."""
@@ -36,44 +48,68 @@ class ServerRuns:
         self._server.set_status(run_id, end.status, ended=True)
 
     def children(self, run_id: str) -> Iterator[Known]:
-        experiment = self.read(run_id).experiment_id
-        found = self._search([experiment], f"tags.`mlflow.parentRunId` = '{run_id}' AND attributes.status = 'RUNNING'")
-        yield from (run for run in found if TAG_JOB not in run.tags)
+        """The nested runs directly below a run that are RUNNING and have no Job of their own, in the run's experiment."""
+        wanted = f"tags.`{TAG_PARENT}` = '{run_id}' AND attributes.status = 'RUNNING'"
+        for child in self._search([self.read(run_id).experiment_id], wanted):
+            if TAG_JOB not in child.tags:
+                yield child
 
     def unfinished(self, cluster_id: str) -> Iterator[Known]:
-        """Every run that was sent to this namespace and has no final state."""
+        """Every run that was sent to this namespace (its uid) and has no final state."""
         experiments = list(self._experiments())
         for wanted in UNFINISHED:
             yield from self._search(experiments, f"{wanted} AND tags.`{TAG_CLUSTER}` = '{cluster_id}'")
 
-    def killed(self, run_ids: Collection[str], experiments: Collection[str]) -> Iterator[Known]:
-        """Those of the runs that are KILLED: one call for some hundred."""
-        ids = sorted(run_ids)
-        for start in range(0, len(ids), IDS_OF_A_CALL):
-            listed = ", ".join(f"'{run_id}'" for run_id in ids[start : start + IDS_OF_A_CALL])
-            yield from self._search(sorted(experiments), f"attributes.run_id IN ({listed}) AND attributes.status = 'KILLED'")
+    def stopped(self, runs: Collection[Known]) -> Iterator[Known]:
+        """Those of the runs that are now KILLED or deleted in MLflow: two calls for some hundred.
 
-    def _search(self, experiments: list[str], wanted: str) -> Iterator[Known]:
-        asked: dict[str, Any] = {"experiment_ids": experiments, "filter": wanted, "max_results": PAGE}
-        for page in self._pages("runs/search", asked) if experiments else ():
-            yield from map(_known, page.get("runs", ()))
+        The runs and their experiments are as MLflow has named them: an experiment that is none has the whole search refused.
+        """
+        known = sorted(runs, key=lambda run: (run.experiment_id, run.run_id))
+        for part in _parts(known, IDS_OF_A_CALL):
+            experiments = sorted({run.experiment_id for run in part})
+            ids = ", ".join(f"'{run.run_id}'" for run in part)
+            yield from self._search(experiments, f"attributes.run_id IN ({ids}) AND attributes.status = 'KILLED'")
+            yield from self._search(experiments, f"attributes.run_id IN ({ids})", "DELETED_ONLY")
+
+    def _search(self, experiments: Sequence[str], wanted: str, view: str = "ACTIVE_ONLY") -> Iterator[Known]:
+        for part in _parts(experiments, EXPERIMENTS_OF_A_CALL):
+            asked = {"experiment_ids": part, "filter": wanted, "max_results": PAGE, "run_view_type": view}
+            yield from map(_known, self._listed("runs/search", asked, "runs"))
 
     def _experiments(self) -> Iterator[str]:
-        for page in self._pages("experiments/search", {"max_results": PAGE, "view_type": "ACTIVE_ONLY"}):
-            yield from (item["experiment_id"] for item in page.get("experiments", ()))
+        asked = {"max_results": PAGE, "view_type": "ACTIVE_ONLY"}
+        for item in self._listed("experiments/search", asked, "experiments"):
+            if not isinstance(item, dict) or not isinstance(item.get("experiment_id"), str):
+                raise Unavailable(f"POST experiments/search: {UNLIKE}")
+            yield item["experiment_id"]
 
-    def _pages(self, endpoint: str, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        token = None
-        while True:
+    def _listed(self, endpoint: str, asked: dict[str, Any], what: str) -> Iterator[Any]:
+        """The items of all pages."""
+        token: Any = None
+        for _ in range(MAX_PAGES):
             self._on_call(endpoint)
             page = self._server.call("POST", endpoint, {**asked, **({"page_token": token} if token else {})})
-            yield page
-            token = page.get("next_page_token")
+            items, before, token = page.get(what) or [], token, page.get("next_page_token")
+            if not isinstance(items, list) or (token and token == before):
+                break
+            yield from items
             if not token:
                 return
+        raise Unavailable(f"POST {endpoint}: {UNLIKE}")
 
 
-def _known(run: dict[str, Any]) -> Known:
+def _known(run: Any) -> Known:
+    """A run as the API gives it. Raises Unavailable when it is none."""
+    run = check_run(run)
     info = run["info"]
-    deleted = info.get("lifecycle_stage") == "deleted"
-    return Known(info["run_id"], info["status"], tags_of(run), info["start_time"] / 1000, info["experiment_id"], deleted)
+    try:
+        started_s = info.get("start_time", 0) / 1000
+    except OverflowError:
+        raise Unavailable(f"a run's start_time: {UNLIKE}") from None
+    is_deleted = info.get("lifecycle_stage") == "deleted"
+    return Known(info["run_id"], info["status"], tags_of(run), started_s, info.get("experiment_id", ""), is_deleted)
+
+
+def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,4 +1,4 @@
-"""The controller as a process: leads or waits, answers probes and Prometheus, ends in order."""
+"""The controller as a process: leads or stands by, answers probes and Prometheus, stops in order."""
 
 import logging
 import os
@@ -6,9 +6,10 @@ import signal
 import socketserver
 import sys
 import threading
+import urllib.parse
 import uuid
 import wsgiref.simple_server
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from prometheus_client import make_wsgi_app
 
@@ -20,39 +21,55 @@ from mlflow_backend.errors import ConfigError
 log = logging.getLogger("mlflow_compute")
 
 
-def serve(cluster: Cluster, tracking_uri: str | None, port: int) -> None:
-    """Run until SIGTERM, or until the Lease is lost (then the process ends with 1 and is started again).
+def serve(own: Cluster, clusters: Sequence[Cluster], tracking_uri: str, port: int) -> None:
+    """Run until SIGTERM, or until the Lease is lost (the process then exits with 1, to be started again).
 
-    Raises ConfigError when there is no tracking server to be reached over HTTP.
+    `clusters` are the namespaces whose runs are settled; `own` is the one of the Lease.
+    Raises ConfigError when the tracking server has no http(s) address, or the port is taken.
     """
-    if not (tracking_uri or "").startswith(("http://", "https://")):
-        raise ConfigError(
-            f"MLFLOW_TRACKING_URI: {tracking_uri or 'is not set'}: the controller needs the http(s) address of a tracking server"
-        )
-    controller = Controller(cluster, tracking_uri)
+    _check(tracking_uri)
+    controller = Controller(clusters, tracking_uri)
     identity = f"{os.environ.get('HOSTNAME', 'controller')}-{uuid.uuid4().hex[:6]}"
     state = {"leading": False}
-    httpd = _Server(("", port), _Quiet)
+    httpd = _listen(port)
     httpd.set_app(_app(controller, lambda: controller.is_ready or not state["leading"]))
     threading.Thread(target=httpd.serve_forever, daemon=True, name="http").start()
 
     def started():
         state["leading"] = True
-        log.info("leading in namespace %s, tracking server %s", cluster.namespace, tracking_uri)
+        names = ", ".join(cluster.namespace for cluster in clusters)
+        log.info("leading (Lease in namespace %s): namespaces %s, tracking server %s", own.namespace, names, tracking_uri)
         controller.start()
 
     def lost():
-        log.error("the Lease is lost")
+        log.error("lost the Lease, exiting")
         os._exit(1)
 
     def stop(number, _frame):
-        log.info("stopped by %s", signal.Signals(number).name)
-        Lease(cluster, identity).release()
+        log.info("received %s, stopping", signal.Signals(number).name)
+        Lease(own, identity).release()
         os._exit(0)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    lead(cluster, identity, started, lost)
+    lead(own, identity, started, lost)
+
+
+def _check(tracking_uri: str) -> None:
+    parsed = urllib.parse.urlsplit(tracking_uri)
+    if parsed.scheme not in ("http", "https"):
+        raise ConfigError(
+            f"MLFLOW_TRACKING_URI: {tracking_uri or 'is not set'}: the controller needs the http(s) address of a tracking server"
+        )
+    if "@" in parsed.netloc:
+        raise ConfigError("MLFLOW_TRACKING_URI: has a login in it: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead")
+
+
+def _listen(port: int) -> "_Server":
+    try:
+        return _Server(("", port), _Quiet)
+    except OSError as error:
+        raise ConfigError(f"--port {port}: cannot listen: {error.strerror}: choose another port") from None
 
 
 def _app(controller: Controller, ready: Callable[[], bool]):
@@ -76,7 +93,7 @@ class _Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
 
 class _Quiet(wsgiref.simple_server.WSGIRequestHandler):
     def log_message(self, format, *arguments):
-        """A line per probe says nothing."""
+        """No line per probe."""
 
 
 def log_to_stderr() -> None:

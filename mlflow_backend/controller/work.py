@@ -1,4 +1,4 @@
-"""Keys that are to be looked at, now or later: each waits once, and is with one worker at a time."""
+"""A delaying work queue: each key is queued at most once and handled by one worker at a time."""
 
 import heapq
 import threading
@@ -9,7 +9,7 @@ MAX_BACKOFF_S = 60.0
 
 
 class WorkQueue:
-    """What client-go calls a delaying, rate-limiting work queue, as far as it is needed here."""
+    """What the controller needs of client-go's delaying, rate-limiting work queue."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -21,7 +21,7 @@ class WorkQueue:
         self._failures: dict[Hashable, int] = {}
 
     def add(self, key: Hashable, after_s: float = 0.0) -> None:
-        """Have `key` looked at in `after_s` seconds, or sooner if it was to be already."""
+        """Queue `key` for `after_s` seconds from now. If it is queued already, the sooner time counts."""
         at = time.monotonic() + after_s
         with self._changed:
             if key in self._due and self._due[key] <= at:
@@ -32,15 +32,20 @@ class WorkQueue:
             self._changed.notify()
 
     def add_failed(self, key: Hashable) -> float:
-        """Have `key` looked at again after a failure, later each time; in how many seconds."""
+        """Queue `key` again after a failure, later each time. Returns in how many seconds."""
         with self._changed:
             self._failures[key] = failures = self._failures.get(key, 0) + 1
         after_s = min(MAX_BACKOFF_S, 0.5 * 2.0 ** (failures - 1))
         self.add(key, after_s)
         return after_s
 
+    def failures(self, key: Hashable) -> int:
+        """How often in a row `key` has failed."""
+        with self._changed:
+            return self._failures.get(key, 0)
+
     def take(self) -> Hashable:
-        """Wait for the next key that is due and with nobody; `done` gives it back."""
+        """Wait for the next key that is due and not with a worker; `done` gives it back."""
         with self._changed:
             while True:
                 now = time.monotonic()
@@ -56,7 +61,7 @@ class WorkQueue:
                 self._changed.wait(self._heap[0][0] - now if self._heap else None)
 
     def done(self, key: Hashable, failed: bool = False) -> None:
-        """Give a key back; it is looked at again at once if that became due meanwhile."""
+        """Give a key back. If it became due meanwhile, it is queued again at once. A success clears its failures."""
         with self._changed:
             self._busy.discard(key)
             if not failed:

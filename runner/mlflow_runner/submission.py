@@ -35,6 +35,8 @@ TAG_ENVIRONMENT = "compute.environment"
 TAG_LOG = "compute.log"
 TAG_FILES = "compute.files"
 """What is missing of the log and of the files that are kept with the run, and why."""
+TAG_PARENT = "mlflow.parentRunId"
+"""MLflow's own: the run that a nested run is part of."""
 
 END_TAGS = (TAG_STATUS, TAG_CAUSE, TAG_MESSAGE, TAG_EXIT_CODE)
 """Written in one call before the final status. `compute.status` repeats that status: an end is believed only where both agree."""

@@ -1,4 +1,4 @@
-"""`mlflow-compute runs|wait|cancel|logs|settle`, as typed where nobody waits for the run any more."""
+"""`mlflow-compute runs|wait|cancel|logs|settle`, as typed where no client waits for the run any more."""
 
 import json
 import subprocess
@@ -29,7 +29,7 @@ def submitted(cluster, project):
     return submit
 
 
-def test_a_run_that_nobody_waited_for_is_waited_for_and_its_log_is_there_after_its_pod(submitted, seen, kubectl):
+def test_a_run_without_a_client_is_waited_for_and_its_log_is_there_after_its_pod(submitted, seen, kubectl):
     run_id = submitted("echo line one; sleep 2; echo line two")
     assert "line two" in command("wait", run_id).stdout
     kubectl("delete", "job", seen(run_id).tags["compute.job"])
@@ -63,17 +63,47 @@ def test_cancel_from_elsewhere_kills_the_run_and_removes_the_pod(submitted, seen
     assert b"stopping" in seen(run_id).log
 
 
-def test_a_job_that_was_deleted_while_nobody_looked_is_settled(submitted, seen, kubectl):
+def test_a_job_that_was_deleted_unseen_is_settled_and_a_listing_leaves_it(submitted, seen, kubectl):
     run_id = submitted("sleep 600")
     wait_for(lambda: seen(run_id).status == "RUNNING")
     kubectl("delete", "job", seen(run_id).tags["compute.job"], "--grace-period=0", "--force")
     wait_for(lambda: not kubectl("get", "pods", "-l", f"mlflow-compute/run-id={run_id}", "-o", "name"), timeout_s=60)
-    changed = MlflowClient().get_run(run_id).info.status
+    before = seen(run_id).run.to_dictionary()
+    command("runs")
+    command("logs", run_id)
+    assert seen(run_id).run.to_dictionary() == before, "a command that shows changes nothing"
+    changed = before["info"]["status"]
     command("settle", run_id)
     assert (seen(run_id).status, seen(run_id).cause) == ("KILLED", "Deleted"), changed
     before = seen(run_id).run.to_dictionary()
     command("settle")
     assert seen(run_id).run.to_dictionary() == before, "settling twice changes nothing"
+
+
+def test_a_log_is_followed_to_its_end_and_nothing_else_happens(submitted, seen):
+    run_id = submitted("echo one; sleep 3; echo two; exit 3")
+    shown = command("logs", "--follow", run_id).stdout.splitlines()
+    assert [line for line in shown if not line.startswith("[mlflow-compute]")] == ["one", "two"]
+    wait_for(lambda: seen(run_id).status == "FAILED")
+    assert seen(run_id).cause == "ExitCode"
+
+
+def test_a_run_deleted_in_mlflow_is_cancelled(submitted, seen, kubectl):
+    run_id = submitted("sleep 600")
+    wait_for(lambda: seen(run_id).status == "RUNNING")
+    job = seen(run_id).tags["compute.job"]
+    MlflowClient().delete_run(run_id)
+    assert command("cancel", run_id).stdout == f"deleted in MLflow, its Job {job} is deleted too\n"
+    assert not kubectl("get", "job", job, "--ignore-not-found")
+
+
+def test_all_runs_are_settled_before_they_are_listed_if_asked(submitted, seen, kubectl):
+    run_id = submitted("sleep 600")
+    wait_for(lambda: seen(run_id).status == "RUNNING")
+    kubectl("delete", "job", seen(run_id).tags["compute.job"], "--grace-period=0", "--force")
+    wait_for(lambda: not kubectl("get", "pods", "-l", f"mlflow-compute/run-id={run_id}", "-o", "name"), timeout_s=60)
+    (mine,) = [run for run in json.loads(command("runs", "--settle", "--json").stdout) if run["run_id"] == run_id]
+    assert (mine["status"], mine["cause"]) == ("KILLED", "Deleted")
 
 
 def test_a_start_timeout_holds_without_a_client(cluster, submitted, seen):
@@ -98,7 +128,7 @@ def test_a_submit_that_broke_off_is_settled_once_it_cannot_be_under_way(cluster,
     client.set_terminated(young, "FAILED")
 
 
-def test_a_settler_beside_a_live_run_changes_nothing(submitted, seen):
+def test_settling_a_live_run_changes_nothing(submitted, seen):
     run_id = submitted("sleep 4")
     while seen(run_id).status != "FINISHED":
         command("settle", run_id)

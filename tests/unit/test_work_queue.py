@@ -56,3 +56,14 @@ def test_failures_wait_longer_each_time_until_one_success():
     assert waits[:3] == [0.5, 1.0, 2.0] and max(waits) == MAX_BACKOFF_S
     queue.done("a")
     assert queue.add_failed("a") == 0.5
+
+
+def test_failures_are_counted_until_one_success():
+    queue = WorkQueue()
+    assert queue.failures("a") == 0
+    queue.add_failed("a")
+    queue.add_failed("a")
+    queue.done("a", failed=True)
+    assert queue.failures("a") == 2
+    queue.done("a")
+    assert queue.failures("a") == 0

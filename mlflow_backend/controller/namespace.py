@@ -1,0 +1,209 @@
+"""The Jobs of one namespace and their pods, as the watch shows them, by the Job's uid."""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from mlflow_backend.cluster import labels
+from mlflow_backend.cluster.api import Cluster
+from mlflow_backend.cluster.look import Seen, is_active, newest
+from mlflow_backend.cluster.ownership import Known
+from mlflow_backend.cluster.reflector import Reflector, job_of
+from mlflow_backend.errors import ClusterError
+
+log = logging.getLogger("mlflow_compute")
+
+Object = Mapping[str, Any]
+TERMINAL = ("Succeeded", "Failed")
+
+
+class Key(NamedTuple):
+    """A run and the Job by which it is looked at; `uid` is the Job's, empty for a run that names none.
+
+    Without a run it stands for all that MLflow holds unfinished in the namespace.
+    """
+
+    namespace: str
+    run_id: str = ""
+    job: str = ""
+    uid: str = ""
+
+    def __str__(self) -> str:
+        return f"run {self.run_id}, Job {self.namespace}/{self.job}" if self.run_id else f"unfinished runs of namespace {self.namespace}"
+
+
+@dataclass
+class Entry:
+    """What is known of one Job: itself while it is active, its pods by their uid, and its run once MLflow has named this Job as the run's.
+
+    `ended`: its run has its end while the Job is still active. `closed`: there is nothing more to be done, or it is not ours.
+    """
+
+    key: Key
+    job: Object | None = None
+    pods: dict[str, Object] = field(default_factory=dict)
+    run: Known | None = None
+    ended: bool = False
+    closed: bool = False
+
+
+class Namespace:
+    """One namespace. `changed` is called with the key of each Job that something has happened to, `listed` after each complete list.
+
+    Labels say where to look and prove nothing: what is no Job of ours, nor a pod of one, is logged once and skipped.
+    """
+
+    def __init__(self, cluster: Cluster, changed: Callable[[Key], None], listed: Callable[["Namespace"], None]):
+        self.cluster = cluster
+        self.name = cluster.namespace
+        self._tell_changed, self._tell_listed = changed, listed
+        self._lock = threading.Lock()
+        self._entries: dict[str, Entry] = {}
+        self._skipped: set[str] = set()
+        self._listed: set[str] = set()
+        self._errors: dict[str, str] = {}
+        self.reflectors = {
+            kind: Reflector(cluster, kind, labels.OURS, self.take, self._have_listed, is_over, self._have_failed)
+            for kind, is_over in (("Pod", pod_is_over), ("Job", lambda job: not is_active(job)))
+        }
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether everything has been listed once."""
+        return self._listed == set(self.reflectors)
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether what is known is up to date."""
+        return self.is_listed and not self._errors
+
+    @property
+    def has_failed(self) -> bool:
+        return bool(self._errors)
+
+    def identity(self) -> str:
+        """The namespace's uid. Raises ClusterError where it may not be read: without it no run can be told to be of this namespace."""
+        try:
+            uid = self.cluster.identity()
+            if not uid:
+                raise ClusterError(f"namespace {self.name}: its uid could not be read: allow the controller to get this namespace")
+        except ClusterError as error:
+            self._have_failed("Namespace", error)
+            raise
+        self._errors.pop("Namespace", None)
+        return uid
+
+    def take(self, kind: str, change: str, item: Object) -> None:
+        """Note a change of a Job or Pod: ADDED, MODIFIED or DELETED. What cannot be understood ends no watch."""
+        try:
+            key = key_of(self.name, kind, item)
+            if key is None:
+                self._skip(kind, change, item)
+            elif self._note(key, kind, change, item):
+                self._tell_changed(key)
+        except Exception:
+            log.exception("a defect in the controller: a %s of namespace %s could not be understood", kind, self.name)
+
+    def active(self) -> list[Entry]:
+        """The entries with a Job that has not ended."""
+        with self._lock:
+            return [entry for entry in self._entries.values() if entry.job]
+
+    def runs(self) -> dict[str, tuple[Key, Known]]:
+        """Key and run of each active Job that is known to be a run's, by the Job's uid."""
+        return {entry.key.uid: (entry.key, entry.run) for entry in self.active() if entry.run}
+
+    def cached(self, key: Key) -> Seen:
+        """What the watch has shown of the Job."""
+        with self._lock:
+            entry = self._entries.get(key.uid)
+            job, pods = (entry.job, list(entry.pods.values())) if entry else (None, [])
+        return Seen(job, newest(pods), (), self.cluster.now_s())
+
+    def needs_run(self, key: Key) -> bool:
+        """Whether it is not known yet whose run an active Job is."""
+        with self._lock:
+            entry = self._entries.get(key.uid)
+            return entry is not None and entry.job is not None and entry.run is None and not entry.ended
+
+    def adopt(self, key: Key, run: Known) -> None:
+        """The run's own tags name this Job."""
+        with self._lock:
+            if entry := self._entries.get(key.uid):
+                entry.run = run
+
+    def end(self, key: Key) -> None:
+        """The run has its end; its Job is still active, and may have to be removed later."""
+        with self._lock:
+            if entry := self._entries.get(key.uid):
+                entry.run, entry.ended = None, True
+
+    def close(self, key: Key, job: Object | None) -> None:
+        """There is nothing more to be done for this Job; `job` is None when it is gone."""
+        with self._lock:
+            if job is None:
+                self._entries.pop(key.uid, None)
+            elif entry := self._entries.get(key.uid):
+                entry.job, entry.run, entry.closed = None, None, True
+                entry.pods.clear()
+
+    def _note(self, key: Key, kind: str, change: str, item: Object) -> bool:
+        """Put the change into the Job's entry; whether the Job is to be looked at."""
+        with self._lock:
+            entry = self._entries.setdefault(key.uid, Entry(key))
+            if kind == "Job" and entry.key != key:  # a pod that came first has the labels of its template
+                entry = self._entries[key.uid] = Entry(key, pods=entry.pods)
+            is_news = _update(entry, kind, change, item)
+            if entry.closed and kind == "Job" and change == "DELETED":
+                del self._entries[key.uid]
+            return is_news and not entry.closed and entry.key == key
+
+    def _skip(self, kind: str, change: str, item: Object) -> None:
+        uid = item["metadata"]["uid"]
+        if change == "DELETED":
+            self._skipped.discard(uid)
+        elif uid not in self._skipped:
+            self._skipped.add(uid)
+            log.info("%s %s/%s: has our label but is not of a run, ignored", kind, self.name, item["metadata"]["name"])
+
+    def _have_listed(self, kind: str) -> None:
+        self._listed.add(kind)
+        if self._errors.pop(kind, None):
+            log.info("namespace %s: %ss can be read again", self.name, kind)
+        if self.is_listed:
+            self._tell_listed(self)
+
+    def _have_failed(self, kind: str, error: BaseException) -> None:
+        if self._errors.get(kind) != str(error):
+            log.warning("namespace %s: could not read, retrying: %s", self.name, error)
+        self._errors[kind] = str(error)
+
+
+def key_of(namespace: str, kind: str, item: Object) -> Key | None:
+    """The key of a Job, or of the Job that controls a pod; None when it is no run's."""
+    run_id, job = (item["metadata"].get("labels") or {}).get(labels.RUN), job_of(kind, item)
+    return Key(namespace, run_id, job.name, job.uid) if run_id and job else None
+
+
+def pod_is_over(pod: Object) -> bool:
+    return pod.get("status", {}).get("phase") in TERMINAL
+
+
+def _update(entry: Entry, kind: str, change: str, item: Object) -> bool:
+    """Put the change into the entry; whether it is one, and not what a further list repeats."""
+    uid, known = item["metadata"]["uid"], entry.job if kind == "Job" else entry.pods.get(item["metadata"]["uid"])
+    if known and change != "DELETED" and _version(known) == _version(item):
+        return False
+    if kind == "Job":
+        entry.job = item if change != "DELETED" and is_active(item) and not entry.closed else None
+    elif entry.closed or (change == "DELETED" and not pod_is_over(item)):
+        entry.pods.pop(uid, None)
+    else:
+        entry.pods[uid] = item  # the evidence outlives its pod
+    return True
+
+
+def _version(item: Object) -> str | None:
+    return item["metadata"].get("resourceVersion")
