@@ -95,7 +95,9 @@ def _place(inputs: list[Any]) -> Path:
     return cache_dir() / "locks" / address
 
 
-def _solve(kind, place: Path, platform: Platform, permissions: Permissions, progress: Progress, refresh: bool) -> Kept:
+def _solve(
+    kind: kinds.Solved | kinds.Exact, place: Path, platform: Platform, permissions: Permissions, progress: Progress, refresh: bool
+) -> Kept:
     """Solve and keep; of several processes that need the same lock at once, one does and the others wait for it."""
     from mlflow.version import VERSION
 

@@ -17,6 +17,7 @@ from mlflow_backend.environment.permissions import HERE, Permissions
 from mlflow_backend.environment.platforms import Platform
 from mlflow_backend.errors import EnvironmentSpecError
 from mlflow_backend.progress import Progress
+from mlflow_runner.submission import RATTLER_AUTH
 from tests.bed.runs import wait_for
 from tests.bed.server import BIN
 from tests.packages.index import add_sdist, add_wheel, serve
@@ -286,6 +287,27 @@ def test_a_login_in_a_variable_is_in_no_file_and_no_error(lock, tmp_path, monkey
         assert kept.environment.index == f"{address}/simple" and "sesame" not in repr(kept)
         assert "sesame" not in problem(lock, line, "no-such-package", permissions=HERE)
         assert "sesame" not in problem(lock, line.replace(address.rpartition(":")[2], "9"), "mlflow", permissions=HERE)
+    assert not [path for path in cache.rglob("*") if path.is_file() and b"sesame" in path.read_bytes()]
+
+
+def test_a_login_for_a_channel_is_in_no_file_and_no_error(channel, index, tmp_path, monkeypatch, cache):
+    root = tmp_path / "conda"
+    root.mkdir()
+    monkeypatch.setenv("CONDARC", str(tmp_path / "condarc"))
+    monkeypatch.setenv("P", "open-sesame")
+
+    def lock(text):
+        (root / "conda.yaml").write_text(text)
+        return locks.obtain(root, {}, LINUX, HERE, Progress())
+
+    with serve(channel.folder, login="ada:open-sesame") as address:
+        (tmp_path / "condarc").write_text(f"channel_alias: {address.replace('://', '://ada:${P}@')}\n")
+        for text in (f"channels: ['{address}']\ndependencies: [python, tool]\n", f"channels: ['{address}']\ndependencies: [python, '{address}::tool']\n",
+                     f"channels: ['{address.replace('://', '://ada:${P}@')}']\ndependencies: [python, tool, alpha]\n"):  # fmt: skip
+            with pytest.raises(EnvironmentSpecError) as error:
+                lock(text.replace("tool", "toll"))
+            assert "No candidates were found for toll" in str(error.value) and "sesame" not in str(error.value)
+            assert "sesame" not in repr(locked := lock(text + "variables: {A: b}\n")) and b"open-sesame" in locked.secrets()[RATTLER_AUTH]
     assert not [path for path in cache.rglob("*") if path.is_file() and b"sesame" in path.read_bytes()]
 
 
