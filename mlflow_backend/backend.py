@@ -60,6 +60,19 @@ def _command():
     return context if context and context.info_name == "run" and "backend_config" in context.params else None
 
 
+def _cancel(run) -> None:
+    """After Ctrl-C: cancel the run; a second Ctrl-C leaves at once and says what is left to do."""
+    from mlflow.exceptions import ExecutionException
+
+    print("mlflow-compute: cancelling the run; Ctrl-C again leaves at once", file=sys.stderr)
+    try:
+        run.cancel()
+    except ExecutionException as error:
+        print(f"mlflow-compute: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"mlflow-compute: the run may go on: mlflow-compute cancel {run.run_id} stops it", file=sys.stderr)
+
+
 def _wait_at_the_end(command, run) -> None:
     """Wait after MLflow has set the run's name and tags, and exit as the run did."""
     from mlflow.exceptions import ExecutionException
@@ -69,8 +82,7 @@ def _wait_at_the_end(command, run) -> None:
             if not run.wait():
                 sys.exit(1)
         except KeyboardInterrupt:
-            print("mlflow-compute: cancelling the run", file=sys.stderr)
-            run.cancel()
+            _cancel(run)
             sys.exit(130)
         except ExecutionException as error:
             print(f"mlflow-compute: {error}", file=sys.stderr)

@@ -1,18 +1,30 @@
 """What happens to a run while its script prints nothing: on standard error, for people."""
 
+import os
 import sys
+import threading
 import time
+
+from mlflow_backend.plain_text import plain
 
 COUNT_EVERY_S = 5.0
 
 
 class Progress:
-    """Plain lines; on a terminal a spinner that shows the last one until the script prints."""
+    """Plain lines; on a terminal a spinner that shows the last one until the script prints.
+
+    While several runs are shown at once, each line of a script says which run it is of (`showing`).
+    """
+
+    _lock = threading.Lock()
+    _shown: list["Progress"] = []
 
     def __init__(self) -> None:
+        self.name = ""
         self._status = None
         self._last: str | None = None
         self._counted_at = time.monotonic()
+        self._line_start = True
 
     def say(self, text: str) -> None:
         """A lasting line. The same text twice in a row is said once."""
@@ -20,17 +32,20 @@ class Progress:
             return
         self._last = text
         self._stop()
-        print(f"mlflow-compute: {text}", file=sys.stderr, flush=True)
+        print(f"mlflow-compute: {self._prefix()}{plain(text)}", file=sys.stderr, flush=True)
 
-    def waiting(self, text: str) -> None:
-        """What is being waited for: a spinner on a terminal, a line elsewhere."""
+    def waiting(self, text: str, kind: str | None = None) -> None:
+        """What is being waited for: a spinner on a terminal, a line elsewhere, there once for each `kind` in a row."""
         if not sys.stderr.isatty():
-            self.say(text)
+            if kind is None or kind != self._last:
+                self.say(text)
+                self._last = kind or text
             return
         from rich.console import Console
+        from rich.text import Text
 
         self._stop()
-        self._status = Console(stderr=True).status(text)
+        self._status = Console(stderr=True).status(Text(self._prefix() + plain(text)))
         self._status.start()
 
     def count(self, text: str, done: int, total: int) -> None:
@@ -41,12 +56,40 @@ class Progress:
             self.waiting(f"{text}: {done} of {total}")
 
     def output(self, text: str) -> None:
-        """A piece of the script's own output, to standard output."""
+        """A piece of the script's own output, to standard output; nothing once that has no reader any more (`| head`)."""
         self._stop()
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        prefix = self._prefix()
+        if prefix:
+            text = "".join(prefix + line for line in text.splitlines(keepends=True)) if self._line_start else text
+        self._line_start = text.endswith("\n")
+        _write(text)
+
+    def begin(self, name: str) -> None:
+        """From now on a run of this name is shown; `end` is called when it is over."""
+        self.name = name
+        with self._lock:
+            self._shown.append(self)
+
+    def end(self) -> None:
+        with self._lock:
+            self._shown.remove(self)
+
+    def _prefix(self) -> str:
+        return f"[{self.name}] " if self.name and len(self._shown) > 1 else ""
 
     def _stop(self) -> None:
         if self._status is not None:
             self._status.stop()
             self._status = None
+
+
+def _write(text: str) -> None:
+    try:
+        try:
+            sys.stdout.write(text)
+        except UnicodeEncodeError:
+            encoding = sys.stdout.encoding or "ascii"
+            sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.flush()
+    except BrokenPipeError:  # what follows goes nowhere; the run is waited for all the same (docs.python.org, library/signal: SIGPIPE)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

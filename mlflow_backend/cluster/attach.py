@@ -4,6 +4,7 @@ from typing import Any
 
 from mlflow_backend.cluster import labels, runs, settle
 from mlflow_backend.cluster.api import Cluster, connect
+from mlflow_backend.cluster.log import mark_of
 from mlflow_backend.cluster.look import is_active, look, look_for
 from mlflow_backend.cluster.observe import Observer
 from mlflow_backend.cluster.ownership import claim_of
@@ -25,9 +26,8 @@ def attach(run: Any, stream: bool, progress: Progress) -> SubmittedJob:
     grace_s = float(pod.get("terminationGracePeriodSeconds", GRACE_PERIOD_S))
     if seen.stray:
         claim = claim._replace(job_uid=seen.stray["metadata"]["uid"])
-    mark = (job.get("metadata", {}).get("annotations") or {}).get(labels.MARK, "")
     observer = Observer(cluster, labels.RUN, known.run_id)
-    return SubmittedJob(cluster, observer, claim, known.run_id, mark, stream, grace_s, settle.start_timeout_s(job), progress)
+    return SubmittedJob(cluster, observer, claim, known.run_id, mark_of(job), stream, grace_s, settle.start_timeout_s(job), progress)
 
 
 def settle_now(run: Any) -> bool:

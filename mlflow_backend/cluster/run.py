@@ -7,7 +7,7 @@ from mlflow_backend.cluster import labels
 from mlflow_backend.cluster.gone import pods_are_gone
 from mlflow_backend.cluster.settle import has_ended
 from mlflow_backend.cluster.wait import POD_GONE_S, SubmittedJob, Waiting
-from mlflow_backend.errors import ClusterError, as_mlflow_does
+from mlflow_backend.errors import ClusterError, TrackingError, as_mlflow_does
 from mlflow_runner.causes import Cause
 from mlflow_runner.submission import TAG_CAUSE, TAG_MESSAGE
 
@@ -36,10 +36,15 @@ class ClusterRun(SubmittedRun):
         """
         observer = self._submitted.observer
         changes = observer.subscribe(self.job_name)
+        self._submitted.progress.begin(self.job_name)
         try:
             run = Waiting(self._submitted, changes).until_end()
         finally:
+            self._submitted.progress.end()
             observer.unsubscribe(self.job_name, changes)
+        if run.is_deleted:
+            self._submitted.progress.say(f"run {self.run_id} is deleted in MLflow, which stops it")
+            return False
         if run.status != "FINISHED":
             self._submitted.progress.say(f"{run.status}, {run.tags.get(TAG_CAUSE)}: {run.tags.get(TAG_MESSAGE)}")
         return run.status == "FINISHED"
@@ -51,12 +56,29 @@ class ClusterRun(SubmittedRun):
 
     @as_mlflow_does()
     def cancel(self) -> None:
-        """Mark the run KILLED, delete its Job, and wait until its pod is gone. Raises ClusterError if it stays."""
-        if not has_ended(self._submitted.known()):
-            tracking.end(self.run_id, "KILLED", Cause.CANCELLED, "The run was cancelled.")
+        """Mark the run KILLED, delete its Job, and wait until its pod is gone.
+
+        The Job is deleted whatever MLflow says: its run may be deleted there (mlflow#689), or the server away.
+        Raises ClusterError if the pod stays, TrackingError if the Job is gone and MLflow could not be told.
+        """
+        untold = self._mark_cancelled()
         if self._submitted.claim.job_uid:
             self._submitted.cluster.delete_job(self.job_name, self._submitted.claim.job_uid)
         self._wait_until_gone()
+        if untold:
+            raise TrackingError(f"Job {self.job_name} is deleted, but MLflow could not be told: {untold}")
+
+    def _mark_cancelled(self) -> TrackingError | None:
+        """Tell MLflow, unless the run has ended or is deleted there; the error that prevented it."""
+        try:
+            run = self._submitted.known()
+            if run.is_deleted:
+                self._submitted.progress.say(f"run {self.run_id} is deleted in MLflow: deleting its Job {self.job_name}")
+            elif not has_ended(run):
+                tracking.end(self.run_id, "KILLED", Cause.CANCELLED, "The run was cancelled.")
+        except TrackingError as error:
+            return error
+        return None
 
     def _wait_until_gone(self) -> None:
         timeout_s = self._submitted.grace_period_s + POD_GONE_S

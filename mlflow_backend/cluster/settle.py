@@ -15,8 +15,10 @@ from mlflow_backend.cluster.look import Seen, is_active, needs_events
 from mlflow_backend.cluster.ownership import Known, claim_of
 from mlflow_runner.causes import Cause
 from mlflow_runner.ending import is_told
-from mlflow_runner.submission import TAG_CAUSE, TAG_STATUS
+from mlflow_runner.submission import TAG_CAUSE, TAG_MESSAGE, TAG_STATUS
 
+SEARCHES = 20
+"""For children of one run that has ended, theirs included."""
 SUBMIT_S = 60
 """A submit tags its run before it creates the Job, and names the Job's uid after that: both within this time."""
 UNFINISHED = (
@@ -111,10 +113,32 @@ def settle(runs: Runs, cluster: Any, run: Known, seen: Seen) -> Verdict:
         runs.end(run.run_id, verdict.end)
     if verdict.release_pod:
         cluster.release_pod(seen.pod["metadata"]["name"])
+    if verdict.ended:
+        end_children(runs, run, verdict.end)
     job = seen.job or seen.stray
     if verdict.remove_job and job:
         cluster.delete_job(job["metadata"]["name"], job["metadata"]["uid"])
     return verdict
+
+
+def end_children(runs: Runs, parent: Known, end: Diagnosis | None) -> None:
+    """End the nested runs that a run which ended FAILED or KILLED left RUNNING: nothing else tells their end.
+
+    `end` is the parent's where it has just been written; else its tags say how it ended.
+    """
+    status = end.status if end else parent.status
+    if status not in ("FAILED", "KILLED") or parent.is_deleted:
+        return
+    cause = end.cause if end else parent.tags.get(TAG_CAUSE)
+    told = end.message if end else parent.tags.get(TAG_MESSAGE, "")
+    parents = [parent.run_id]
+    for _ in range(SEARCHES):
+        if not parents:
+            return
+        parent_id = parents.pop(0)
+        for child in runs.children(parent_id):
+            runs.end(child.run_id, Diagnosis(status, cause, f"Its parent run {parent_id} ended", told))
+            parents.append(child.run_id)
 
 
 def start_timeout_s(job: Mapping[str, Any] | None) -> float | None:
@@ -126,7 +150,8 @@ def start_timeout_s(job: Mapping[str, Any] | None) -> float | None:
 def _judge_job(seen: Seen, was_stopped: bool) -> Verdict:
     end = diagnose.ended(seen.job, seen.pod, seen.events)
     if end:
-        return Verdict(True, diagnose.STOPPED if was_stopped and end.cause in (Cause.UNKNOWN, Cause.EXIT_CODE) else end)
+        told = diagnose.STOPPED if was_stopped and end.cause in (Cause.UNKNOWN, Cause.EXIT_CODE) else end
+        return Verdict(True, told, remove_job=_lingers(seen))
     if seen.job and diagnose.may_retry(seen.job) and (late := diagnose.overdue(seen.job, seen.pod, seen.now_s)):
         return Verdict(False, release_pod=late.patience_s <= 0, look_again_s=late.patience_s or None)
     trouble, left_s = _trouble(seen)
@@ -137,7 +162,13 @@ def _judge_job(seen: Seen, was_stopped: bool) -> Verdict:
 
 def _is_in_the_way(run: Known, seen: Seen) -> bool:
     """Whether the Job of a run that has ended is still there and would start or hold something."""
-    return (run.is_deleted or run.tags.get(TAG_CAUSE) in JOB_LEFT_BEHIND) and is_active(seen.job or seen.stray)
+    left = run.is_deleted or run.tags.get(TAG_CAUSE) in JOB_LEFT_BEHIND
+    return left and is_active(seen.job or seen.stray) or _lingers(seen)
+
+
+def _lingers(seen: Seen) -> bool:
+    """Whether a sidecar keeps the pod, and all that it holds, although the run's container has ended."""
+    return is_active(seen.job) and diagnose.lingers(seen.pod)
 
 
 def _trouble(seen: Seen) -> tuple[Diagnosis | None, float]:
@@ -148,15 +179,23 @@ def _trouble(seen: Seen) -> tuple[Diagnosis | None, float]:
         return None, math.inf
     trouble, timeout_s = diagnose.cannot_start(seen.pod, seen.job, seen.events, seen.room), start_timeout_s(seen.job)
     patience_s = math.inf if trouble is None or trouble.patience_s is None else trouble.patience_s
-    hopeless_s = _left(seen.pod or seen.job, patience_s, seen.now_s)
-    late_s = _left(seen.job, math.inf if timeout_s is None else timeout_s, seen.now_s)
+    began_s = _created_s(seen.pod or seen.job) if trouble is None or trouble.since_s is None else trouble.since_s
+    hopeless_s = max(0.0, began_s + patience_s - seen.now_s)
+    first_s = _created_s(seen.pod if seen.pod and _is_retry(seen.pod) else seen.job)
+    late_s = max(0.0, first_s + (math.inf if timeout_s is None else timeout_s) - seen.now_s)
     if trouble:
         return trouble.diagnosis, min(hopeless_s, late_s)
     return (diagnose.not_started(seen.pod, seen.job, timeout_s) if timeout_s else None), late_s
 
 
-def _left(item: Mapping[str, Any], patience_s: float, now_s: float) -> float:
-    return max(0.0, diagnose.seconds(item["metadata"]["creationTimestamp"]) + patience_s - now_s)
+def _created_s(item: Mapping[str, Any]) -> float:
+    return diagnose.seconds(item["metadata"]["creationTimestamp"])
+
+
+def _is_retry(pod: Mapping[str, Any]) -> bool:
+    """Whether another pod of the Job ran before: the time to start counts for each pod then."""
+    notes = pod["metadata"].get("annotations") or {}
+    return notes.get("batch.kubernetes.io/job-index-failure-count", "0") != "0"
 
 
 def _broken_submit(run: Known, seen: Seen) -> Verdict:

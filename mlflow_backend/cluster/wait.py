@@ -1,22 +1,21 @@
 """Wait for one run: follow its Job and pod, tell the user what it waits for, show its log, notice its end."""
 
 import queue
-import re
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mlflow_backend.cluster import diagnose, room
 from mlflow_backend.cluster.api import Cluster
+from mlflow_backend.cluster.log import PodLog, end_line
 from mlflow_backend.cluster.look import Seen, look_for
 from mlflow_backend.cluster.observe import Change, Observer
 from mlflow_backend.cluster.ownership import Claim, Known
 from mlflow_backend.cluster.runs import ClientRuns
-from mlflow_backend.cluster.settle import has_ended, settle
-from mlflow_backend.errors import ClusterError, TrackingUnavailable
+from mlflow_backend.cluster.settle import foresee, judge, settle
+from mlflow_backend.errors import ClusterError, ClusterUnavailable, TrackingUnavailable
 from mlflow_backend.progress import Progress
 
 EXPLAIN_AFTER_S = 2.0
@@ -24,6 +23,12 @@ EXPLAIN_AFTER_S = 2.0
 EXPLAIN_AGAIN_S = 300.0
 MAX_BACKOFF_S = 15
 LOG_DRAIN_S = 5.0
+LOG_AGAIN_S = (0.5, 15.0)
+"""A log that broke off is asked for again after the first, then after twice the time each, at most the second."""
+SETTLE_AGAIN_S = 2.0
+"""What is watched may be ahead of what is read: a run that seems over and is not is looked at again after this."""
+SIDECAR_S = 10.0
+"""How long after a run's end its container may take to end, where the pod has others that may go on."""
 POD_GONE_S = 30.0
 """Beyond its grace period, how long the pod of a deleted Job is waited for."""
 
@@ -52,60 +57,57 @@ class SubmittedJob:
 
 
 class Waiting:
-    """One wait: what is known of the run's Job and pod, and what the user was told."""
+    """One wait: what is known of the run's Job and pod, and what the user was told. What becomes of the run is `settle`'s decision."""
 
     def __init__(self, submitted: SubmittedJob, changes: "queue.Queue[Any]"):
         self._submitted = submitted
         self._changes = changes
-        self._job: Mapping[str, Any] | None = None
-        self._job_deleted = False
-        self._lost_at: float | None = None
+        self._job: Mapping[str, Any] | None = {}  # empty: not seen yet; None: deleted
         self._pod: Mapping[str, Any] | None = None
+        self._events: Sequence[Mapping[str, Any]] = ()
         self._pod_changed = threading.Event()
         self._log: threading.Thread | None = None
+        self._log_is_whole = False
         self._announced = False
         self._explain_at: float | None = time.monotonic() + EXPLAIN_AFTER_S
-        self._trouble: tuple[diagnose.Trouble, float] | None = None
+        self._settle_at = 0.0
         self._began = time.monotonic()
         self._started = False
         self._room = ""
-        timeout_s = submitted.start_timeout_s
-        self._start_by = None if timeout_s is None else time.monotonic() + timeout_s
 
     def until_end(self) -> Known:
-        """The run as MLflow knows it once it has ended."""
+        """The run as MLflow knows it once it has ended. Raises TrackingError, ClusterError, and what has ended the watches."""
         while True:
             try:
                 self._take(self._changes.get(timeout=self._delay()))
             except queue.Empty:
-                self._explain()
+                if self._explain_at is not None and time.monotonic() >= self._explain_at:
+                    self._explain()
             run = self._ended()
             if run is not None:
-                if self._log:
+                if self._log and not self._log_is_whole:
                     self._log.join(LOG_DRAIN_S)
                 return run
 
     def _take(self, change) -> None:
         if change.kind == "Error":
             raise change.value
-        if change.kind == "Job" and change.value is None:
-            self._job_deleted = True
-        elif change.kind == "Job":
+        if change.kind == "Job" and (change.value or change.last or {}).get("metadata", {}).get("uid") in (
+            None,
+            self._submitted.claim.job_uid,
+        ):
             self._job = change.value
         elif change.kind == "Pod" and change.value is not None:
             self._take_pod(change.value)
         elif change.kind == "Pod" and self._pod is not None and change.name == self._pod["metadata"]["name"]:
             over = change.last["status"].get("phase") in ("Succeeded", "Failed")
             self._pod = change.last if over else None  # the evidence outlives its pod
-        late = diagnose.overdue(None if self._job_deleted else self._job or {}, self._pod, self._submitted.cluster.now_s())
-        self._lost_at = time.monotonic() + late.patience_s if late else None
 
     def _take_pod(self, pod) -> None:
         if self._pod is not None and pod["metadata"]["creationTimestamp"] < self._pod["metadata"]["creationTimestamp"]:
             return  # an earlier pod of this Job, which another one has replaced
-        replaces = self._pod is not None and pod["metadata"]["name"] != self._pod["metadata"]["name"]
-        if replaces:
-            self._pod, self._log = None, None
+        if self._pod is not None and pod["metadata"]["name"] != self._pod["metadata"]["name"]:
+            self._pod, self._log, self._events = None, None, ()
         if self._pod is None or _state(pod) != _state(self._pod):
             self._explain_at = time.monotonic() + EXPLAIN_AFTER_S
         node = pod["spec"].get("nodeName")
@@ -119,136 +121,122 @@ class Waiting:
                 self._submitted.progress.say(f"running on node {node}")
                 name = pod["metadata"]["name"]
                 self._log = self._submitted.cluster.run_beside(lambda: self._follow_log(name), f"log-{name}")
-        self._judge([])
 
-    def _judge(self, events) -> None:
-        """Note since when the run has been in its trouble, if it is in any."""
-        trouble = None if self._started else diagnose.cannot_start(self._pod, self._job, events, self._room)
-        if trouble is None:
-            self._trouble = None
-        elif self._trouble is None or self._trouble[0].diagnosis.cause != trouble.diagnosis.cause:
-            self._trouble = (trouble, time.monotonic())
-        else:
-            self._trouble = (trouble, self._trouble[1])
-
-    def _give_up_at(self) -> float | None:
-        """When the run is to fail because it has not started: its trouble's patience or the target's start_timeout is over."""
-        if self._started:
-            return None
-        moments = [self._start_by] if self._start_by is not None else []
-        if self._trouble and self._trouble[0].patience_s is not None:
-            moments.append(self._trouble[1] + self._trouble[0].patience_s)
-        return min(moments, default=None)
+    def _watched(self) -> Seen:
+        """What the watches and the last look at events have shown."""
+        submitted = self._submitted
+        return Seen(self._job, self._pod, self._events, submitted.cluster.now_s(), self._room, claim=submitted.claim)
 
     def _delay(self) -> float | None:
-        candidates = (self._explain_at, self._lost_at, self._give_up_at())
-        moments = [moment for moment in candidates if moment is not None]
-        return max(0.0, min(moments) - time.monotonic()) if moments else None
+        """Seconds until something is due without a change: an explanation, or the patience with what the run waits for."""
+        now = time.monotonic()
+        verdict = foresee(self._watched())
+        due = [self._explain_at - now] if self._explain_at is not None else []
+        due += [verdict.look_again_s] if verdict.look_again_s is not None else []
+        due += [self._settle_at - now] if verdict.ended or verdict.release_pod or self._announced else []
+        return max(0.0, min(due)) if due else None
 
     def _explain(self) -> None:
         """Nothing has changed for a while: find out what the run waits for, and say it."""
         self._explain_at = None
+        cluster = self._submitted.cluster
         try:
-            if self._job is None and self._submitted.cluster.read_job(self._submitted.job_name) is None:
-                self._job_deleted = True  # before we began to watch
+            if self._job == {} and cluster.read_job(self._submitted.job_name) is None:
+                self._job = None  # deleted before we began to watch
                 return
-        except ClusterError:
+            kind, name = ("Pod", self._pod["metadata"]["name"]) if self._pod else ("Job", self._submitted.job_name)
+            self._events = cluster.list_events(kind, name)
+            self._room = room.describe(cluster, self._pod)
+        except ClusterUnavailable:
             self._explain_at = time.monotonic() + EXPLAIN_AFTER_S
             return
-        kind, name = ("Pod", self._pod["metadata"]["name"]) if self._pod else ("Job", self._submitted.job_name)
-        events = self._submitted.cluster.list_events(kind, name)
-        self._room = room.describe(self._submitted.cluster, self._pod)
-        self._judge(events)
         if not self._started:
-            now_s = self._submitted.cluster.now_s()
-            self._submitted.progress.waiting(diagnose.waiting_for(self._pod, self._job, events, self._room, now_s))
+            trouble = diagnose.cannot_start(self._pod, self._job, self._events, self._room)
+            text = diagnose.waiting_for(self._pod, self._job, self._events, self._room, cluster.now_s())
+            self._submitted.progress.waiting(text, trouble.diagnosis.summary if trouble else text.partition(",")[0])
             self._explain_at = time.monotonic() + min(EXPLAIN_AGAIN_S, max(EXPLAIN_AFTER_S, time.monotonic() - self._began))
 
     def _ended(self) -> Known | None:
         """The run if it has ended; MLflow is only asked when there is reason to think so."""
-        job = None if self._job_deleted else (self._job or {})
-        over = diagnose.ended(job, self._pod) is not None
-        give_up_at = self._give_up_at()
-        hopeless = give_up_at is not None and time.monotonic() >= give_up_at
-        lost = self._lost_at is not None and time.monotonic() >= self._lost_at
-        if lost:
-            self._lost_at = None  # once is enough: with retries another pod may follow
-        if not (over or hopeless or lost or self._end_announced()):
+        verdict = foresee(self._watched())
+        if not (verdict.ended or verdict.release_pod or self._announced) or time.monotonic() < self._settle_at:
             return None
-        return self._with_patience(lambda: self._settle(job, hopeless))
+        self._settle_at = time.monotonic() + SETTLE_AGAIN_S
+        return self._with_patience(self._settle)
 
-    def _settle(self, job, hopeless: bool) -> Known | None:
-        run = self._submitted.known()
-        if hopeless and not has_ended(run):
-            ClientRuns().end(run.run_id, self._why_not_started())
-            self._submitted.cluster.delete_job(self._submitted.job_name, self._submitted.claim.job_uid)
-        elif not settle(ClientRuns(), self._submitted.cluster, run, self._seen(job)).ended:
+    def _settle(self) -> Known | None:
+        submitted = self._submitted
+        run = submitted.known()
+        if not settle(ClientRuns(), submitted.cluster, run, self._fresh()).ended:
+            self._announced = False
             return None
-        return self._submitted.known()
+        if self._announced and _may_linger(self._pod):
+            self._remove_what_lingers()
+        return submitted.known()
 
-    def _seen(self, job) -> Seen:
-        """What was watched; read anew where the watch on Jobs may be ahead of the one on pods."""
-        cluster = self._submitted.cluster
-        if job and self._pod is None:
-            return look_for(cluster, self._submitted.run_id, self._submitted.claim)
-        return Seen(job, self._pod, (), cluster.now_s(), claim=self._submitted.claim)
+    def _fresh(self) -> Seen:
+        """As the API server has it now; of a pod that is gone already, how it ended."""
+        seen = look_for(self._submitted.cluster, self._submitted.run_id, self._submitted.claim)
+        is_over = self._pod is not None and self._pod["status"].get("phase") in ("Succeeded", "Failed")
+        return replace(seen, pod=self._pod) if seen.pod is None and is_over else seen
+
+    def _remove_what_lingers(self) -> None:
+        """The runner announces the end a moment before its container ends; what other containers hold is released after that."""
+        until = time.monotonic() + SIDECAR_S
+        while (left_s := until - time.monotonic()) > 0:
+            seen = self._fresh()
+            verdict = judge(self._submitted.known(), seen)
+            if verdict.remove_job and seen.job:
+                self._submitted.cluster.delete_job(seen.job["metadata"]["name"], seen.job["metadata"]["uid"])
+            if verdict.remove_job or seen.job is None or not _may_linger(seen.pod):
+                return
+            self._submitted.cluster.closing.wait(min(1.0, left_s))
 
     def _with_patience(self, ask: Callable[[], Any]) -> Any:
-        """A tracking server or cluster that does not answer for a while is no reason to leave the run alone."""
+        """A tracking server or cluster that does not answer for a while is no reason to leave the run alone; a refusal is."""
         import tenacity
 
         said = self._submitted.progress.say
         return tenacity.Retrying(
             wait=tenacity.wait_random_exponential(max=MAX_BACKOFF_S),
-            retry=tenacity.retry_if_exception_type((TrackingUnavailable, ClusterError)),
-            before_sleep=lambda state: said(f"cannot find out how the run is, will keep trying: {state.outcome.exception()}"),
+            retry=tenacity.retry_if_exception_type((TrackingUnavailable, ClusterUnavailable)),
+            before_sleep=lambda state: said(f"could not read the run's status, retrying: {state.outcome.exception()}"),
         )(ask)
 
-    def _why_not_started(self) -> diagnose.Diagnosis:
-        if self._trouble:
-            return self._trouble[0].diagnosis
-        return diagnose.not_started(self._pod, self._job, self._submitted.start_timeout_s)
-
-    def _end_announced(self) -> bool:
-        announced, self._announced = self._announced, False
-        return announced
-
     def _follow_log(self, pod: str) -> None:
-        """Show the log; taken up again behind the last line shown when the connection breaks."""
-        end_line = f"run {self._submitted.run_id} has ended".encode()
-        last = ""
+        """Show the log; taken up again after the last line shown when the connection breaks."""
+        submitted, again_s = self._submitted, LOG_AGAIN_S[0]
+        log = PodLog(end_line(submitted.run_id, submitted.mark))
         while True:
-            since_s = None
-            seen = last
-            if last:
-                since_s = int((datetime.now(timezone.utc) - _time(last)).total_seconds()) + 2
             try:
-                for line in self._submitted.cluster.follow_log(pod, since_s):
-                    stamp, _, text = line.partition(b" ")
-                    last = stamp.decode()
-                    if last <= seen:
-                        continue
-                    if end_line in text:
-                        self._announced = True
+                for line in submitted.cluster.follow_log(pod, log.since_s(submitted.cluster.now_s())):
+                    again_s = LOG_AGAIN_S[0]
+                    text, is_last = log.take(line)
+                    if is_last:
+                        self._announced = self._log_is_whole = True
                         self._changes.put(Change("Log", pod, None))
-                        return
-                    self._submitted.progress.output(text.decode(errors="replace"))
-            except ClusterError:
+                    elif text:
+                        submitted.progress.output(text.decode(errors="replace"))
+            except ClusterUnavailable:
                 pass
-            self._pod_changed.wait(0.5)
+            except ClusterError as error:
+                submitted.progress.say(f"the output cannot be shown: {error}")
+                return
+            self._pod_changed.wait(again_s)
             self._pod_changed.clear()
-            if self._submitted.cluster.closing.is_set():
+            again_s = min(2 * again_s, LOG_AGAIN_S[1])
+            is_over = (self._pod or {}).get("status", {}).get("phase") in ("Succeeded", "Failed")
+            if submitted.cluster.closing.is_set() or is_over or self._job is None or self._log_is_whole:
                 return
-            if (self._pod or {}).get("status", {}).get("phase") in ("Succeeded", "Failed") or self._job_deleted:
-                return
+
+
+def _may_linger(pod) -> bool:
+    """Whether the pod has containers that may go on after the run's."""
+    return pod is not None and len(pod["spec"].get("containers") or ()) > 1 and pod["status"].get("phase") == "Running"
 
 
 def _state(pod) -> tuple:
-    waiting = [status.get("state", {}).get("waiting", {}).get("reason") for status in pod["status"].get("containerStatuses") or ()]
+    statuses = [*(pod["status"].get("initContainerStatuses") or ()), *(pod["status"].get("containerStatuses") or ())]
+    waiting = [(status.get("state") or {}).get("waiting", {}).get("reason") for status in statuses]
     conditions = [(item["type"], item["status"]) for item in pod["status"].get("conditions") or ()]
     return pod["status"].get("phase"), waiting, conditions
-
-
-def _time(stamp: str) -> datetime:
-    """An RFC 3339 time with nanoseconds, as the kubelet writes it."""
-    return datetime.fromisoformat(re.sub(r"(\.\d{6})\d*", r"\1", stamp).replace("Z", "+00:00"))

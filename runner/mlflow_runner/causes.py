@@ -25,6 +25,7 @@ class Cause(str, enum.Enum):
     IMAGE_PULL_ERROR = "ImagePullError"
     INVALID_IMAGE_NAME = "InvalidImageName"
     CREATE_CONTAINER_CONFIG_ERROR = "CreateContainerConfigError"
+    INIT_CONTAINER_FAILED = "InitContainerFailed"
     UNSCHEDULABLE = "Unschedulable"
     QUOTA_EXCEEDED = "QuotaExceeded"
     ADMISSION_DENIED = "AdmissionDenied"

@@ -17,7 +17,7 @@ def job_failed(reason, message="m"):
 def pod(phase="Failed", state=None, conditions=(), **status):
     statuses = [{"name": "run", "state": state}] if state else []
     return {
-        "spec": {"containers": [{"image": "runner:1"}]},
+        "spec": {"containers": [{"name": "run", "image": "runner:1"}]},
         "status": {"phase": phase, "containerStatuses": statuses, "conditions": list(conditions), **status},
     }
 

@@ -32,7 +32,10 @@ def on(name, *requests, **spec):
 
 def refused(words, requests):
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": words}
-    return {"spec": {"containers": [{"resources": {"requests": requests}}]}, "status": {"phase": "Pending", "conditions": [condition]}}
+    return {
+        "spec": {"containers": [{"name": "run", "resources": {"requests": requests}}]},
+        "status": {"phase": "Pending", "conditions": [condition]},
+    }
 
 
 def test_the_node_with_most_free_is_named_for_each_resource():

@@ -1,16 +1,21 @@
 """The end of a run depends on what happened, not on who saw it first: every order of tellers and of stale or fresh looks."""
 
+import json
+from dataclasses import replace
+from datetime import datetime, timezone
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlflow_backend.cluster import diagnose
 from mlflow_backend.cluster.diagnose import Diagnosis
 from mlflow_backend.cluster.look import Seen
 from mlflow_backend.cluster.ownership import Claim, Known
-from mlflow_backend.cluster.settle import has_ended, judge, settle
+from mlflow_backend.cluster.settle import foresee, has_ended, judge, settle
 from mlflow_runner.ending import end_tags, ending
 from mlflow_runner.state import State
-from mlflow_runner.submission import TAG_CAUSE, TAG_CLUSTER, TAG_JOB, TAG_JOB_UID, TAG_SUBMITTED
+from mlflow_runner.submission import TAG_CAUSE, TAG_CLUSTER, TAG_JOB, TAG_JOB_UID, TAG_MESSAGE, TAG_SUBMITTED
 from mlflow_runner.tracking import RunInfo
 from tests.unit.test_diagnose import disrupted, job_failed, pod, terminated, told
 
@@ -34,6 +39,9 @@ class Store:
     def end(self, run_id, end: Diagnosis):
         self.status = end.status
         self.tags.update(end_tags(end.status, end.cause, end.cause and end.message, end.exit_code))
+
+    def children(self, run_id):
+        return ()
 
     def told_by_runner(self, state: State):
         end = ending(RunInfo(self.status, "", dict(self.tags)), state)
@@ -199,3 +207,152 @@ def test_an_earlier_pod_does_not_tell_the_end_of_a_run_that_another_has_taken_ov
 ])  # fmt: skip
 def test_an_end_is_believed_only_where_its_tags_and_its_status_agree(status, tags, told):
     assert has_ended(Known("r", status, tags, 0)) is told
+
+
+def at(seconds_after_birth):
+    return datetime.fromtimestamp(NOW_S - 60 + seconds_after_birth, timezone.utc).isoformat().replace("+00:00", "Z")
+
+
+def waiting(reason, scheduled_s, **more):
+    status = {"name": "run", "state": {"waiting": {"reason": reason, "message": "m"}}}
+    condition = {"type": "PodScheduled", "status": "True", "lastTransitionTime": at(scheduled_s)}
+    return {"spec": {"containers": [{"name": "run", "image": "i"}], "nodeName": "n"},
+            "status": {"phase": "Pending", "containerStatuses": [status], "conditions": [condition], **more}}  # fmt: skip
+
+
+def happened(reason, first_s):
+    return {"reason": reason, "firstTimestamp": at(first_s), "message": "m"}
+
+
+@pytest.mark.parametrize("found, events, patience_s", [
+    (waiting("ErrImagePull", 600), [happened("Failed", 601)], 120),
+    (waiting("ErrImagePull", 600), [], 120),
+    (waiting("ImagePullBackOff", 600), [happened("Failed", 601), happened("BackOff", 620)], 120),
+    (waiting("CreateContainerConfigError", 600), [happened("Pulled", 602), happened("Failed", 603)], 30),
+    (waiting("ContainerCreating", 600), [happened("Scheduled", 600), happened("FailedMount", 601)], 300),
+    (waiting("ContainerCreating", 600), [{"reason": "FailedMount", "eventTime": at(601), "message": "m"}], 300),
+])  # fmt: skip
+def test_the_patience_with_a_trouble_counts_from_its_beginning_and_not_from_the_pods(found, events, patience_s):
+    """A pod that waited ten minutes for a node meets its first error: others would have failed it at once."""
+    began_s = max(
+        [
+            600,
+            *(diagnose.seconds(item.get("firstTimestamp") or item["eventTime"]) - NOW_S + 60 for item in events[-1:] if patience_s != 120),
+        ]
+    )
+
+    def look(after_s):
+        return Seen(metadata(JOB), metadata(found), events, NOW_S - 60 + after_s, claim=CLAIM)
+
+    young, old = foresee(look(began_s + 1)), foresee(look(began_s + patience_s + 2))
+    assert not young.ended and young.look_again_s == pytest.approx(patience_s, abs=3)
+    assert old.ended and old.end.status == "FAILED" and old.remove_job
+
+
+@given(
+    after_s=st.floats(0, 2000),
+    scheduled_s=st.floats(0, 1000),
+    reason=st.sampled_from(["ErrImagePull", "CreateContainerError", "ContainerCreating"]),
+)
+def test_a_later_look_never_has_more_patience(after_s, scheduled_s, reason):
+    found = waiting(reason, scheduled_s)
+    looks = [
+        foresee(Seen(metadata(JOB), metadata(found), [], NOW_S - 60 + scheduled_s + passed_s, claim=CLAIM))
+        for passed_s in (after_s, after_s + 10)
+    ]
+    left = [0.0 if verdict.ended else verdict.look_again_s for verdict in looks]
+    assert left == [None, None] or left[1] <= left[0]
+
+
+def beside(run_state, phase="Running"):
+    statuses = [{"name": "sidecar", "state": {"running": {}}}, {"name": "run", "state": run_state}]
+    spec = {"containers": [{"name": "sidecar", "image": "istio"}, {"name": "run", "image": "i"}]}
+    return {"spec": spec, "status": {"phase": phase, "containerStatuses": statuses}}
+
+
+@pytest.mark.parametrize("code, outcome", [(0, ("FINISHED", None)), (3, ("FAILED", "ExitCode")), (137, ("FAILED", "Killed"))])
+def test_the_end_of_the_runs_container_is_the_runs_end_and_its_job_goes_though_a_sidecar_stays(code, outcome):
+    store, jobs = Store(), Jobs()
+    verdict = settle(store, jobs, store.read("r"), seen(JOB, beside(terminated(code))))
+    assert store.outcome == outcome and verdict.remove_job
+    again = judge(store.read("r"), seen(JOB, beside(terminated(code))))
+    assert again.ended and again.end is None and again.remove_job, "also where the runner itself has told the end"
+
+
+def test_a_sidecar_that_is_over_says_nothing_about_the_run():
+    found = beside({"running": {}})
+    found["status"]["containerStatuses"][0]["state"] = terminated(1)
+    assert not foresee(seen(JOB, found)).ended
+
+
+def test_an_init_container_that_fails_is_named():
+    init = [{"name": "prepare", "state": terminated(9)}]
+    found = {"spec": {"containers": [{"name": "run"}]}, "status": {"phase": "Failed", "initContainerStatuses": init,
+             "containerStatuses": [{"name": "run", "state": {"waiting": {"reason": "PodInitializing"}}}]}}  # fmt: skip
+    end = foresee(seen(job_failed("BackoffLimitExceeded"), found)).end
+    assert (end.status, end.cause) == ("FAILED", "InitContainerFailed") and "'prepare' failed with exit code 9" in end.message
+
+
+def test_an_init_container_whose_image_cannot_be_pulled_is_no_start_that_lasts_for_ever():
+    found = waiting("PodInitializing", 0, initContainerStatuses=[{"name": "prepare", "state": {"waiting": {"reason": "ImagePullBackOff"}}}])
+    verdict = foresee(Seen(metadata(JOB), metadata(found), [], NOW_S - 60 + 121, claim=CLAIM))
+    assert verdict.end.cause == "ImagePullError" and "container prepare" in verdict.end.message
+
+
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=8), lambda item: st.lists(item, max_size=3) | st.dictionaries(
+    st.sampled_from(["status", "exit_code", "cause", "message", "reported"]), item, max_size=5), max_leaves=8)  # fmt: skip
+
+
+@given(message=JSON.map(json.dumps) | st.text(max_size=30), code=st.integers(0, 255))
+def test_whatever_a_termination_message_holds_the_container_has_ended_as_the_kubelet_saw(message, code):
+    end = foresee(seen(job_failed("x"), pod("Failed" if code else "Succeeded", state=terminated(code, message=message)))).end
+    assert end.exit_code == code and (end.status == "FINISHED") == (code == 0 and end.cause is None)
+
+
+@pytest.mark.parametrize("forged", [
+    {"status": "KILLED", "cause": "Cancelled", "message": "forged", "exit_code": 66},
+    {"status": "FINISHED", "cause": None, "message": None, "exit_code": 0},
+    {"status": "FINISHED", "cause": None, "message": None, "exit_code": 1},
+    {"status": "FAILED", "cause": "ExitCode", "message": [1, 2], "exit_code": 1},
+    {"status": "FAILED", "cause": "NoSuchCause", "message": "x", "exit_code": 1},
+    {"status": "FAILED", "cause": ["ExitCode"], "message": "x", "exit_code": 1},
+])  # fmt: skip
+def test_a_termination_message_that_does_not_fit_the_exit_code_or_its_form_is_not_believed(forged):
+    end = foresee(seen(job_failed("x"), pod(state=terminated(1, message=json.dumps(forged))))).end
+    assert (end.status, end.cause, end.message) == ("FAILED", "ExitCode", "The container exited with code 1. See the log.")
+
+
+class Family(Store):
+    """A run with children and grandchildren, one of which has a Job of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.ended = {}
+
+    def children(self, run_id):
+        return [Known(child, "RUNNING", {}, 0) for child in {"r": ["a", "b"], "a": ["c"]}.get(run_id, [])]
+
+    def end(self, run_id, end):
+        if run_id == "r":
+            super().end(run_id, end)
+        else:
+            self.ended[run_id] = (end.status, end.cause, end.message)
+
+
+def test_runs_that_an_ended_run_left_running_end_with_it():
+    runs = Family()
+    settle(runs, Jobs(), runs.read("r"), seen(None, None))
+    message = runs.tags[TAG_MESSAGE]
+    assert runs.ended == {
+        "a": ("KILLED", "Deleted", f"Its parent run r ended: {message}"),
+        "b": ("KILLED", "Deleted", f"Its parent run r ended: {message}"),
+        "c": ("KILLED", "Deleted", f"Its parent run a ended: {message}"),
+    }
+    settle(told := Family(), Jobs(), replace(runs.read("r")), seen(None, None))
+    assert set(told.ended) == {"a", "b", "c"}, "also where the runner told the end"
+
+
+def test_runs_below_a_finished_run_are_left_alone():
+    runs = Family()
+    settle(runs, Jobs(), runs.read("r"), seen(JOB, pod("Succeeded", state=terminated(0))))
+    assert not runs.ended and runs.status == "FINISHED"

@@ -1,0 +1,17 @@
+"""Why a run cannot start or did not end by itself: Job, Pod and events in, a Diagnosis out. Pure.
+
+`start` says what a run that does not run waits for and since when, `end` how it ended; `model` has the words of both.
+"""
+
+from mlflow_backend.cluster.diagnose.end import STOPPED as STOPPED
+from mlflow_backend.cluster.diagnose.end import created_pods as created_pods
+from mlflow_backend.cluster.diagnose.end import ended as ended
+from mlflow_backend.cluster.diagnose.end import may_retry as may_retry
+from mlflow_backend.cluster.diagnose.end import overdue as overdue
+from mlflow_backend.cluster.diagnose.model import Diagnosis as Diagnosis
+from mlflow_backend.cluster.diagnose.model import Trouble as Trouble
+from mlflow_backend.cluster.diagnose.model import lingers as lingers
+from mlflow_backend.cluster.diagnose.model import seconds as seconds
+from mlflow_backend.cluster.diagnose.start import cannot_start as cannot_start
+from mlflow_backend.cluster.diagnose.start import not_started as not_started
+from mlflow_backend.cluster.diagnose.start import waiting_for as waiting_for
