@@ -1,210 +1,140 @@
-"""The project's files as one archive: same files, same bytes, same hash.
+"""The files of a run as one archive: same files, same bytes, same hash.
 
-Names, contents and the executable bit count; times, owners and other
-permissions do not. What is left out is decided by `.mlflowignore`, else
-`.amlignore`, else `.gitignore` (patterns as git reads them, in every folder),
-and by the lists below.
+Names, contents and the executable bit count; times, owners and other permissions do not.
 """
 
+import contextlib
 import gzip
 import hashlib
-import io
 import os
-import re
-import shutil
 import tarfile
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
+from mlflow_backend import scratch
 from mlflow_backend.errors import SnapshotError
+from mlflow_backend.listing import DEFAULT_LIMITS, Limits, Listing, Member, check_limits, open_file
 
 FILE_NAME = "snapshot.tar.gz"
-MAX_BYTES = 300_000_000
-MAX_FILES = 2_000
-"""The limits of the snapshots that Azure Machine Learning takes."""
-
-IGNORE_FILES = (".mlflowignore", ".amlignore", ".gitignore")
-ALWAYS_OUT = {
-    ".git", ".hg", ".svn", "__pycache__", ".ipynb_checkpoints", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".DS_Store",
-    "mlruns", "mlartifacts", "mlflow.db", "mlflow.db-journal", "mlflow.db-wal", "mlflow.db-shm", "node_modules",
-}  # fmt: skip
-ENVIRONMENT_MARKS = ("pyvenv.cfg", "conda-meta")
-SECRET_NAMES = re.compile(
-    r"\.env(\..+)?|\.netrc|\.pypirc|\.git-credentials|id_(rsa|dsa|ecdsa|ed25519)|.*\.(key|p12|pfx|kubeconfig)|kubeconfig", re.I
-)
-NOT_SECRET = re.compile(r"\.env\.(example|sample|template|dist)", re.I)
-SECRET_CONTENT = re.compile(rb"^-----BEGIN [A-Z ]*PRIVATE KEY-----|^[\s-]*client-key-data:|^\s*aws_secret_access_key\s*=", re.M)
-SEEN_BYTES = 4096
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """An archive on disk (`path`, a tar.gz of `size_bytes`) and its hash; `project` and `inputs` are its top folders.
 
-    `secrets` were left out because they look like secrets.
+    `changed` are files that were written to while they were packed: what they held at first travels.
     """
 
     path: Path
     sha256: str
     size_bytes: int
-    secrets: tuple[str, ...]
+    changed: tuple[str, ...] = ()
 
     def read(self) -> bytes:
         return self.path.read_bytes()
 
     def discard(self) -> None:
-        shutil.rmtree(self.path.parent, ignore_errors=True)
+        scratch.discard(self.path.parent)
 
 
-@dataclass(frozen=True)
-class Listing:
-    """What would travel: archive names to local paths, sorted by name, and what was left out as secret."""
+def take(listing: Listing, inputs: Mapping[str, Member], limits: Limits = DEFAULT_LIMITS) -> Snapshot:
+    """Archive the project's files below `project/`, and `inputs` at their names. What has vanished since is left out.
 
-    members: Mapping[str, Path]
-    secrets: tuple[str, ...]
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(path.lstat().st_size for path in self.members.values())
-
-
-def project_files(directory: Path) -> Listing:
-    """The files of the project in `directory`. Raises SnapshotError on a link out of it."""
-    secrets: list[str] = []
-    members = dict(sorted(_walk(directory, secrets)))
-    return Listing(members, tuple(sorted(secrets)))
-
-
-def take(listing: Listing, inputs: Mapping[str, Path]) -> Snapshot:
-    """Archive the project's files below `project/`, and each of `inputs` (a file or folder) at its archive name.
-
-    Raises SnapshotError when there is nothing to archive or the limits are passed.
+    Raises SnapshotError above the limits, on what cannot be read or becomes smaller meanwhile, and for a required file that is gone.
     """
-    if not listing.members:
-        raise SnapshotError("the project has no files that may travel: see its ignore files (.mlflowignore, .amlignore, .gitignore)")
-    members = {f"project/{name}": path for name, path in listing.members.items()}
-    for name, path in inputs.items():
-        members.update(_input_files(name, path))
+    members = {f"project/{name}": member for name, member in listing.members.items()} | dict(inputs)
     members = dict(sorted(members.items()))
-    _check_limits(members)
-    path, digest = _archive(members)
-    return Snapshot(path, digest, path.stat().st_size, listing.secrets)
-
-
-def _walk(root: Path, secrets: list[str]) -> Iterator[tuple[str, Path]]:
-    from pathspec import GitIgnoreSpec
-
-    ignore_file = next((name for name in IGNORE_FILES if (root / name).is_file()), None)
-
-    def visit(folder: Path, prefix: str, specs: list):
-        if ignore_file and (folder / ignore_file).is_file():
-            specs = [*specs, (prefix, GitIgnoreSpec.from_lines((folder / ignore_file).read_text(errors="replace").splitlines()))]
-        with os.scandir(folder) as scan:
-            entries = list(scan)
-        for entry in entries:
-            name = prefix + entry.name
-            is_folder = entry.is_dir(follow_symlinks=False)
-            verdict = _verdict(specs, name + "/" if is_folder else name)
-            if verdict is True or (verdict is None and entry.name in ALWAYS_OUT):
-                continue
-            path = Path(entry.path)
-            if is_folder:
-                if not any((path / mark).exists() for mark in ENVIRONMENT_MARKS):
-                    yield from visit(path, name + "/", specs)
-            elif entry.is_symlink():
-                _check_link(path, root)
-                yield name, path
-            elif entry.is_file():
-                if verdict is None and _looks_secret(path):
-                    secrets.append(name)
-                else:
-                    yield name, path
-
-    yield from visit(root, "", [])
-
-
-def _verdict(specs, name) -> bool | None:
-    """True: ignored; False: taken back in by a `!` pattern; None: no pattern speaks of it. The deepest file decides."""
-    for prefix, spec in reversed(specs):
-        result = spec.check_file(name[len(prefix) :])
-        if result.include is not None:
-            return result.include
-    return None
-
-
-def _check_link(path: Path, root: Path) -> None:
-    target = os.path.realpath(path)
-    if os.path.isabs(os.readlink(path)) or not Path(target).is_relative_to(os.path.realpath(root)):
-        raise SnapshotError(
-            f"{path.relative_to(root)}: is a link out of the project (to {os.readlink(path)}): "
-            "copy what it points to, or name it in .mlflowignore"
-        )
-
-
-def _looks_secret(path: Path) -> bool:
-    if NOT_SECRET.fullmatch(path.name):
-        return False
-    if SECRET_NAMES.fullmatch(path.name):
-        return True
+    check_limits(members, limits)
+    folder = scratch.make()
     try:
-        with open(path, "rb") as file:
-            return bool(SECRET_CONTENT.search(file.read(SEEN_BYTES)))
-    except OSError:
-        return False  # the archive will say why it cannot be read
+        return _archive(members, folder / FILE_NAME)
+    except OSError as error:  # of the archive: what is read has errors of its own
+        scratch.discard(folder)
+        raise SnapshotError(f"{folder}: the archive cannot be written: {error.strerror}: make room, or set TMPDIR") from None
+    except BaseException:
+        scratch.discard(folder)
+        raise
 
 
-def _input_files(name: str, path: Path) -> Iterator[tuple[str, Path]]:
-    if path.is_dir():
-        for member, file in _walk(path, []):
-            yield f"{name}/{member}", file
-    else:
-        yield name, path
-
-
-def _check_limits(members: Mapping[str, Path]) -> None:
-    sizes = {name: path.lstat().st_size for name, path in members.items()}
-    total = sum(sizes.values())
-    if total <= MAX_BYTES and len(sizes) <= MAX_FILES:
-        return
-    largest = sorted(sizes, key=lambda name: sizes[name], reverse=True)[:5]
-    listed = ", ".join(f"{name.removeprefix('project/')} ({sizes[name] / 1e6:.1f} MB)" for name in largest)
-    raise SnapshotError(
-        f"the project's files are too large to travel: {total / 1e6:.0f} MB in {len(sizes)} files, "
-        f"the limit is {MAX_BYTES / 1e6:.0f} MB in {MAX_FILES}; largest: {listed}; name what is not needed in .mlflowignore"
-    )
-
-
-def _archive(members: Mapping[str, Path]) -> tuple[Path, str]:
-    path = Path(tempfile.mkdtemp(prefix="mlflow-compute-")) / FILE_NAME
-    try:
-        with open(path, "wb") as raw, gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0, compresslevel=6) as zipped:
+def _archive(members: Mapping[str, Member], path: Path) -> Snapshot:
+    changed = []
+    with open(path, "wb") as raw:
+        hashed = _Hashed(raw)
+        with gzip.GzipFile(filename="", mode="wb", fileobj=hashed, mtime=0, compresslevel=6) as zipped:
             with tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as archive:
-                for member, file in members.items():
-                    _add(archive, member, file)
-        with open(path, "rb") as file:
-            return path, hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-    except OSError as error:
-        shutil.rmtree(path.parent, ignore_errors=True)
-        raise SnapshotError(f"{error.filename or path}: cannot be read: {error.strerror}") from None
+                for name, member in members.items():
+                    if _add(archive, name, member):
+                        changed.append(name)
+    return Snapshot(path, hashed.digest.hexdigest(), path.stat().st_size, tuple(changed))
 
 
-def _add(archive: tarfile.TarFile, name: str, path: Path) -> None:
+class _Hashed:
+    """A file that is hashed as it is written."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _add(archive: tarfile.TarFile, name: str, member: Member) -> bool:
+    """Whether the file changed while it was read."""
     info = tarfile.TarInfo(name)
-    if path.is_symlink():
-        info.type, info.linkname = tarfile.SYMTYPE, os.readlink(path)
+    if member.kind == "folder":
+        info.type, info.mode = tarfile.DIRTYPE, 0o755
         archive.addfile(info)
-        return
-    with open(path, "rb") as file:
-        status = os.fstat(file.fileno())
-        info.mode = 0o755 if status.st_mode & 0o100 else 0o644
-        info.size = status.st_size
-        archive.addfile(info, file)
+        return False
+    if member.kind == "link":
+        with contextlib.suppress(OSError):  # it has vanished, or is no link any more
+            info.type, info.linkname = tarfile.SYMTYPE, os.readlink(member.path)
+        if info.linkname:
+            archive.addfile(info)
+        return False
+    try:
+        source = open_file(member.path)
+    except FileNotFoundError:
+        if member.required:
+            raise SnapshotError(f"{member.path}: is not there any more") from None
+        return False
+    except OSError as error:
+        raise SnapshotError(f"{_shown(name)}: cannot be read: {error.strerror}") from None
+    with source:
+        before = os.fstat(source.fileno())
+        info.mode = 0o755 if before.st_mode & 0o100 else 0o644
+        info.size = before.st_size
+        archive.addfile(info, _Source(source, info.size, _shown(name)))
+        after = os.fstat(source.fileno())
+    return (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
 
 
-def _digest(file: io.BufferedReader) -> str:
-    digest = hashlib.sha256()
-    for block in iter(lambda: file.read(1 << 20), b""):
-        digest.update(block)
-    return digest.hexdigest()
+def _shown(name: str) -> str:
+    return name.removeprefix("project/")
+
+
+class _Source:
+    """A file of a known size. Its errors name it, and are none of the archive's own."""
+
+    def __init__(self, file: BinaryIO, size_bytes: int, name: str):
+        self._file = file
+        self._left_bytes = size_bytes
+        self._name = name
+
+    def read(self, size_bytes: int) -> bytes:
+        try:
+            data = self._file.read(size_bytes)
+        except OSError as error:
+            raise SnapshotError(f"{self._name}: cannot be read: {error.strerror}") from None
+        self._left_bytes -= len(data)
+        if len(data) < size_bytes and self._left_bytes:
+            raise SnapshotError(
+                f"{self._name}: became smaller while it was packed: submit again when nothing writes to it, or name it in .mlflowignore"
+            )
+        return data

@@ -27,6 +27,7 @@ from mlflow_backend.docker import spec as docker_spec
 from mlflow_backend.docker.spec import DockerEnv
 from mlflow_backend.environment import locks, permissions, platforms, staging
 from mlflow_backend.errors import ConfigError, redact
+from mlflow_backend.listing import Limits
 from mlflow_backend.progress import Progress
 from mlflow_backend.project import Project
 from mlflow_runner.causes import Cause
@@ -68,7 +69,7 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
         kept = locks.obtain(project.work_dir, project.environment_files, *place, progress)
     if kept and (warning := tracking.client_warning(kept.mlflow, client_uri)):
         progress.say(warning)
-    with files.pack(project, kept, progress) as (taken, placed, downloads):
+    with files.pack(project, kept, Limits(target.snapshot_files, target.snapshot_bytes), progress) as (taken, placed, downloads):
         if docker and config.build_image:
             target = target.model_copy(update={"image": docker_image.push(docker, taken, target.repository, config.docker_auth, progress)})
         small = taken.size_bytes <= IN_CONFIG_MAP_BYTES

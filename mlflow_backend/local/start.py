@@ -35,7 +35,7 @@ class Place(NamedTuple):
 def in_container(
     docker: DockerEnv, project: Project, submission: Submission, artifact_uri: str, config: BackendConfig, credentials: Mapping[str, str]
 ) -> Place:
-    inputs = [parameter.local for parameter in projects.file_parameters(project) if parameter.local]
+    inputs = [parameter.local for parameter in projects.file_parameters(project, confined=True) if parameter.local]
     settings = tracking.settings(os.environ, submission.tracking_uri)[1]
     scratch = Path(submission.scratch_dir)
     files = {name: _private_file(scratch / name.lower(), content) for name, content in settings.files.items()}

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from mlflow_backend import project as projects
 from mlflow_backend import snapshot, tracking
+from mlflow_backend.code_files import project_files
 from mlflow_backend.config.backend_config import BackendConfig
 from mlflow_backend.docker import spec as docker_spec
 from mlflow_backend.docker.spec import CODE_DIR
 from mlflow_backend.environment import locks, platforms
 from mlflow_backend.environment.permissions import HERE
 from mlflow_backend.errors import SnapshotError
+from mlflow_backend.listing import Limits
 from mlflow_backend.local.run import LocalRun
 from mlflow_backend.local.start import Place, access, in_container, start
 from mlflow_backend.progress import Progress
@@ -23,7 +25,7 @@ from mlflow_runner.tracking import login
 
 CACHE_BYTES = 50_000_000_000
 """Environments and packages of runs on this machine, before the least recently used ones are removed."""
-KEPT_BYTES = 20_000_000
+KEPT = Limits(bytes=20_000_000, remedy="name what is no code in .mlflowignore")
 """A run here does not need the archive, so it must not wait long for it: this much takes about a second."""
 
 REPORT_TIMEOUT_S = 60.0
@@ -37,9 +39,9 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
     """
     scratch = _scratch_dir(config.storage_dir)
     try:
-        placed, downloads = _place_inputs(project, scratch)
-        command = projects.command(project, placed)
         docker = docker_spec.read(project, os.environ)
+        placed, downloads = _place_inputs(project, scratch, confined=docker is not None)
+        command = projects.command(project, placed)
         kept = None
         if config.builds_environment and not docker:
             kept = locks.obtain(project.work_dir, project.environment_files, platforms.of_this_machine(), HERE, progress)
@@ -102,10 +104,10 @@ def _scratch_dir(storage_dir: str | None) -> Path:
     return Path(tempfile.mkdtemp(prefix="mlflow-compute-", dir=storage_dir))
 
 
-def _place_inputs(project: Project, scratch: Path) -> tuple[dict[str, str], tuple[Download, ...]]:
+def _place_inputs(project: Project, scratch: Path, confined: bool) -> tuple[dict[str, str], tuple[Download, ...]]:
     """Local files stay where they are; what is remote is downloaded below `scratch`."""
     placed, downloads = {}, []
-    for parameter in projects.file_parameters(project):
+    for parameter in projects.file_parameters(project, confined):
         path = str(parameter.local or scratch / "inputs" / parameter.name / projects.base_name(parameter.value))
         placed[parameter.name] = parameter.placed(path)
         if parameter.local is None:
@@ -116,10 +118,7 @@ def _place_inputs(project: Project, scratch: Path) -> tuple[dict[str, str], tupl
 def _keep_code(project: Project, scratch: Path, progress: Progress) -> str | None:
     """An archive of the code for the run's artifacts; a project too large for that still runs here."""
     try:
-        listing = snapshot.project_files(project.work_dir)
-        if listing.size_bytes > KEPT_BYTES:
-            raise SnapshotError(f"{listing.size_bytes / 1e6:.0f} MB are too many; name what is no code in .mlflowignore")
-        taken = snapshot.take(listing, {})
+        taken = snapshot.take(project_files(project.work_dir, KEPT), {}, KEPT)
     except SnapshotError as error:
         progress.say(f"the code is not kept with the run: {error}")
         return None

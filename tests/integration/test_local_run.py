@@ -206,7 +206,7 @@ def test_a_project_too_large_to_keep_still_runs_here(server, project, seen, capf
     (root / "big.bin").write_bytes(os.urandom(21_000_000))
     found = seen(run(root).run_id)
     assert found.status == "FINISHED" and not found.artifacts("code")
-    assert "the code is not kept with the run: 21 MB" in capfd.readouterr().err
+    assert "the code is not kept with the run: 21.0 MB in 2 files, but at most 20.0 MB in 2000 files" in capfd.readouterr().err
 
 
 def test_a_remote_parameter_that_cannot_be_had_fails_the_run_with_its_cause(server, project, last_run):
