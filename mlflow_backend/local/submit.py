@@ -3,10 +3,10 @@
 import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from mlflow_backend import project as projects
+from mlflow_backend import scratch as scratch_folders
 from mlflow_backend import snapshot, tracking
 from mlflow_backend.code_files import project_files
 from mlflow_backend.config.backend_config import BackendConfig
@@ -51,7 +51,7 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
         run_id = tracking.given_run_id(config.RUN_ID)
         run = tracking.create_run(project, experiment_id, run_id)
     except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
+        scratch_folders.discard(scratch)
         raise
     try:
         tracking.tag(run.info.run_id, {TAG_TARGET: "local", **({TAG_ENVIRONMENT: environment.key} if environment else {})})
@@ -79,9 +79,11 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
         else:
             place = Place([sys.executable], variables)
         process = start(submission, place)
+        for folder in filter(None, (scratch, project.fetched)):
+            scratch_folders.release(folder)  # the runner may outlive this process
     except BaseException as error:
         tracking.fail(run.info.run_id, error)
-        shutil.rmtree(scratch, ignore_errors=True)
+        scratch_folders.discard(scratch)
         raise
     if url := tracking.run_url(client_uri, run.info.experiment_id, run.info.run_id):
         progress.say(f"run {url}")
@@ -101,7 +103,7 @@ def _scratch_dir(storage_dir: str | None) -> Path:
     """A folder of the run's own, below `storage_dir` (the option --storage-dir) if that is given."""
     if storage_dir:
         os.makedirs(storage_dir, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix="mlflow-compute-", dir=storage_dir))
+    return scratch_folders.make(storage_dir)
 
 
 def _place_inputs(project: Project, scratch: Path, confined: bool) -> tuple[dict[str, str], tuple[Download, ...]]:
