@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from mlflow.exceptions import ExecutionException
 
-from mlflow_backend.cluster import api, bundle, manifest
+from mlflow_backend.cluster import bundle, manifest
 from tests.bed.kube_api import KubeApi
 from tests.bed.runs import run_there
 from tests.bed.server import BIN
@@ -214,7 +214,6 @@ def test_no_secret_is_in_anything_that_others_can_read(own_server, index, tmp_pa
             printed = scene.start_pod() if scene.run else ""
         finally:
             scene.api.close()
-            api._connect.cache_clear()
         out, err = capfd.readouterr()
         texts = {
             "objects in Kubernetes": scene.objects(), "error": error, "printed by the pod": printed, "printed here": out + err,
