@@ -36,7 +36,7 @@ def runs(names: tuple[str, ...], everything: bool, is_settled: bool, as_json: bo
     found = list(runs_of.search(runs_of.experiments_of(names), unfinished=not everything))
     failures = 0
     if is_settled:
-        found, failures = _settle_all(found)
+        found, failures = _settle_all(found, ended_too=False)
     if as_json:
         click.echo(json.dumps([_summary(run) for run in found], indent=2))
     elif found:
@@ -61,7 +61,7 @@ def wait(run_id: str, no_logs: bool) -> None:
     from mlflow_backend.progress import Progress
 
     run = runs_of.run_of(run_id)
-    if not attach.settle_now(run):
+    if not (runs_of.has_ended(run) or attach.settle_now(run)):
         try:
             sys.exit(0 if ClusterRun(attach.attach(run, not no_logs, Progress())).wait() else 1)
         except KeyboardInterrupt:
@@ -119,7 +119,7 @@ def settle(run_ids: tuple[str, ...], as_json: bool) -> None:
     from mlflow_backend.cluster import runs as runs_of
 
     wanted = [runs_of.run_of(run_id) for run_id in run_ids] or list(runs_of.search(None, unfinished=True, with_tag=TAG_CLUSTER))
-    found, failures = _settle_all(wanted)
+    found, failures = _settle_all(wanted, ended_too=True)
     changed = [after for before, after in zip(wanted, found, strict=True) if after.info.status != before.info.status]
     if as_json:
         click.echo(json.dumps([_summary(run) for run in changed], indent=2))
@@ -130,13 +130,16 @@ def settle(run_ids: tuple[str, ...], as_json: bool) -> None:
     sys.exit(1 if failures else 0)
 
 
-def _settle_all(found: Sequence[Any]) -> tuple[list[Any], int]:
-    """The runs as they are after settling, and how many could not be settled; why is said once for each reason."""
+def _settle_all(found: Sequence[Any], ended_too: bool) -> tuple[list[Any], int]:
+    """The runs as they are after settling, and how many could not be settled; why is said once for each reason.
+
+    `ended_too`: a run that has its end may have left a Job that holds something.
+    """
     from mlflow_backend.errors import ComputeError
 
     def settle_one(run: Any) -> tuple[Any, str]:
         try:
-            return _settled(run), ""
+            return _settled(run, ended_too), ""
         except ComputeError as error:
             return run, readable(error)
 
@@ -148,11 +151,11 @@ def _settle_all(found: Sequence[Any]) -> tuple[list[Any], int]:
     return [run for run, _ in outcomes], reasons.total()
 
 
-def _settled(run: Any) -> Any:
+def _settled(run: Any, ended_too: bool) -> Any:
     from mlflow_backend.cluster import attach
     from mlflow_backend.cluster import runs as runs_of
 
-    if runs_of.has_ended(run) or not attach.settle_now(run):
+    if (runs_of.has_ended(run) and not ended_too) or not attach.settle_now(run):
         return run
     return runs_of.run_of(run.info.run_id)
 

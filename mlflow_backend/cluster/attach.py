@@ -31,10 +31,11 @@ def attach(run: Any, stream: bool, progress: Progress) -> SubmittedJob:
 
 
 def settle_now(run: Any) -> bool:
-    """Bring the run (an mlflow.entities.Run) in line with its Job as it is now; True if it has ended. Raises ClusterError."""
+    """Bring the run (an mlflow.entities.Run) in line with its Job as it is now; True if it has ended. Raises ClusterError.
+
+    Of a run that has its end already, a Job that still holds something is deleted.
+    """
     known = runs.known(run)
-    if settle.has_ended(known):
-        return True
     cluster = cluster_of(run)
     return settle.settle(runs.ClientRuns(), cluster, known, look(cluster, known)).ended
 
