@@ -1,8 +1,9 @@
 # Everything happens in .venv; `make help` lists the targets.
 PYTHON ?= python3
 BIN := .venv/bin
+PARALLEL := --numprocesses 4 --dist loadgroup
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-cluster cluster cluster-down test test-unit test-faults lint bench
+.PHONY: help demo demo-cluster cluster cluster-down test test-fast test-unit test-faults lint bench
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -32,12 +33,14 @@ demo-cluster: cluster ## run the example on it and show what it logged
 	. .cluster/env && $(BIN)/mlflow run examples/diabetes --backend compute --backend-config '{"COMPUTE": "dev-cluster"}' -P alpha=0.5
 	. .cluster/env && $(BIN)/python examples/show_last_run.py
 
-test: .venv/developing lint ## everything, on a real MLflow server and a real cluster
-	$(BIN)/python -m pytest -m "not cluster" --numprocesses 2
+test: .venv/developing lint ## lint, unit and integration tests, on a real MLflow server and a real cluster; about ten minutes
 	$(BIN)/python -m tests.cluster up || test -z "$$CI"
-	$(BIN)/python -m pytest -m cluster --durations=15
+	$(BIN)/python -m pytest -m "not fault" $(PARALLEL) --durations=15
 
-test-faults: .venv/developing ## what can go wrong, made to go wrong on a real cluster; writes docs/faults.md
+test-fast: .venv/developing lint ## the same without a cluster
+	$(BIN)/python -m pytest -m "not fault and not cluster" $(PARALLEL)
+
+test-faults: .venv/developing ## what can go wrong, made to go wrong on a real cluster, a test at a time; writes docs/faults.md
 	$(BIN)/python -m tests.cluster up || test -z "$$CI"
 	$(BIN)/python -m pytest tests/faults --faults-table docs/faults.md
 

@@ -148,21 +148,24 @@ def channel(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def cluster_access():
-    """A cluster with k8s/dev applied and the runner's image loaded. In CI its absence is a failure, never a skip."""
+    """A cluster with k8s/dev applied, the runner's image loaded and this worker's namespace. In CI its absence is a failure, never a skip."""
     from tests.cluster import dev
     from tests.cluster.place import NoCluster
 
     try:
-        return dev.up()
+        access = dev.up()
     except NoCluster as error:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(error))
+    if dev.NAMESPACE != dev.RUNS:
+        dev.add_namespace(access, dev.NAMESPACE)
+    return access
 
 
 @pytest.fixture
 def kubectl(cluster_access):
-    """Run kubectl in the namespace of the runs; its output as text."""
+    """Run kubectl in this worker's namespace of runs; its output as text."""
     from tests.cluster import dev
 
     def call(*arguments, **keywords):

@@ -45,7 +45,8 @@ def job_of(kubectl, found):
     return json.loads(kubectl("get", "job", found.tags["compute.job"], "-o", "json"))
 
 
-def wait_for(condition, timeout_s=30):
+def wait_for(condition, timeout_s=120):
+    """Until `condition()` holds. The limit is for what never comes, far above what a slow machine takes."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it did not come true"

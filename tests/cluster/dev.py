@@ -7,13 +7,16 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from tests.cluster.lock import alone
 from tests.cluster.place import IMAGE, TRACKING_URI, Access, choose
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".cluster"
 RUNNER_IMAGE = "local/mlflow-runner:full"
 CONTROLLER_IMAGE = "local/mlflow-compute-controller:dev"
-NAMESPACE, SYSTEM, CONTROLLER = "mlflow", "mlflow-compute-system", "mlflow-compute-controller"
+RUNS, SYSTEM, CONTROLLER = "mlflow", "mlflow-compute-system", "mlflow-compute-controller"
+NAMESPACE = "-".join((RUNS, *filter(None, [os.environ.get("PYTEST_XDIST_WORKER")])))
+"""Where this process's tests submit runs: each worker of pytest-xdist has a namespace of its own."""
 NODE_PORT = 30500
 IMAGES = [
     {"name": used, "newName": loaded.split(":")[0], "newTag": loaded.split(":")[1]}
@@ -29,6 +32,11 @@ ALLOWED_SECRETS = {
 
 def up() -> Access:
     """Idempotent; leaves `.cluster/env` and `.cluster/mlflow-compute.yaml`."""
+    with alone():
+        return _up()
+
+
+def _up() -> Access:
     place = choose()
     access = place.up()
     if access.base_image:
@@ -43,7 +51,8 @@ def up() -> Access:
 
 
 def down() -> None:
-    choose().down()
+    with alone():
+        choose().down()
     for name in ("env", "mlflow-compute.yaml"):
         (FOLDER / name).unlink(missing_ok=True)
 
@@ -64,6 +73,7 @@ def add_namespace(access: Access, name: str, controller: str = SYSTEM) -> None:
     subject = json.dumps([{"op": "replace", "path": "/subjects/0/namespace", "value": controller}])
     patches = [{"target": {"kind": "RoleBinding", "name": "mlflow-compute-controller"}, "patch": subject}, ALLOWED_SECRETS]
     _apply(access, name, {"namespace": name, "resources": ["../../../k8s/namespace"], "patches": patches})
+    kubectl(access, "-n", name, "wait", "--for=create", "serviceaccount/default", "--timeout=60s")
 
 
 def add_controller(access: Access, name: str, runs: str, tracking_uri: str) -> None:
@@ -97,15 +107,15 @@ def _apply(access: Access, name: str, overlay: dict[str, Any]) -> None:
 
 def _tracking_server(access: Access) -> str:
     """Apply k8s/dev; the server's address for people and pods alike."""
-    make_volume(access, "mlflow")
+    make_volume(access, "mlflow", RUNS)
     _apply(access, "dev", {"resources": ["../../../k8s/dev"], "patches": [ALLOWED_SECRETS]})
-    await_deployment(access, NAMESPACE, "mlflow")
+    await_deployment(access, RUNS, "mlflow")
     await_deployment(access, SYSTEM, CONTROLLER)
     address = kubectl(access, "get", "nodes", "-o", "jsonpath={.items[0].status.addresses[?(@.type=='InternalIP')].address}")
     return f"http://{address.split()[0]}:{NODE_PORT}"
 
 
-def make_volume(access: Access, claim: str) -> None:
+def make_volume(access: Access, claim: str, namespace: str = NAMESPACE) -> None:
     """On a cluster without a storage class: a folder of the node for the claim of this name."""
     if kubectl(access, "get", "storageclass", "-o", "name"):
         return
@@ -117,7 +127,7 @@ def make_volume(access: Access, claim: str) -> None:
             "capacity": {"storage": "5Gi"},
             "accessModes": ["ReadWriteOnce"],
             "persistentVolumeReclaimPolicy": "Retain",
-            "claimRef": {"namespace": NAMESPACE, "name": claim},
+            "claimRef": {"namespace": namespace, "name": claim},
             "hostPath": {"path": _shared_folder(claim), "type": "DirectoryOrCreate"},
         },
     }
@@ -143,7 +153,7 @@ def _write_files(access: Access, tracking_uri: str) -> None:
         "targets:\n"
         "  dev-cluster:\n"
         f"    context: {access.context}\n"
-        f"    namespace: {NAMESPACE}\n"
+        f"    namespace: {RUNS}\n"
         f"    image: {image}\n"
         "    resources: {memory: 2Gi}\n"
     )

@@ -11,6 +11,7 @@ from mlflow.exceptions import ExecutionException
 from mlflow.tracking import MlflowClient
 
 from tests.bed.server import BIN
+from tests.cluster import dev
 
 THERE = {"COMPUTE": "dev-cluster"}
 
@@ -101,7 +102,7 @@ def test_a_quantity_that_is_none(refused, project):
 
 def test_what_only_kubernetes_can_refuse_is_refused_by_it_before_anything_exists(refused, project):
     line = refused(project("true"), {**THERE, "pod_template": {"spec": {"priorityClassName": "none", "restartPolicy": "Sometimes"}}})
-    assert "restartPolicy" in line and "Sometimes" in line and "namespace mlflow" in line
+    assert "restartPolicy" in line and "Sometimes" in line and f"namespace {dev.NAMESPACE}" in line
     line = refused(project("true"), {**THERE, "resources": {"nic": 1}})
     assert "unknown resource 'nic'" in line
 
@@ -141,18 +142,19 @@ def test_credentials_that_have_run_out(refused, project, kubeconfig):
 
 def test_a_person_who_may_not_create_jobs(refused, project, kubeconfig, kubectl, cluster_access):
     token = subprocess.run(
-        [cluster_access.kubectl, "--kubeconfig", cluster_access.kubeconfig, "-n", "mlflow", "create", "token", "default"],
+        [cluster_access.kubectl, "--kubeconfig", cluster_access.kubeconfig, "-n", dev.NAMESPACE, "create", "token", "default"],
         capture_output=True, text=True, check=True,
     ).stdout.strip()  # fmt: skip
     kubeconfig(lambda content: content["users"][0].update(user={"token": token}))
     line = refused(project("true"))
     assert (
-        'cannot create resource "jobs" in API group "batch" in the namespace "mlflow"' in line
+        f'cannot create resource "jobs" in API group "batch" in the namespace "{dev.NAMESPACE}"' in line
         or 'cannot create resource "configmaps"' in line
     )
     assert "Role mlflow-compute-submitter" in line and token not in line
 
 
+@pytest.mark.xdist_group("policy")  # the ConfigMap is one of the whole cluster
 def test_targets_are_also_found_in_the_cluster_s_own_list(refused, project, cluster, kubectl):
     shared = {"targets": {"shared-cpu": json.loads(Path("mlflow-compute.yaml").read_text())["targets"]["dev-cluster"]}}
     Path("mlflow-compute.yaml").unlink()

@@ -18,6 +18,13 @@ from tests.bed.runs import LIST_PACKAGES, THERE, TRAIN, Seen, job_of, wait_for
 from tests.bed.runs import failed_run_there as failed_run
 from tests.bed.runs import run_there as run
 
+UNTIL_TOLD = """\
+import mlflow, os, time
+while "told" not in mlflow.get_run(os.environ["MLFLOW_RUN_ID"]).data.tags:
+    time.sleep(0.2)
+print("out")
+"""
+
 
 def test_the_same_project_runs_there_as_it_runs_here(cluster, project, seen, kubectl, capfd):
     root = project("python train.py {alpha}", name="Wine & Co", parameters={"alpha": "float"}, train_dot_py=TRAIN)
@@ -131,16 +138,19 @@ def test_mlflow_run_waits_streams_and_exits_as_the_run_did(cluster, project, mlf
 
 
 def test_without_stream_output_mlflow_run_submits_and_returns(cluster, project, mlflow_run, last_run):
-    process = mlflow_run(project("sleep 3; echo out"), "--backend-config", json.dumps({**THERE, "STREAM_OUTPUT": "False"}))
+    root = project("python s.py", s_dot_py=UNTIL_TOLD)
+    process = mlflow_run(root, "--backend-config", json.dumps({**THERE, "STREAM_OUTPUT": "False"}))
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 0 and "out" not in out
     assert last_run().status in ("SCHEDULED", "RUNNING")
-    wait_for(lambda: last_run().status == "FINISHED", timeout_s=60)
+    mlflow.MlflowClient().set_tag(last_run().run.info.run_id, "told", "yes")
+    wait_for(lambda: last_run().status == "FINISHED")
+    assert last_run().log.startswith(b"out\n")
 
 
 def test_cancel_kills_the_run_and_leaves_no_pod(cluster, project, seen, kubectl):
     submitted = run(project("echo up; sleep 300"), synchronous=False)
-    wait_for(lambda: seen(submitted.run_id).artifacts("logs"), timeout_s=60)
+    wait_for(lambda: seen(submitted.run_id).artifacts("logs"))
     submitted.cancel()
     found = seen(submitted.run_id)
     assert submitted.get_status() == "KILLED" and found.cause == "Cancelled"
@@ -201,7 +211,7 @@ def test_a_gpu_is_asked_for_by_the_resource_that_counts_it(cluster, project, see
     node = kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
     patch = json.dumps({"status": {"capacity": {resource: "1"}}})
     kubectl("patch", "node", node, "--subresource=status", "--type=merge", "-p", patch)
-    wait_for(lambda: resource in json.loads(kubectl("get", "node", node, "-o", "json"))["status"]["allocatable"], timeout_s=60)
+    wait_for(lambda: resource in json.loads(kubectl("get", "node", node, "-o", "json"))["status"]["allocatable"])
     found = seen(run(project("echo ran"), {**THERE, "gpu_resource": resource, "resources": {"gpu": 1}}).run_id)
     assert found.status == "FINISHED"
     container = job_of(kubectl, found)["spec"]["template"]["spec"]["containers"][0]
@@ -241,15 +251,24 @@ def test_a_secret_that_the_target_names_is_used_and_none_is_made(cluster, projec
 def test_the_runner_reaps_orphans_as_pid_1_must(cluster, project, seen):
     script = """
 import os, time
+alive, kept = os.pipe()
 for _ in range(20):
     if os.fork() == 0:
         if os.fork() == 0:
             time.sleep(0.2); os._exit(0)
         os._exit(0)
 for _ in range(20): os.wait()
-time.sleep(2)
-states = [open(f"/proc/{p}/stat").read().rpartition(")")[2].split()[0] for p in os.listdir("/proc") if p.isdigit()]
-print("ZOMBIES", states.count("Z"), "PID1", open("/proc/1/cmdline").read().split("\\0")[1])
+os.close(kept); os.read(alive, 1)  # until the last orphan has ended
+def state(pid):
+    try:
+        return open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0]
+    except OSError:
+        return "gone"
+def zombies():
+    return [state(pid) for pid in os.listdir("/proc") if pid.isdigit()].count("Z")
+for _ in range(600):
+    if zombies(): time.sleep(0.1)
+print("ZOMBIES", zombies(), "PID1", open("/proc/1/cmdline").read().split("\\0")[1])
 """
     log = seen(run(project("python s.py", s_dot_py=script)).run_id).log
     assert b"ZOMBIES 0 PID1 -I" in log
@@ -303,7 +322,7 @@ def test_a_person_with_the_role_of_k8s_base_can_do_all_of_it(cluster, cluster_ac
 def test_the_example_goes_on_from_its_checkpoint_after_an_eviction(cluster, seen, kubectl):
     root = Path(__file__).parents[2] / "examples/resume"
     submitted = run(root, {**THERE, "retries": 2}, synchronous=False)
-    wait_for(lambda: seen(submitted.run_id).metrics.get("loss"), timeout_s=60)
+    wait_for(lambda: seen(submitted.run_id).metrics.get("loss"))
     pod = json.loads(kubectl("get", "pods", "-l", f"job-name={submitted.job_name}", "-o", "json"))["items"][0]["metadata"]
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod["name"], "namespace": pod["namespace"]}}
     path = f"/api/v1/namespaces/{pod['namespace']}/pods/{pod['name']}/eviction"

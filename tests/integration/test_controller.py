@@ -62,7 +62,7 @@ def controller(cluster, server, kubeconfig):
         variables = {**os.environ, "MLFLOW_TRACKING_URI": server.uri, "KUBECONFIG": kubeconfig(token)}
         process = subprocess.Popen(command, env=variables, stderr=log, text=True)
         started.append(process)
-        wait_for(lambda: answers(f"http://127.0.0.1:{port}/readyz"), timeout_s=30)
+        wait_for(lambda: answers(f"http://127.0.0.1:{port}/readyz"))
         return f"http://127.0.0.1:{port}", process
 
     yield start
@@ -104,7 +104,7 @@ def test_a_deleted_job_is_settled_by_the_controller_alone(controller, submitted,
     one = submitted("sleep 600")
     wait_for(lambda: seen(one.run_id).status == "RUNNING")
     kubectl("delete", "job", one.job_name)
-    wait_for(lambda: (seen(one.run_id).status, seen(one.run_id).cause) == ("KILLED", "Deleted"), timeout_s=30)
+    wait_for(lambda: (seen(one.run_id).status, seen(one.run_id).cause) == ("KILLED", "Deleted"))
     counted = f'mlflow_compute_settled_runs_total{{cause="Deleted",namespace="{NAMESPACE}",status="KILLED"}} 1.0'
     wait_for(lambda: counted in metrics(url))
 
@@ -114,8 +114,8 @@ def test_a_run_marked_killed_in_mlflow_loses_its_job_and_keeps_its_last_lines(co
     one = submitted("trap 'echo saving; exit 0' TERM; echo begun; sleep 600 & wait")
     wait_for(lambda: b"begun" in seen(one.run_id).log)
     MlflowClient().update_run(one.run_id, "KILLED")
-    wait_for(lambda: not kubectl("get", "job", one.job_name, "--ignore-not-found"), timeout_s=30)
-    wait_for(lambda: not kubectl("get", "pods", "-l", f"job-name={one.job_name}", "-o", "name"), timeout_s=60)
+    wait_for(lambda: not kubectl("get", "job", one.job_name, "--ignore-not-found"))
+    wait_for(lambda: not kubectl("get", "pods", "-l", f"job-name={one.job_name}", "-o", "name"))
     found = seen(one.run_id)
     assert (found.status, found.cause) == ("KILLED", "Cancelled") and b"saving\n" in found.log
 
@@ -125,8 +125,8 @@ def test_what_happened_while_no_controller_was_there_is_settled_when_it_comes(co
     wait_for(lambda: seen(deleted.run_id).status == "RUNNING")
     kubectl("delete", "job", deleted.job_name, "--grace-period=0", "--force")
     controller()
-    wait_for(lambda: (seen(deleted.run_id).status, seen(deleted.run_id).cause) == ("KILLED", "Deleted"), timeout_s=60)
-    wait_for(lambda: (seen(bad.run_id).status, seen(bad.run_id).cause) == ("FAILED", "InvalidImageName"), timeout_s=30)
+    wait_for(lambda: (seen(deleted.run_id).status, seen(deleted.run_id).cause) == ("KILLED", "Deleted"))
+    wait_for(lambda: (seen(bad.run_id).status, seen(bad.run_id).cause) == ("FAILED", "InvalidImageName"))
 
 
 def test_of_two_replicas_one_leads_and_the_other_takes_over_when_it_ends(controller, submitted, seen, kubectl):
@@ -137,13 +137,13 @@ def test_of_two_replicas_one_leads_and_the_other_takes_over_when_it_ends(control
     first.wait(timeout=20)
     wait_for(lambda: kubectl("get", "lease", "mlflow-compute-controller", "-o", "jsonpath={.spec.holderIdentity}") not in ("", holder))
     one = submitted("true", image="Not A Name")
-    wait_for(lambda: seen(one.run_id).cause == "InvalidImageName", timeout_s=30)
+    wait_for(lambda: seen(one.run_id).cause == "InvalidImageName")
 
 
 def test_a_controller_changes_nothing_of_a_live_run(controller, submitted, seen):
     controller()
     one = submitted("sleep 3; exit 4")
-    wait_for(lambda: seen(one.run_id).status == "FAILED", timeout_s=60)
+    wait_for(lambda: seen(one.run_id).status == "FAILED")
     assert (seen(one.run_id).cause, seen(one.run_id).tags["compute.exit_code"]) == ("ExitCode", "4")
 
 
@@ -152,7 +152,7 @@ def test_a_run_deleted_in_mlflow_loses_its_job(controller, submitted, seen, kube
     one = submitted("sleep 600")
     wait_for(lambda: seen(one.run_id).status == "RUNNING")
     MlflowClient().delete_run(one.run_id)
-    wait_for(lambda: not kubectl("get", "job", one.job_name, "--ignore-not-found"), timeout_s=30)
+    wait_for(lambda: not kubectl("get", "job", one.job_name, "--ignore-not-found"))
 
 
 def test_a_namespace_that_may_not_be_read_does_not_stop_the_others(controller, submitted, seen, kubectl, closed, tmp_path):
@@ -165,7 +165,7 @@ def test_a_namespace_that_may_not_be_read_does_not_stop_the_others(controller, s
         with open(tmp_path / "controller-log", "w") as log:
             url, _ = controller(CLOSED, NAMESPACE, token=kubectl("create", "token", "controller-of-one"), log=log)
             one = submitted("true", image="Not A Name")
-            wait_for(lambda: seen(one.run_id).cause == "InvalidImageName", timeout_s=30)
+            wait_for(lambda: seen(one.run_id).cause == "InvalidImageName")
             readable = [line for line in metrics(url) if line.startswith("mlflow_compute_namespace_readable{")]
             assert answers(f"{url}/healthz")
     finally:
@@ -199,14 +199,14 @@ def test_objects_with_our_labels_that_others_made_end_no_run_and_stop_nothing(co
         closed("wait", "--for=condition=Failed", "--timeout=60s", f"job/{item['metadata']['name']}")
     MlflowClient().set_tag(one.run_id, "seen", "yes")
     other = submitted("true", image="Not A Name")
-    wait_for(lambda: seen(other.run_id).cause == "InvalidImageName", timeout_s=30)
+    wait_for(lambda: seen(other.run_id).cause == "InvalidImageName")
     MlflowClient().delete_tag(one.run_id, "seen")
     after = [MlflowClient().get_run(run_id).to_dictionary() for run_id in (one.run_id, finished)]
     assert [run["data"]["tags"] for run in after] == [run["data"]["tags"] for run in before]
     assert [run["info"]["status"] for run in after] == ["RUNNING", "FINISHED"]
     assert answers(f"{url}/healthz")
     MlflowClient().update_run(one.run_id, "KILLED")
-    wait_for(lambda: not kubectl("get", "job", one.job_name, "--ignore-not-found"), timeout_s=30)
+    wait_for(lambda: not kubectl("get", "job", one.job_name, "--ignore-not-found"))
 
 
 def hostile_job(name, labels, pod_labels=None, **spec):

@@ -34,7 +34,7 @@ def test_bytes_that_are_no_text_arrive_as_they_are(server, runner):
 def test_a_flood_of_output_that_nobody_reads_does_not_stall_the_command(server, runner):
     """400 MB into a pipe that is never read, with room for 16 MB: the run ends, and says what was left out."""
     run_id, process = runner("head -c 400000000 /dev/zero | tr '\\0' x; echo; echo the end", log_backlog_bytes=16_000_000)
-    wait_for(lambda: Seen(run_id).status == "FINISHED", timeout_s=120)
+    wait_for(lambda: Seen(run_id).status == "FINISHED")
     process.stdout.close()
     assert process.wait(30) == 0
     log = Seen(run_id).log
@@ -52,7 +52,7 @@ def test_a_long_log_is_complete_and_its_parts_end_at_line_ends(server, runner):
 
 def test_the_log_can_be_read_while_the_run_goes_on(server, runner):
     run_id, process = runner("echo early; sleep 300")
-    wait_for(lambda: Seen(run_id).artifacts("logs") and Seen(run_id).log == b"early\n", timeout_s=20)
+    wait_for(lambda: Seen(run_id).artifacts("logs") and Seen(run_id).log == b"early\n")
     assert Seen(run_id).status == "RUNNING"
     process.terminate()
     process.communicate(timeout=30)
@@ -99,7 +99,7 @@ def test_a_runner_that_is_killed_leaves_its_log_and_an_end(server, runner):
     wait_for(lambda: Seen(run_id).log == b"last words\n")
     process.send_signal(signal.SIGKILL)
     process.wait()
-    wait_for(lambda: Seen(run_id).status == "FAILED", timeout_s=20)
+    wait_for(lambda: Seen(run_id).status == "FAILED")
     assert Seen(run_id).cause == "RunnerLost" and Seen(run_id).log == b"last words\n"
 
 

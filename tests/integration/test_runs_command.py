@@ -11,6 +11,7 @@ from tests.bed.runs import HERE, THERE, wait_for
 from tests.bed.runs import run_here as run_here
 from tests.bed.runs import run_there as run
 from tests.bed.server import BIN
+from tests.cluster import dev
 
 
 def command(*arguments, code=0):
@@ -67,7 +68,7 @@ def test_a_job_that_was_deleted_unseen_is_settled_and_a_listing_leaves_it(submit
     run_id = submitted("sleep 600")
     wait_for(lambda: seen(run_id).status == "RUNNING")
     kubectl("delete", "job", seen(run_id).tags["compute.job"], "--grace-period=0", "--force")
-    wait_for(lambda: not kubectl("get", "pods", "-l", f"mlflow-compute/run-id={run_id}", "-o", "name"), timeout_s=60)
+    wait_for(lambda: not kubectl("get", "pods", "-l", f"mlflow-compute/run-id={run_id}", "-o", "name"))
     before = seen(run_id).run.to_dictionary()
     command("runs")
     command("logs", run_id)
@@ -101,25 +102,28 @@ def test_all_runs_are_settled_before_they_are_listed_if_asked(submitted, seen, k
     run_id = submitted("sleep 600")
     wait_for(lambda: seen(run_id).status == "RUNNING")
     kubectl("delete", "job", seen(run_id).tags["compute.job"], "--grace-period=0", "--force")
-    wait_for(lambda: not kubectl("get", "pods", "-l", f"mlflow-compute/run-id={run_id}", "-o", "name"), timeout_s=60)
+    wait_for(lambda: not kubectl("get", "pods", "-l", f"mlflow-compute/run-id={run_id}", "-o", "name"))
     (mine,) = [run for run in json.loads(command("runs", "--settle", "--json").stdout) if run["run_id"] == run_id]
     assert (mine["status"], mine["cause"]) == ("KILLED", "Deleted")
 
 
 def test_a_start_timeout_holds_without_a_client(cluster, submitted, seen):
-    cluster(start_timeout=3, resources={"cpu": 4000})
-    run_id = submitted("true")
-    command("settle", run_id)
-    assert seen(run_id).status == "SCHEDULED"
-    time.sleep(4)
-    command("settle", run_id)
-    assert (seen(run_id).status, seen(run_id).cause) == ("FAILED", "Unschedulable")
+    cluster(resources={"cpu": 4000})
+    patient, hasty = submitted("true", start_timeout=86400), submitted("true", start_timeout=1)
+    wait_for(lambda: command("settle", patient, hasty) and seen(hasty).status == "FAILED")
+    assert seen(hasty).cause == "Unschedulable"
+    assert (seen(patient).status, seen(patient).cause) == ("SCHEDULED", None)
 
 
 def test_a_submit_that_broke_off_is_settled_once_it_cannot_be_under_way(cluster, seen, cluster_access, kubectl):
     client = MlflowClient()
-    uid = kubectl("get", "namespace", "mlflow", "-o", "jsonpath={.metadata.uid}")
-    tags = {"compute.job": "never-made", "compute.namespace": "mlflow", "compute.context": cluster_access.context, "compute.cluster": uid}
+    uid = kubectl("get", "namespace", dev.NAMESPACE, "-o", "jsonpath={.metadata.uid}")
+    tags = {
+        "compute.job": "never-made",
+        "compute.namespace": dev.NAMESPACE,
+        "compute.context": cluster_access.context,
+        "compute.cluster": uid,
+    }
     young = client.create_run("0", tags=tags).info.run_id
     old = client.create_run("0", start_time=int((time.time() - 300) * 1000), tags=tags).info.run_id
     command("settle", young, old)

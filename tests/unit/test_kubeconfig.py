@@ -254,7 +254,7 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, None])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, None])
 @pytest.mark.parametrize("place", ["here", "without memfd"])
 def test_a_process_that_is_killed_leaves_no_key_behind(tls, certificate, authority, tmp_path, how, place):
     """On Linux nothing is written at any time; elsewhere nothing is left once the client has read its credentials."""

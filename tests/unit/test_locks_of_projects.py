@@ -157,7 +157,7 @@ def one_line(error):
     assert "\n" not in str(error.value if hasattr(error, "value") else error) and str(error)
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=st.sampled_from(sorted(paths(PYLOCK), key=str)), value=ANYTHING)
 def test_any_value_at_any_place_of_a_pylock_is_read_or_refused(tmp_path, path, value):
     try:
@@ -167,14 +167,14 @@ def test_any_value_at_any_place_of_a_pylock_is_read_or_refused(tmp_path, path, v
     check(tmp_path)
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=st.sampled_from(sorted(paths(CONDA_LOCK), key=str)), value=ANYTHING)
 def test_any_value_at_any_place_of_a_conda_lock_is_read_or_refused(tmp_path, path, value):
     (tmp_path / "conda-lock.yml").write_text(yaml.safe_dump(changed(CONDA_LOCK, path, value)))
     check(tmp_path)
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(["conda-lock.yml", "pylock.toml", "python_env.yaml", "conda.yaml"]), data=st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(tmp_path, name, data):
     for path in tmp_path.iterdir():

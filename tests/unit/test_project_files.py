@@ -192,7 +192,7 @@ def test_an_empty_python_version_file_is_no_traceback(root):
     assert "outside the project" in problem(kinds.detect(root, {}).inputs, Platform("linux-64", {}), "3")
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.dictionaries(st.sampled_from(KEYS), ANYTHING, max_size=4))
 def test_any_yaml_is_read_or_refused(root, content):
     text = yaml.safe_dump(content)

@@ -117,7 +117,7 @@ def test_what_was_redacted_once_stays_as_it_is(text):
     assert redact(redact(text)) == redact(text)
 
 
-@pytest.mark.timeout(60)  # a quadratic one needs many minutes
+@pytest.mark.timeout(30)  # a quadratic one needs minutes
 @pytest.mark.parametrize("part", ["://", "a", "https://a", "https://a@", "https://a.b/", "/t/", "@", "?", "#a=", "x://a.b?", "://[", " "])
 def test_the_time_grows_only_as_the_length(part):
-    assert len(redact("https://x" + part * 1_000_000)) <= len("https://x" + part * 1_000_000) * 2
+    assert len(redact("https://x" + part * 300_000)) <= len("https://x" + part * 300_000) * 2

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlflow_backend.cluster import diagnose
@@ -123,6 +123,7 @@ SCENARIOS = {
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_the_end_depends_on_what_happened_and_not_on_who_saw_it_first(name, data):
     looks, tells, cancelled, outcome = SCENARIOS[name]

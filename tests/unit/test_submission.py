@@ -1,6 +1,6 @@
 """The contract between client and runner survives its journey."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlflow_runner.submission import Archive, Download, Environment, Submission
@@ -21,6 +21,7 @@ SUBMISSIONS = st.builds(
 )  # fmt: skip
 
 
+@settings(max_examples=40)
 @given(SUBMISSIONS)
 def test_a_submission_read_back_is_the_one_written(submission):
     assert Submission.from_json(submission.to_json()) == submission

@@ -16,7 +16,7 @@ SCALARS = (
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=10)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.dictionaries(TEXT, VALUES, max_size=4))
 def test_what_is_written_reads_back(content):
     assert toml_text.load(toml_text.dump(content)) == content
