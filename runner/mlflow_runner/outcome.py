@@ -21,7 +21,7 @@ class Outcome(NamedTuple):
     message: Optional[str] = None
 
     def write(self, directory: str) -> None:
-        """Replace the file. A directory that is gone or full has nobody left to tell."""
+        """Replace the file. A directory that is gone or full is no error: there is no reader left."""
         path = os.path.join(directory, FILE_NAME)
         try:
             with open(path + ".tmp", "w") as file:

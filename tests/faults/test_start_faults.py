@@ -1,7 +1,6 @@
 """Runs that never start. All are submitted at once, since each of them only waits."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -52,7 +51,7 @@ def create_no_job(self, item, dry_run=False):
     return create(self, item, dry_run)
 
 Cluster.create = create_no_job
-mlflow.projects.run(sys.argv[1], backend="compute", backend_config={"COMPUTE": "dev-cluster"})
+mlflow.projects.run(sys.argv[1], backend="compute", backend_config={"COMPUTE": "dev-cluster", "RUN_ID": sys.argv[2]})
 """
 
 
@@ -100,7 +99,7 @@ def killed(faults, server):
     for watcher in (CONTROLLER, NOBODY):
         root = faults.prepare(watcher, "true")
         run_id = MlflowClient().create_run("0", start_time=int((time.time() - 3600) * 1000)).info.run_id
-        client = subprocess.run([sys.executable, "-c", KILLED_CLIENT, root], env={**os.environ, "MLFLOW_RUN_ID": run_id}, timeout=120)
+        client = subprocess.run([sys.executable, "-c", KILLED_CLIENT, root, run_id], timeout=120)
         assert client.returncode == -9
         runs[watcher] = run_id
     return runs

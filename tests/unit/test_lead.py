@@ -22,7 +22,7 @@ class Time:
 
 
 class Store:
-    """The Lease as an API server keeps it: whoever writes must have read what is there. `down`: it answers 503 to all."""
+    """The Lease as an API server keeps it: a writer must have read what is there. `down`: it answers 503 to all."""
 
     def __init__(self, api):
         self.lease, self.version, self.down = None, 0, False

@@ -116,7 +116,7 @@ def test_a_channel_that_is_denied_gives_up_after_a_few_tries_and_says_it_once(tm
     assert len(store.faults) == 10 - REFUSALS
     assert said == ["the log cannot be kept with the run: PUT: 403"]
     assert log.missing() == "5 bytes of the log are missing: PUT: 403"
-    assert Log(tmp_path, silent).given_up, "a reporter that is started again does not begin anew"
+    assert Log(tmp_path, silent).given_up, "a reporter that is started again does not begin again"
 
 
 def test_one_refused_part_is_left_out_and_the_next_arrives(tmp_path):

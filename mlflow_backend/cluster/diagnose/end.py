@@ -60,7 +60,7 @@ def ended(job: Object | None, pod: Object | None, events: Sequence[Object] = ())
 def overdue(job: Object | None, pod: Object | None, now_s: float) -> Trouble | None:
     """A pod that is being deleted and should be gone: its node does not answer. `now_s` is the cluster's time.
 
-    Its container may run on there; nobody can tell. The patience is what is left of it.
+    Its container may still run there, which cannot be known. The patience is what is left of it.
     """
     due = pod and pod["metadata"].get("deletionTimestamp")
     if not due or outcome(pod) is not None:
