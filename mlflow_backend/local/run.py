@@ -120,7 +120,7 @@ class LocalRun(SubmittedRun):
                 outcome = Outcome.read(str(self._scratch)) or self._told_by_orphan(code)
                 why = self._why_not_started(code, self._last_words) if self._why_not_started and code else None
                 state = final_state(State.read(str(self._scratch)), code, self._cancelled, why)
-                missing = Log(self._scratch, lambda text: None).missing()
+                missing = Log(self._scratch, lambda text: None).missing("the runner could not send them")
                 self._left = _Left(state, outcome, {TAG_LOG: missing} if missing else {})
             finally:
                 shutil.rmtree(self._scratch, ignore_errors=True)

@@ -63,14 +63,14 @@ def ending(found: RunInfo, state: State) -> Optional[Ending]:
         message = f"The command exited with code {state.exit_code}, but the script marked the run FAILED."
         return _own(state, "FAILED", Cause.MARKED_FAILED, message)
     stopped = state.status == "KILLED"
+    ours = told == state.cause and found.tags.get(TAG_STATUS) == "KILLED"  # written by an earlier try
+    marked = found.status == "KILLED" and (told is None or ours)  # in MLflow's UI, or by the script
     if found.status in TERMINAL and told not in (None, Cause.TERMINATED):
         if told == Cause.CANCELLED or stopped or state.status not in TERMINAL:
             # a script that ends its own run while it is stopped must not hide that it was
             status = "KILLED" if told in (Cause.CANCELLED, Cause.DELETED) else found.status
             return Ending(status, end_tags(status, None, None, state.exit_code))
-        return _own(state, state.status, state.cause, state.message)
-    marked = found.status == "KILLED" and told is None  # in MLflow's UI, or by the script
-    if marked and state.status == "FINISHED":
+    elif marked and state.status == "FINISHED":
         return _own(state, "KILLED", Cause.CANCELLED, "The run was marked KILLED in MLflow.")
     return _own(state, "KILLED" if marked else state.status, state.cause, state.message)
 

@@ -80,9 +80,10 @@ class Log(Channel):
         self._say(f"{len(data)} bytes of the log are not kept with the run: {error}")
         return True
 
-    def missing(self) -> Optional[str]:
+    def missing(self, otherwise: str = "there was no time left") -> Optional[str]:
+        """As `Channel.missing`; `otherwise` is the reason where no upload has failed."""
         size = self._dropped_bytes + max(0, self._reader.end() - self._reader.offset - self._sent_bytes)
-        return f"{size} bytes of the log are missing: {self._why or 'there was no time left'}" if size else None
+        return f"{size} bytes of the log are missing: {self._why or otherwise}" if size else None
 
     def _save(self):
         self._progress.set(

@@ -1,0 +1,27 @@
+"""A process that the supervisor looks after besides the command: its exit is never lost."""
+
+import subprocess
+import sys
+
+SCRIPT = """\
+import gc, subprocess, sys
+from mlflow_runner.output import Output
+from mlflow_runner.supervise import Supervisor
+
+def adopt():
+    supervisor.adopt(subprocess.Popen([sys.executable, "-c", "raise SystemExit(7)"], stdout=subprocess.PIPE), codes.append)
+
+codes = []
+supervisor = Supervisor(Output(sys.argv[1], 1000, lambda: None), 1.0)
+adopt()
+gc.collect()
+for _ in range(20):  # each makes `subprocess` reap what was dropped
+    subprocess.Popen(["sleep", "0.05"]).wait()
+supervisor.wait_until(lambda: bool(codes), 10)
+print(codes)
+"""
+
+
+def test_the_exit_of_an_adopted_process_is_told_though_others_are_started_meanwhile(tmp_path):
+    done = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("[7]\n", 0), done.stderr
