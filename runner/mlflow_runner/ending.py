@@ -52,7 +52,7 @@ def is_superseded(found: RunInfo, state: State) -> bool:
 def ending(found: RunInfo, state: State) -> Optional[Ending]:
     """How the run ends, or None when that is no longer this pod's to say.
 
-    A cancel stands. What somebody wrote who saw the cluster stands when the runner was only
+    A cancel stands. What was written by a client or controller that saw the cluster stands when the runner was only
     stopped and does not know by whom; a command that ended by itself is known best here. A script that
     marks its run FAILED and exits with 0 has failed. Writing the same end again changes nothing.
     """

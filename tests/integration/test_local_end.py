@@ -73,7 +73,7 @@ def test_a_cancel_of_a_run_that_has_ended_and_was_not_waited_for_leaves_its_end(
     assert submitted.wait() is True and Seen(submitted.run_id).status == "FINISHED" and nothing_is_left(tmp_path)
 
 
-def test_an_end_that_nobody_can_tell_is_one_error_and_is_told_by_a_later_wait(proxy, project, tmp_path):
+def test_an_end_that_cannot_be_told_is_one_error_and_is_told_by_a_later_wait(proxy, project, tmp_path):
     submitted = begin(project("sleep 2; exit 3"), tmp_path)
     wait_for(lambda: Seen(submitted.run_id).status == "RUNNING")
     proxy.mode = "cut"

@@ -369,7 +369,7 @@ def test_runs_that_a_failed_run_left_running_end_with_it(request, runner, tmp_pa
     assert child.run.info.end_time and child.tags["compute.status"] == "FAILED"
 
 
-def test_a_tag_that_somebody_has_set_does_not_stop_the_reporting(server, runner):
+def test_a_tag_that_anyone_may_have_set_does_not_stop_the_reporting(server, runner):
     run_id, process = runner("sleep 2", tags={"compute.attempt": "many"})
     process.communicate(timeout=60)
     assert Seen(run_id).status == "FINISHED"

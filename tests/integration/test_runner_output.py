@@ -31,7 +31,7 @@ def test_bytes_that_are_no_text_arrive_as_they_are(server, runner):
     assert Seen(run_id).log.startswith(b"\xff\xfecaf\xe9 \x00 \xc3\xa9\n")
 
 
-def test_a_flood_of_output_that_nobody_reads_does_not_stall_the_command(server, runner):
+def test_a_flood_of_output_that_is_not_read_does_not_stall_the_command(server, runner):
     """400 MB into a pipe that is never read, with room for 16 MB: the run ends, and says what was left out."""
     run_id, process = runner("head -c 400000000 /dev/zero | tr '\\0' x; echo; echo the end", log_backlog_bytes=16_000_000)
     wait_for(lambda: Seen(run_id).status == "FINISHED")

@@ -21,7 +21,7 @@ STATES = st.sampled_from([
 
 @given(STATES, st.sampled_from(["RUNNING", "SCHEDULED", *TERMINAL]))
 def test_an_end_that_is_written_again_after_half_of_it_or_all_of_it_stays_the_same(state, marked):
-    """`marked` is what the script, or somebody in MLflow's UI, has set the status to."""
+    """`marked` is what the script, or a user in MLflow's UI, has set the status to."""
     first = ending(RunInfo(marked, "", {}), state)
     half, whole = RunInfo(marked, "", first.tags), RunInfo(first.status, "", first.tags)
     for found in (half, whole):
