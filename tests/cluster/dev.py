@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,16 @@ ALLOWED_SECRETS = {
 
 
 def up() -> Access:
-    """Idempotent; leaves `.cluster/env` and `.cluster/mlflow-compute.yaml`."""
-    with alone():
-        return _up()
+    """Idempotent; leaves `.cluster/env` and `.cluster/mlflow-compute.yaml`. The workers of one pytest session do it once for all."""
+    session = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    with alone() as note:
+        last = json.loads(note.read() or "{}")
+        if session and last.get("session") == session:
+            return Access(**last["access"])
+        note.truncate(0)
+        access = _up()
+        note.write(json.dumps({"session": session, "access": asdict(access)}))
+        return access
 
 
 def _up() -> Access:
@@ -51,7 +59,8 @@ def _up() -> Access:
 
 
 def down() -> None:
-    with alone():
+    with alone() as note:
+        note.truncate(0)
         choose().down()
     for name in ("env", "mlflow-compute.yaml"):
         (FOLDER / name).unlink(missing_ok=True)
