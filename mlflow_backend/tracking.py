@@ -326,14 +326,17 @@ def fail(run_id: str, error: BaseException) -> None:
 
 
 def end(run_id: str, status: str, cause: str | None, message: str, exit_code: int | None = None) -> None:
-    """Write a run's end: the tags first, so that a terminal status always has its cause. Raises TrackingError."""
+    """Write a run's end: its tags in one call, then the removal of an earlier end's, then the status. Raises TrackingError."""
     from mlflow.entities import RunTag
     from mlflow.tracking import MlflowClient
 
     from mlflow_runner.ending import end_tags
+    from mlflow_runner.submission import END_TAGS
 
     tags = end_tags(status, cause, message if cause else None, exit_code)
     client = MlflowClient()
     with one_line(f"run {run_id} cannot be updated"):
         client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        for name in {*END_TAGS} & client.get_run(run_id).data.tags.keys() - tags.keys():
+            client.delete_tag(run_id, name)
         client.set_terminated(run_id, status)

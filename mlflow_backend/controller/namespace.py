@@ -88,7 +88,9 @@ class Namespace:
         try:
             uid = self.cluster.identity()
             if not uid:
-                raise ClusterError(f"namespace {self.name}: its uid could not be read: allow the controller to get this namespace")
+                raise ClusterError(
+                    f"namespace {self.name}: its uid could not be read: check that it exists, and allow the controller to get it"
+                )
         except ClusterError as error:
             self._have_failed("Namespace", error)
             raise

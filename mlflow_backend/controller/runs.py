@@ -11,7 +11,7 @@ from mlflow_backend.cluster.diagnose import Diagnosis
 from mlflow_backend.cluster.ownership import Known
 from mlflow_backend.cluster.settle import UNFINISHED
 from mlflow_runner.ending import end_tags
-from mlflow_runner.submission import TAG_CLUSTER, TAG_JOB, TAG_PARENT
+from mlflow_runner.submission import END_TAGS, TAG_CLUSTER, TAG_JOB, TAG_PARENT
 from mlflow_runner.tracking import Unavailable
 from mlflow_runner.tracking.rest import RestServer, check_run, tags_of
 
@@ -41,9 +41,13 @@ class ServerRuns:
         return run
 
     def end(self, run_id: str, end: Diagnosis) -> None:
-        """The tags first, so that a terminal status always has its cause."""
+        """Write a run's end: its tags in one call, then the removal of an earlier end's, then the status."""
+        tags = end_tags(end.status, end.cause, end.cause and end.message, end.exit_code)
         self._on_call("runs/log-batch")
-        self._server.log(run_id, end_tags(end.status, end.cause, end.cause and end.message, end.exit_code), {})
+        self._server.log(run_id, tags, {})
+        for name in {*END_TAGS} & self.read(run_id).tags.keys() - tags.keys():
+            self._on_call("runs/delete-tag")
+            self._server.call("POST", "runs/delete-tag", {"run_id": run_id, "key": name})
         self._on_call("runs/update")
         self._server.set_status(run_id, end.status, ended=True)
 

@@ -4,6 +4,7 @@ import json
 import socket
 import sqlite3
 import subprocess
+import urllib.request
 
 import pytest
 import yaml
@@ -12,7 +13,10 @@ from mlflow.tracking import MlflowClient
 
 from mlflow_backend.cli import COMMANDS, main
 from mlflow_backend.cluster import runs
+from mlflow_backend.cluster.diagnose import Diagnosis
+from mlflow_backend.controller import serve
 from mlflow_backend.controller.runs import ServerRuns
+from mlflow_runner.submission import END_TAGS
 from tests.bed.server import BIN, use
 
 SENT = {"compute.job": "j", "compute.job_uid": "u", "compute.cluster": "c", "compute.namespace": "n", "compute.context": "away"}
@@ -25,7 +29,13 @@ NEED_MLFLOW = {
     "wait": [["RUN"], ["RUN", "--no-logs"]],
 }
 NEED_NO_MLFLOW = {"controller", "targets"}
-NEED_CLUSTER = [["cancel"], ["logs", "-f"], ["wait"], ["wait", "--no-logs"]]
+NEED_CLUSTER = [
+    ["cancel", "RUN"],
+    ["logs", "-f", "RUN"],
+    ["wait", "RUN"],
+    ["wait", "--no-logs", "RUN"],
+    ["env", "lock", "--target", "none"],
+]
 
 
 @pytest.fixture
@@ -108,11 +118,11 @@ def test_as_typed_it_is_one_line_too_and_takes_seconds(monkeypatch, closed_port)
 
 @pytest.mark.parametrize("arguments", NEED_CLUSTER, ids=" ".join)
 def test_a_cluster_that_is_away_is_one_line(arguments, sent, cluster_away):
-    name, *options = arguments
     run_id = sent()
     before = MlflowClient().get_run(run_id).to_dictionary()
-    code, output, errors = called(name, run_id, *options)
-    assert (code, output) == (1, "") and one_line_of(errors, cluster_away)
+    code, output, errors = called(*(run_id if word == "RUN" else word for word in arguments))
+    (line,) = errors.splitlines()
+    assert (code, output) == (1, "") and line.startswith("Error: ") and cluster_away in line
     assert MlflowClient().get_run(run_id).to_dictionary() == before
 
 
@@ -129,11 +139,6 @@ def test_targets_are_listed_though_the_cluster_is_away(cluster_away):
     code, output, errors = called("targets")
     assert (code, output, len(errors.splitlines())) == (0, "", 2)
     assert errors.splitlines()[1].startswith("The cluster's own list could not be read: ")
-
-
-def one_line_of(errors, server):
-    (line,) = errors.splitlines()
-    return line.startswith("Error: ") and server in line
 
 
 def test_what_only_shows_asks_no_cluster_and_changes_nothing(sent, cluster_away, experiment, request):
@@ -226,3 +231,59 @@ def test_children_are_the_nested_runs_that_still_run_and_have_no_job(server, sen
     with_job = client.create_run("0", tags={**nested, **SENT}).info.run_id
     client.create_run("0", tags={"mlflow.parentRunId": with_job})
     assert {run.run_id for run in make(server.uri).children(parent)} == running
+
+
+@pytest.mark.parametrize("make", [lambda uri: runs.ClientRuns(), ServerRuns], ids=["client", "rest"])
+def test_an_end_leaves_nothing_of_an_earlier_one(server, sent, make):
+    stopped = {"compute_status": "KILLED", "compute_cause": "Terminated", "compute_message": "stopped", "compute_exit_code": "143"}
+    run_id = sent(status="KILLED", **stopped)
+    make(server.uri).end(run_id, Diagnosis("FINISHED", None, "", exit_code=0))
+    run = MlflowClient().get_run(run_id)
+    told = {name: value for name, value in run.data.tags.items() if name in END_TAGS}
+    assert (run.info.status, told) == ("FINISHED", {"compute.status": "FINISHED", "compute.exit_code": "0"})
+    assert runs.has_ended(run)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variable", "namespaces"),
+    [
+        ([], None, ["n"]),
+        ([], " a, b,,a ", ["a", "b"]),
+        (["--namespace", "c", "--namespace=d", "--namespace", "c"], "a", ["c", "d"]),
+    ],
+    ids=["its own", "the variable's", "those of the command line"],
+)
+def test_a_controller_looks_after_the_namespaces_it_is_told(arguments, variable, namespaces, cluster_away, monkeypatch):
+    if variable:
+        monkeypatch.setenv("MLFLOW_COMPUTE_NAMESPACES", variable)
+    served = []
+    monkeypatch.setattr(serve, "serve", lambda own, clusters, *_: served.append((own.namespace, [item.namespace for item in clusters])))
+    assert called("controller", *arguments) == (0, "", "")
+    assert served == [("n", namespaces)]
+
+
+@pytest.mark.parametrize(
+    ("uri", "why"),
+    [
+        (None, "is not set: the controller needs the http(s) address of a tracking server"),
+        ("sqlite:///x.db", "sqlite:///x.db: the controller needs the http(s) address of a tracking server"),
+        ("http://ada:s3cret@host", "has a login in it: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"),
+    ],
+)
+def test_a_controller_without_a_server_ends_with_one_line(uri, why, cluster_away, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri) if uri else monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert called("controller") == (1, "", f"Error: MLFLOW_TRACKING_URI: {why}\n")
+
+
+def test_a_controller_waits_for_a_cluster_that_is_away_with_one_line_for_each_try(server, cluster_away, closed_port):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen([BIN / "mlflow-compute", "controller", "--port", str(port)], stderr=subprocess.PIPE, text=True)
+    try:
+        lines = [process.stderr.readline() for _ in range(2)]
+        assert urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=10).status == 200
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+    assert all("could not be taken: " in line and cluster_away in line for line in lines)

@@ -279,5 +279,5 @@ def test_without_the_namespaces_uid_nothing_is_settled(bed):
     bed.controller.namespaces["n"].take("Job", "ADDED", bed.cluster.jobs["mine"])
     with pytest.raises(ClusterError) as caught:
         bed.handle()
-    assert str(caught.value) == "namespace n: its uid could not be read: allow the controller to get this namespace"
+    assert str(caught.value) == "namespace n: its uid could not be read: check that it exists, and allow the controller to get it"
     assert bed.seen(run_id) == ("RUNNING", None)
