@@ -1,8 +1,12 @@
 """What people who submit may do with the Roles of k8s/base, and what they may not, tried on a real API server as one of them."""
 
 import json
+import re
+import subprocess
+import textwrap
 
 import pytest
+import yaml
 
 from mlflow_backend.cluster import shared_targets
 from mlflow_backend.errors import ClusterError
@@ -40,6 +44,28 @@ def test_people_have_exactly_the_rights_that_runs_need(cluster_access, guarded, 
     everybody = rights(cluster_access, MALLORY[:1], namespace)
     found = rights(cluster_access, MALLORY, namespace)
     assert {key: verbs for key, verbs in found.items() if key not in everybody} == allowed
+
+
+CONTROLLER_ALLOWED = {
+    "jobs": ["delete", "get", "list", "watch"],
+    "pods": ["delete", "list", "watch"],
+    "events": ["list"],
+    "namespaces": ["get"],
+}
+
+
+@pytest.mark.parametrize(
+    ("namespace", "allowed"),
+    [
+        (NAMESPACE, {(resource,): verbs for resource, verbs in CONTROLLER_ALLOWED.items()}),
+        (dev.SYSTEM, {("leases",): ["create"], ("leases", "mlflow-compute-controller"): ["get", "update"]}),
+        ("default", {}),
+    ],
+)
+def test_the_controller_has_exactly_the_rights_that_it_needs(cluster_access, guarded, namespace, allowed):
+    account = (f"--as=system:serviceaccount:{dev.SYSTEM}:mlflow-compute-controller",)
+    everybody = rights(cluster_access, MALLORY[:1], namespace)
+    assert {key: verbs for key, verbs in rights(cluster_access, account, namespace).items() if key not in everybody} == allowed
 
 
 @pytest.fixture
@@ -87,3 +113,24 @@ def test_a_cluster_without_the_namespace_of_the_shared_targets_has_none(cluster_
     monkeypatch.setenv("KUBECONFIG", cluster_access.kubeconfig)
     monkeypatch.setattr(shared_targets, "NAMESPACE", "mlflow-nowhere")
     assert shared_targets.load() is None
+
+
+PAGE = (dev.ROOT / "k8s/README.md").read_text()
+OVERLAYS = [text for block in re.findall(r"(?:^    .*\n)+", PAGE, re.M) if "resources:" in (text := textwrap.dedent(block))]
+
+
+@pytest.mark.parametrize(
+    ("overlay", "shown"),
+    [
+        (0, {("Namespace", "ml-team", None), ("RoleBinding", "mlflow-compute-submitters", "ml-team")}),
+        (1, {("Deployment", "mlflow-compute-controller", dev.SYSTEM)}),
+    ],
+)
+def test_the_overlays_that_the_page_shows_are_built_as_it_says(cluster_access, tmp_path, overlay, shown):
+    (tmp_path / "k8s").symlink_to(dev.ROOT / "k8s")
+    folder = tmp_path / "overlay"
+    folder.mkdir()
+    (folder / "kustomization.yaml").write_text(OVERLAYS[overlay])
+    built = subprocess.run([cluster_access.kubectl, "kustomize", folder], capture_output=True, text=True, check=True).stdout
+    objects = list(yaml.safe_load_all(built))
+    assert shown <= {(item["kind"], item["metadata"]["name"], item["metadata"].get("namespace")) for item in objects}
