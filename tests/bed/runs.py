@@ -18,6 +18,13 @@ with mlflow.start_run():
     mlflow.log_metric("loss", float(sys.argv[1]))
     mlflow.log_text("hello", "note.txt")
 """
+UNTIL_TOLD = """\
+import mlflow, os, time
+while "told" not in mlflow.get_run(os.environ["MLFLOW_RUN_ID"]).data.tags:
+    time.sleep(0.2)
+print("out")
+"""
+"""A script that ends when its run has the tag `told`."""
 LIST_PACKAGES = "import importlib.metadata as m; print('HAS', sorted({d.name.lower() for d in m.distributions()}))"
 
 

@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> int:
         else:
             print(__doc__, file=sys.stderr)
             return 2
-    except NoCluster as error:
+    except (NoCluster, dev.KubectlFailed) as error:
         print(f"cluster: {error}", file=sys.stderr)
         return 1
     return 0

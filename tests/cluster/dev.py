@@ -175,11 +175,15 @@ def _write_files(access: Access, tracking_uri: str) -> None:
     (FOLDER / "env").write_text("".join(lines))
 
 
+class KubectlFailed(Exception):
+    """An `Exception`, so that pytest goes on with the teardown of a test whose fixture it ends."""
+
+
 def kubectl(access: Access, *arguments: str, stdin: str | None = None) -> str:
     command = [access.kubectl, "--kubeconfig", access.kubeconfig, "--context", access.context, *arguments]
     result = subprocess.run(command, input=stdin, capture_output=True, text=True)
     if result.returncode:
-        raise SystemExit(f"cluster: {' '.join(arguments)}: {result.stderr.strip()}")
+        raise KubectlFailed(f"{' '.join(arguments)}: {result.stderr.strip()}")
     return result.stdout.strip()
 
 

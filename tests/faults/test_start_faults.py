@@ -80,7 +80,7 @@ def policy(cluster_access):
     def is_in_force():
         try:
             dev.kubectl(cluster_access, "run", "unwanted", "--image=none", f"--labels={UNWANTED}=yes", "--dry-run=server")
-        except SystemExit as refused:
+        except dev.KubectlFailed as refused:
             return "nobody wants these pods" in str(refused)
 
     wait_for(is_in_force)

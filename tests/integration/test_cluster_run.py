@@ -14,16 +14,9 @@ from mlflow.exceptions import ExecutionException
 
 from mlflow_backend.cluster.api import Cluster
 from mlflow_backend.errors import AlreadyExists
-from tests.bed.runs import LIST_PACKAGES, THERE, TRAIN, Seen, job_of, wait_for
+from tests.bed.runs import LIST_PACKAGES, THERE, TRAIN, UNTIL_TOLD, Seen, job_of, wait_for
 from tests.bed.runs import failed_run_there as failed_run
 from tests.bed.runs import run_there as run
-
-UNTIL_TOLD = """\
-import mlflow, os, time
-while "told" not in mlflow.get_run(os.environ["MLFLOW_RUN_ID"]).data.tags:
-    time.sleep(0.2)
-print("out")
-"""
 
 
 def test_the_same_project_runs_there_as_it_runs_here(cluster, project, seen, kubectl, capfd):

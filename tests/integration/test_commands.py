@@ -64,15 +64,19 @@ def cluster_away(tmp_path, monkeypatch, closed_port):
 
 @pytest.fixture
 def sent(server):
-    """A function that makes a run as a submit leaves it; its id."""
+    """A function that makes a run as a submit leaves it; its id. Afterwards no test that settles all runs meets it."""
+    made = []
 
     def make(experiment_id="0", status="RUNNING", **tags):
         names = {key.replace("_", ".", 1): value for key, value in tags.items()}
         run_id = MlflowClient().create_run(experiment_id, tags={**SENT, **names}).info.run_id
         MlflowClient().update_run(run_id, status)
+        made.append(run_id)
         return run_id
 
-    return make
+    yield make
+    for run_id in made:
+        MlflowClient(server.uri).delete_run(run_id)
 
 
 @pytest.fixture

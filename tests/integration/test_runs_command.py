@@ -7,7 +7,7 @@ import time
 import pytest
 from mlflow.tracking import MlflowClient
 
-from tests.bed.runs import HERE, THERE, wait_for
+from tests.bed.runs import HERE, THERE, UNTIL_TOLD, wait_for
 from tests.bed.runs import run_here as run_here
 from tests.bed.runs import run_there as run
 from tests.bed.server import BIN
@@ -24,17 +24,20 @@ def command(*arguments, code=0):
 def submitted(cluster, project):
     """A function that submits a command and does not wait for it; the run's id."""
 
-    def submit(text, **config):
-        return run(project(text), {**THERE, "STREAM_OUTPUT": False, **config}, synchronous=False).run_id
+    def submit(text, files=None, **config):
+        return run(project(text, **(files or {})), {**THERE, "STREAM_OUTPUT": False, **config}, synchronous=False).run_id
 
     return submit
 
 
 def test_a_run_without_a_client_is_waited_for_and_its_log_is_there_after_its_pod(submitted, seen, kubectl):
-    run_id = submitted("echo line one; sleep 2; echo line two")
-    assert "line two" in command("wait", run_id).stdout
+    run_id = submitted("echo line one; python s.py", {"s_dot_py": UNTIL_TOLD})
+    with subprocess.Popen([BIN / "mlflow-compute", "wait", run_id], stdout=subprocess.PIPE, text=True) as waiting:
+        assert waiting.stdout.readline() == "line one\n"
+        MlflowClient().set_tag(run_id, "told", "yes")
+        assert "out\n" in waiting.communicate(timeout=120)[0]
     kubectl("delete", "job", seen(run_id).tags["compute.job"])
-    assert command("logs", run_id).stdout.startswith("line one\nline two\n")
+    assert command("logs", run_id).stdout.startswith("line one\nout\n")
     assert "FINISHED" in command("wait", run_id).stderr
 
 
