@@ -12,7 +12,7 @@ from mlflow_backend.cluster.api import Cluster
 from mlflow_backend.cluster.log import PodLog, end_line
 from mlflow_backend.cluster.look import Seen, look_for
 from mlflow_backend.cluster.observe import Change, Observer
-from mlflow_backend.cluster.ownership import Claim, Known
+from mlflow_backend.cluster.ownership import Claim, Known, owner_uid
 from mlflow_backend.cluster.runs import ClientRuns
 from mlflow_backend.cluster.settle import foresee, judge, settle
 from mlflow_backend.errors import ClusterError, ClusterUnavailable, TrackingUnavailable
@@ -97,7 +97,7 @@ class Waiting:
             self._submitted.claim.job_uid,
         ):
             self._job = change.value
-        elif change.kind == "Pod" and change.value is not None:
+        elif change.kind == "Pod" and change.value is not None and owner_uid(change.value) == self._submitted.claim.job_uid:
             self._take_pod(change.value)
         elif change.kind == "Pod" and self._pod is not None and change.name == self._pod["metadata"]["name"]:
             over = change.last["status"].get("phase") in ("Succeeded", "Failed")

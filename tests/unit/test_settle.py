@@ -300,6 +300,35 @@ def test_an_init_container_whose_image_cannot_be_pulled_is_no_start_that_lasts_f
     assert verdict.end.cause == "ImagePullError" and "container prepare" in verdict.end.message
 
 
+@pytest.mark.parametrize("state, outcome", [
+    (terminated(137, reason="OOMKilled"), ("FAILED", "OOMKilled", 137)),
+    (terminated(3), ("FAILED", "ExitCode", 3)),
+    (terminated(0), ("FINISHED", None, 0)),
+])  # fmt: skip
+def test_a_native_sidecar_that_is_stopped_after_the_run_does_not_tell_its_end(state, outcome):
+    found = pod("Failed" if outcome[2] else "Succeeded", state=state)
+    found["status"]["initContainerStatuses"] = [{"name": "proxy", "state": terminated(143)}]
+    end = foresee(seen(job_failed("x") if outcome[2] else JOB, found)).end
+    assert (end.status, end.cause, end.exit_code) == outcome
+
+
+def of_container(event, path):
+    return {**event, "involvedObject": {"fieldPath": path}}
+
+
+@pytest.mark.parametrize("found, events, patience_s", [
+    (waiting("CreateContainerConfigError", 1), [happened("Failed", 5), happened("Pulled", 30), happened("Failed", 600)], 30),
+    (waiting("ErrImagePull", 1), [of_container(happened("Failed", 5), "spec.initContainers{prepare}"),
+                                  of_container(happened("Failed", 600), "spec.containers{run}")], 120),
+])  # fmt: skip
+def test_a_trouble_that_is_over_takes_nothing_from_the_patience_with_the_next(found, events, patience_s):
+    young, old = (
+        foresee(Seen(metadata(JOB), metadata(found), events, NOW_S - 60 + 600 + after_s, claim=CLAIM)) for after_s in (1, patience_s + 1)
+    )
+    assert not young.ended and young.look_again_s == pytest.approx(patience_s - 1)
+    assert old.ended and old.end.status == "FAILED"
+
+
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=8), lambda item: st.lists(item, max_size=3) | st.dictionaries(
     st.sampled_from(["status", "exit_code", "cause", "message", "reported"]), item, max_size=5), max_leaves=8)  # fmt: skip
 

@@ -202,7 +202,13 @@ def _told_by_runner(pod) -> Diagnosis | None:
 
 
 def _init(pod) -> Diagnosis | None:
-    """An init container of the target's pod_template that failed: the run's container never started."""
+    """An init container of the target's pod_template that failed: the run's container never started.
+
+    One that restarts (a native sidecar) is stopped after the run's container, with any exit code: it says nothing about the run.
+    https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/#sidecar-containers-and-pod-lifecycle
+    """
+    if terminated(pod):
+        return None
     for status in init_statuses(pod):
         ended = (status.get("state") or {}).get("terminated") or {}
         if ended.get("exitCode"):

@@ -120,9 +120,18 @@ def _waiting_container(pod, events) -> Trouble | None:
             summary = "The image could not be pulled" if "Image" in cause else "The container could not be created"
             words = waiting.get("message") or waiting["reason"]
             detail = words if status.get("name") in (None, "run") else f"container {status['name']}: {words}"
-            told = [event for event in events if event.get("reason") in CONTAINER_EVENTS]
+            told = _of_container(events, status.get("name"), is_pulled=cause == Cause.CREATE_CONTAINER_CONFIG_ERROR)
             return Trouble(Diagnosis("FAILED", cause, summary, detail, hint), patience_s, _since(pod, told))
     return None
+
+
+def _of_container(events, name, is_pulled) -> list[Object]:
+    """The events of this container's trouble: not those of another container, nor those of its image once that `is_pulled`."""
+    paths = [(event, (event.get("involvedObject") or {}).get("fieldPath") or "") for event in events]
+    own = [event for event, path in paths if not path or path.endswith(f"{{{name}}}")]
+    pulled_s = _first_s(event for event in own if event.get("reason") == "Pulled") if is_pulled else None
+    told = [event for event in own if event.get("reason") in CONTAINER_EVENTS]
+    return [event for event in told if pulled_s is None or (event_s(event) or pulled_s) >= pulled_s]
 
 
 def _volume(pod, events) -> Trouble | None:
