@@ -17,13 +17,13 @@ class ComputeBackend(AbstractBackend):
         """Start the run and return its SubmittedRun without waiting.
 
         The arguments are those of `AbstractBackend.run`. Raises MLflow's ExecutionException
-        for everything a user can mend. Under the command `mlflow run`, which would
+        for everything a user can correct. Under the command `mlflow run`, which would
         return at once, the wait is done at its end.
         """
-        from mlflow_backend import scratch
+        from mlflow_backend import command_line, scratch
         from mlflow_backend.errors import as_mlflow_does
 
-        command = _command()
+        command = command_line.mlflow_run()
         if command:
             scratch.end_in_order()
         with as_mlflow_does():
@@ -50,14 +50,6 @@ def _submit(project_uri, entry_point, params, version, backend_config, tracking_
     except BaseException:
         project.discard()
         raise
-
-
-def _command():
-    """click's context of the command `mlflow run`; None in any other program."""
-    import click
-
-    context = click.get_current_context(silent=True)
-    return context if context and context.info_name == "run" and "backend_config" in context.params else None
 
 
 def _cancel(run) -> None:

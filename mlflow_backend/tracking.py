@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlflow_backend import git_checkout
 from mlflow_backend.credentials import has_credential, is_credential_name
-from mlflow_backend.errors import TrackingError, TrackingUnavailable, redact
+from mlflow_backend.errors import TrackingError, TrackingUnavailable, redact, without_logins
 from mlflow_backend.project import Project
 from mlflow_runner.causes import Cause
 
@@ -194,26 +195,34 @@ def _source_tags(project: Project) -> dict[str, str]:
     The parent is the active run, else the run of the process that we are in (MLFLOW_RUN_ID).
     """
     from mlflow.entities import SourceType
-    from mlflow.projects.utils import _expand_uri, _is_local_uri, _is_valid_branch_name
+    from mlflow.projects.utils import _expand_uri, _is_local_uri
     from mlflow.tracking import fluent
-    from mlflow.tracking._tracking_service.utils import _get_git_url_if_present
     from mlflow.tracking.context.default_context import _get_user
     from mlflow.utils import mlflow_tags as names
-    from mlflow.utils.git_utils import get_git_commit, get_git_repo_url
 
-    uri, work_dir = redact(project.uri), str(project.work_dir)
+    uri = redact(project.uri)
+    checkout = git_checkout.describe(project.work_dir, project.fetched and project.fetched.parent)
+    is_branch = checkout and git_checkout.is_branch(project.work_dir, project.version)
     active = fluent.active_run()
     tags = {
         names.MLFLOW_USER: _get_user(),
-        names.MLFLOW_SOURCE_NAME: _get_git_url_if_present(_expand_uri(uri)) if _is_local_uri(uri) else _expand_uri(uri),
+        names.MLFLOW_SOURCE_NAME: _in_repository(_expand_uri(uri), checkout) if _is_local_uri(uri) else _expand_uri(uri),
         names.MLFLOW_SOURCE_TYPE: SourceType.to_string(SourceType.PROJECT),
         names.MLFLOW_PROJECT_ENTRY_POINT: project.entry_point,
-        names.MLFLOW_GIT_COMMIT: get_git_commit(work_dir),
+        names.MLFLOW_GIT_COMMIT: checkout and checkout.commit,
         names.MLFLOW_PARENT_RUN_ID: active.info.run_id if active else os.environ.get("MLFLOW_RUN_ID"),
-        names.MLFLOW_GIT_REPO_URL: get_git_repo_url(work_dir),
-        names.MLFLOW_GIT_BRANCH: project.version if _is_valid_branch_name(work_dir, project.version) else None,
+        names.MLFLOW_GIT_REPO_URL: checkout and checkout.url and without_logins(checkout.url),
+        names.MLFLOW_GIT_BRANCH: project.version if is_branch else None,
     }
     return {name: redact(value) for name, value in tags.items() if value}
+
+
+def _in_repository(path: str, checkout: git_checkout.Checkout | None) -> str:
+    """The path of a folder as `file://REPOSITORY#FOLDER` where it is in the work tree of one."""
+    if checkout is None:
+        return path
+    below = os.path.relpath(os.path.realpath(path), checkout.top)
+    return path if below.startswith("..") else f"file://{checkout.top}" + ("" if below == "." else f"#{below}")
 
 
 def get_run(run_id: str):
@@ -277,21 +286,6 @@ def _params(project: Project) -> list:
 
     declared, extra = project.spec.get_entry_point(project.entry_point).compute_parameters(dict(project.parameters), None)
     return [Param(key, redact(str(value))) for key, value in {**declared, **extra}.items()]
-
-
-def given_run_id(from_config: str | None) -> str | None:
-    """The run that the user asked to continue, by `--run-id` or `RUN_ID` of the backend_config.
-
-    MLFLOW_RUN_ID names the run that this process belongs to: the parent of what it starts, never a run to continue.
-    """
-    return from_config or _command_line_run_id()
-
-
-def _command_line_run_id() -> str | None:
-    import click
-
-    context = click.get_current_context(silent=True)
-    return context.params.get("run_id") if context and context.info_name == "run" else None
 
 
 def artifact_root(experiment_id: str) -> str:

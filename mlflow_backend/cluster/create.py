@@ -36,14 +36,17 @@ class Creation:
             job = self.cluster.create(self.job)
         except AlreadyExists:
             raise ClusterError(f"Job {self.job['metadata']['name']}: another Job of this name exists: submit again") from None
-        uid = job["metadata"]["uid"]
         try:
             self._complete(job)
         except BaseException:
-            with contextlib.suppress(ComputeError):
-                self.cluster.delete_job(job["metadata"]["name"], uid)
+            self.undo(job)
             raise
         return job
+
+    def undo(self, job: Mapping[str, Any]) -> None:
+        """Delete the created Job, as far as the cluster lets us: with it goes all that it owns."""
+        with contextlib.suppress(ComputeError):
+            self.cluster.delete_job(job["metadata"]["name"], job["metadata"]["uid"])
 
     def _complete(self, job: Mapping[str, Any]) -> None:
         """The round trips that need the Job's uid, all at once: server and cluster may be far."""

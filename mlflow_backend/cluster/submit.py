@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from mlflow_backend import credentials, runner_zip, snapshot, tracking
+from mlflow_backend import command_line, credentials, runner_zip, snapshot, tracking
 from mlflow_backend import project as projects
 from mlflow_backend.cluster import bundle as bundles
 from mlflow_backend.cluster import files, labels, manifest, shared_targets
@@ -103,9 +103,13 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
         )
         plan = _Plan(cluster, target, found.name, project, draft, settings, inherited, taken, kept)
         plan.check()
-        run = tracking.create_run(project, experiment_id, tracking.given_run_id(config.RUN_ID))
-        project.discard()
-        return plan.send(run, client_uri, config.STREAM_OUTPUT, progress)
+        run = tracking.create_run(project, experiment_id, command_line.given_run_id(config.RUN_ID))
+        try:
+            project.discard()
+            return plan.send(run, client_uri, config.STREAM_OUTPUT, progress)
+        except BaseException as error:
+            tracking.fail(run.info.run_id, error)
+            raise
 
 
 def _with_docker(target: Target, docker: DockerEnv, config: BackendConfig, progress: Progress) -> Target:
@@ -199,17 +203,21 @@ class _Plan:
         url = tracking.run_url(client_uri, run.info.experiment_id, run_id)
         bundle = self.bundle(run_id, run.info.experiment_id)
         job = self.job(run_id, bundle, url)
+        self._upload(run_id, progress)
+        creation = Creation(self.cluster, run_id, job, bundle, self.tags())
+        created = creation.create()
         try:
-            self._upload(run_id, progress)
-            created = Creation(self.cluster, run_id, job, bundle, self.tags()).create()
-        except BaseException as error:
-            tracking.fail(run_id, error)
+            return self._created(created, run_id, url, stream, progress)
+        except BaseException:
+            creation.undo(created)
             raise
-        name = created["metadata"]["name"]
+
+    def _created(self, job: Mapping[str, Any], run_id: str, url: str | None, stream: bool, progress: Progress) -> ClusterRun:
+        name = job["metadata"]["name"]
         progress.say(f"submitted Job {name} to namespace {self.cluster.namespace} (context {self.cluster.context})")
         if url:
             progress.say(f"run {url}")
-        claim = Claim(name, created["metadata"]["uid"], self.cluster.identity())
+        claim = Claim(name, job["metadata"]["uid"], self.cluster.identity())
         return ClusterRun(
             SubmittedJob(
                 self.cluster,

@@ -1,15 +1,16 @@
 """A run whose runner is a child of this process."""
 
 import codecs
-import shutil
 import subprocess
 import threading
 import time
+import weakref
 from pathlib import Path
 from typing import NamedTuple
 
 from mlflow.projects.submitted_run import SubmittedRun
 
+from mlflow_backend import scratch as scratch_folders
 from mlflow_backend import tracking
 from mlflow_backend.errors import as_mlflow_does
 from mlflow_backend.local.end import WhyNotStarted, final_state, settle
@@ -58,6 +59,7 @@ class LocalRun(SubmittedRun):
         self._lock = threading.Lock()
         self._left: _Left | None = None
         self._end: str | None = None
+        self._remove_folders = weakref.finalize(self, _remove_folders, process, scratch, project)
         self._reader = threading.Thread(target=self._copy_output, daemon=True)
         self._reader.start()
 
@@ -123,8 +125,7 @@ class LocalRun(SubmittedRun):
                 missing = Log(self._scratch, lambda text: None).missing("the runner could not send them")
                 self._left = _Left(state, outcome, {TAG_LOG: missing} if missing else {})
             finally:
-                shutil.rmtree(self._scratch, ignore_errors=True)
-                self._project.discard()
+                self._remove_folders()
         return self._left
 
     def _told_by_orphan(self, code: int) -> Outcome | None:
@@ -142,6 +143,7 @@ class LocalRun(SubmittedRun):
             text = decoder.decode(block)
             self._last_words = (self._last_words + text)[-2000:]
             self._show(text)
+        self._process.wait()
 
     def _show(self, text: str) -> None:
         try:
@@ -149,6 +151,13 @@ class LocalRun(SubmittedRun):
                 self._progress.output(text)
         except (OSError, ValueError):  # standard output is closed (`| head -1`); the run goes on, and its output is read all the same
             self._progress = None
+
+
+def _remove_folders(process: subprocess.Popen, scratch: Path, project: Project) -> None:
+    """Also where nothing waits for the run. A runner that outlives this process removes them at its end."""
+    if process.poll() is not None:
+        scratch_folders.discard(scratch)
+        project.discard()
 
 
 class _Left(NamedTuple):

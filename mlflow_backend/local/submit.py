@@ -5,9 +5,9 @@ import shutil
 import sys
 from pathlib import Path
 
+from mlflow_backend import command_line, snapshot, tracking
 from mlflow_backend import project as projects
 from mlflow_backend import scratch as scratch_folders
-from mlflow_backend import snapshot, tracking
 from mlflow_backend.code_files import project_files
 from mlflow_backend.config.backend_config import BackendConfig
 from mlflow_backend.docker import spec as docker_spec
@@ -48,11 +48,12 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
         environment = kept and kept.environment
         if kept and (warning := tracking.client_warning(kept.mlflow, client_uri)):
             progress.say(warning)
-        run_id = tracking.given_run_id(config.RUN_ID)
+        run_id = command_line.given_run_id(config.RUN_ID)
         run = tracking.create_run(project, experiment_id, run_id)
     except BaseException:
         scratch_folders.discard(scratch)
         raise
+    own_dirs = [*filter(None, (scratch, project.fetched))]
     try:
         tracking.tag(run.info.run_id, {TAG_TARGET: "local", **({TAG_ENVIRONMENT: environment.key} if environment else {})})
         tracking.schedule(run.info.run_id)
@@ -72,6 +73,7 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
             phases=kept.phases if kept else (),
             report_timeout_s=REPORT_TIMEOUT_S,
             credential_hosts=login.hosts_in(os.environ.get(login.CREDENTIAL_HOSTS, "")),
+            own_dirs=tuple(map(str, own_dirs)),
         )
         variables = credentials | (access(kept, scratch) if kept else {})
         if docker:
@@ -79,7 +81,7 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
         else:
             place = Place([sys.executable], variables)
         process = start(submission, place)
-        for folder in filter(None, (scratch, project.fetched)):
+        for folder in own_dirs:
             scratch_folders.release(folder)  # the runner may outlive this process
     except BaseException as error:
         tracking.fail(run.info.run_id, error)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import sys
 from typing import Dict, Optional
 
@@ -18,6 +19,7 @@ def main(arguments, started_s: float) -> int:
     Ends with 1, and the reason in the termination message, when they are not those that were submitted.
     """
     path, *pins = arguments
+    parent = os.getppid()
     try:
         submission = read_submission(path, *pins[:1])
         secrets = [read_folder(folder) for folder in submission.secrets_dirs]
@@ -31,7 +33,12 @@ def main(arguments, started_s: float) -> int:
         set_variables(folder, files)
     from mlflow_runner.run import Run
 
-    return Run(submission, started_s).execute()
+    try:
+        return Run(submission, started_s).execute()
+    finally:
+        if os.getppid() != parent:  # nothing else looks at them any more
+            for folder in submission.own_dirs:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_submission(path: str, sha256: Optional[str] = None) -> Submission:

@@ -101,6 +101,7 @@ class Submission(NamedTuple):
     disrupted or whose command exited with a code of `retry_on`. Times are in seconds.
     `mark` is a random word that ends the runner's last line. The files of `secrets_dirs` become variables, later
     folders override earlier ones. The login to the tracking server may also be sent to `credential_hosts` (HOST or HOST:PORT).
+    `own_dirs` are temporary folders of this run: the process that started the runner removes them, or the runner where it is gone.
     """
 
     run_id: str
@@ -128,6 +129,7 @@ class Submission(NamedTuple):
     log_backlog_bytes: int = 256 * 1024 * 1024
     mark: str = ""
     credential_hosts: Tuple[str, ...] = ()
+    own_dirs: Tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Canonical JSON: equal submissions give equal text."""
@@ -157,7 +159,7 @@ class Submission(NamedTuple):
             fields["environment"] = Environment(variables=variables, **fields["environment"])
         fields["phases"] = tuple((name, value) for name, value in fields.get("phases", ()))
         fields["retry_on"] = tuple(fields.get("retry_on", ()))
-        fields["secrets_dirs"] = tuple(fields.get("secrets_dirs", ()))
-        fields["credential_hosts"] = tuple(fields.get("credential_hosts", ()))
+        for name in ("secrets_dirs", "credential_hosts", "own_dirs"):
+            fields[name] = tuple(fields.get(name, ()))
         fields["downloads"] = tuple(Download(**item) for item in fields.get("downloads", ()))
         return Submission(**fields)

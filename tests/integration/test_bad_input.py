@@ -197,3 +197,23 @@ def test_a_submit_that_breaks_half_way_leaves_a_failed_run_with_its_cause_and_no
     assert (found.status, found.cause, found.tags["compute.message"]) == ("FAILED", "SubmitError", "the connection broke")
     assert not kubectl("get", "jobs", "-l", f"mlflow-compute/run-id={found.run.info.run_id}", "-o", "name")
     assert set(kubectl("get", "configmaps", "-o", "name").split()) <= set(before)
+
+
+@pytest.mark.parametrize("moment", ["bundle", "_created"])
+def test_a_submit_that_is_interrupted_leaves_no_run_without_an_end_and_no_job(cluster, project, last_run, kubectl, monkeypatch, moment):
+    import mlflow
+
+    from mlflow_backend.cluster import submit
+
+    inner = getattr(submit._Plan, moment)
+
+    def interrupted(self, first, *rest):
+        if first != submit.UNKNOWN_RUN:
+            raise KeyboardInterrupt
+        return inner(self, first, *rest)
+
+    monkeypatch.setattr(submit._Plan, moment, interrupted)  # Ctrl-C at a moment that no test can meet from outside
+    with pytest.raises(KeyboardInterrupt):
+        mlflow.projects.run(str(project("sleep 60")), backend="compute", backend_config=dict(THERE))
+    assert (last_run().status, last_run().cause) == ("FAILED", "SubmitError")
+    assert not kubectl("get", "jobs", "-l", f"mlflow-compute/run-id={last_run().run.info.run_id}", "-o", "name")

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 import zipfile
 
@@ -50,7 +51,8 @@ def test_a_command_that_is_stopped_while_it_packs_leaves_no_folder_and_no_unfini
     )
 
 
-def test_a_run_of_a_fetched_project_keeps_its_folder_though_the_command_is_stopped(server, place, tmp_path, last_run):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_of_a_fetched_project_keeps_its_folder_until_its_end_though_the_command_is_gone(server, place, tmp_path, last_run, number):
     with zipfile.ZipFile(tmp_path / "project.zip", "w") as archive:
         archive.writestr(
             "MLproject",
@@ -59,8 +61,28 @@ def test_a_run_of_a_fetched_project_keeps_its_folder_though_the_command_is_stopp
         archive.writestr("data", "still here")
     process = started(tmp_path / "project.zip", tmp_path)
     until((tmp_path / "on").exists)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     process.wait()
     (tmp_path / "go").touch()
     until(lambda: last_run().status in ("FINISHED", "FAILED"))
-    assert (process.returncode, last_run().status) == (143, "FINISHED")
+    assert last_run().status == "FINISHED"
+    until(lambda: os.listdir(place) == [])
+
+
+def test_a_run_that_nothing_waits_for_leaves_no_folder(server, place, project, last_run):
+    submit = "import mlflow, sys; mlflow.projects.run(sys.argv[1], backend='compute', backend_config={'USE_CONDA': False}, synchronous=False)"
+    root = project(f"while test ! -e {place.parent}/go; do sleep 0.1; done")
+    subprocess.run([sys.executable, "-c", submit, str(root)], check=True)
+    (place.parent / "go").touch()
+    until(lambda: last_run().status == "FINISHED" and os.listdir(place) == [])
+
+
+def test_a_run_that_ended_before_its_process_leaves_no_folder(server, place, project, last_run):
+    submit = """
+import mlflow, sys, time
+run = mlflow.projects.run(sys.argv[1], backend="compute", backend_config={"USE_CONDA": False}, synchronous=False)
+while run.get_status() != "FINISHED" or run._process.poll() is None:
+    time.sleep(0.1)
+"""
+    subprocess.run([sys.executable, "-c", submit, str(project("true"))], check=True)
+    assert last_run().status == "FINISHED" and os.listdir(place) == []
