@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mlflow_backend.errors import SnapshotError
+from mlflow_backend.git_checkout import work_tree
 from mlflow_backend.ignore import MOST_BYTES, Pattern, Rules
 from mlflow_backend.listing import DEFAULT_LIMITS, Folder, Limits, Listing, Member, Walk, check_limits, count, readable
 from mlflow_backend.plain_text import plain
@@ -153,7 +154,7 @@ class _ProjectWalk(Walk):
     def _repository(self, root: Path) -> tuple[bytes, tuple[_Layer, ...]]:
         """Where the project is in its git repository, and the rules of the folders above it there."""
         real = Path(os.path.realpath(root))
-        top = next((place for place in (real, *real.parents) if (place / ".git").exists()), real)
+        top = work_tree(root, of_this_user=True)
         if any((root / kind).is_file() for kind in IGNORE_FILES[:-1]):
             return b"", ()
         between = [place for place in reversed(real.parents) if place.is_relative_to(top)]

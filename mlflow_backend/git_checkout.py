@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 TIMEOUT_S = 10.0
+ADMINISTRATOR = 0
 OFF = {"core.fsmonitor": "false", "core.hooksPath": os.devnull, "core.alternateRefsCommand": "", "log.showSignature": "false"}
 """Settings that name programs, for commands that read. https://git-scm.com/docs/git-config"""
 
@@ -34,6 +35,23 @@ def describe(folder: Path, ceiling: Path | None = None) -> Checkout | None:
     urls = _ask(folder, ceiling, "config", "--get-regexp", r"^remote\..*\.url$") or ""
     first = urls.partition("\n")[0].partition(" ")[2]
     return Checkout(Path(lines[0]), lines[1], first or None)
+
+
+def work_tree(folder: Path, of_this_user: bool = False) -> Path:
+    """The top of the git repository that the folder is in, links resolved; the folder itself where it is in none.
+
+    `of_this_user`: a `.git` that somebody else put into a folder above, such as /tmp, does not count (CVE-2022-24765).
+    """
+    real = Path(os.path.realpath(folder))
+    return next((place for place in (real, *real.parents) if _is_top(place, of_this_user)), real)
+
+
+def _is_top(place: Path, of_this_user: bool) -> bool:
+    try:
+        owner = (place / ".git").stat().st_uid
+    except OSError:
+        return False
+    return not of_this_user or not hasattr(os, "getuid") or owner in (os.getuid(), ADMINISTRATOR)
 
 
 def is_branch(folder: Path, name: str | None) -> bool:

@@ -8,11 +8,29 @@ import click
 from mlflow_backend.cli.output import print_table, report_errors
 
 
-@click.command("targets")
+@click.group("targets", invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.pass_context
 @report_errors
-def command(as_json: bool) -> None:
+def command(context: click.Context, as_json: bool) -> None:
     """List the compute targets that `mlflow run .` knows here, and where each is defined."""
+    if context.invoked_subcommand is None:
+        _list(as_json)
+
+
+@command.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@report_errors
+def allow(file: Path) -> None:
+    """Use the targets of FILE although a project's author may have written it. A change of the file needs a new permission."""
+    from mlflow_backend.config import targets_file
+
+    path = file.absolute()
+    found = targets_file.allow(path)
+    click.echo(f"{path} is used from now on, as it is: {', '.join(found.targets) or 'it has no targets'}")
+
+
+def _list(as_json: bool) -> None:
     from mlflow_backend.config.targets_file import load_files, search_path
     from mlflow_backend.errors import ComputeError
 
@@ -47,7 +65,7 @@ def command(as_json: bool) -> None:
 
 def _project_here() -> Path | None:
     """The current directory where it is a project or in a git repository: `mlflow run .` takes no targets from there."""
-    from mlflow_backend.config.trust import work_tree
+    from mlflow_backend.git_checkout import work_tree
 
     here = Path.cwd()
     is_project = (work_tree(here) / ".git").exists() or any(path.name.lower() == "mlproject" for path in here.iterdir())

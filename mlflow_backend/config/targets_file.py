@@ -4,13 +4,14 @@ Never taken from a project: its files must not choose where credentials go.
 """
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlflow_backend import yaml_files
-from mlflow_backend.config import trust
+from mlflow_backend.config import allowed, trust
 from mlflow_backend.config.target import Target
 from mlflow_backend.config.validation import validate
 from mlflow_backend.errors import ConfigError, hint
@@ -55,7 +56,7 @@ def _user_file() -> Path:
 
 def load_files(project: Path | None, environ: Mapping[str, str] = os.environ) -> Files:
     """The files that exist, but none of the work tree of `project` (the folder of the one that is run) and none that
-    others can write. A file that MLFLOW_COMPUTE_CONFIG names is used wherever it is. Raises ConfigError with file and line.
+    others can write, unless the user allowed it as it is. A file that MLFLOW_COMPUTE_CONFIG names is used wherever it is. Raises ConfigError with file and line.
     """
     if environ.get(VARIABLE):
         path = search_path(environ)[0]
@@ -66,15 +67,33 @@ def load_files(project: Path | None, environ: Mapping[str, str] = os.environ) ->
     for path in dict.fromkeys(search_path(environ)):
         if not os.path.isfile(path):
             continue
-        if reason := trust.reason_against(path, None if path == _user_file() else project):
-            refused.append(f"{path} is not used: {reason}; to use it, set {VARIABLE}={path}")
+        reason = trust.reason_against(path, None if path == _user_file() else project)
+        text = None if reason and not allowed.is_known(path) else _text(path)
+        if text is None or reason and not allowed.is_allowed(path, text):
+            changed = "" if text is None else " and has changed since it was allowed"
+            refused.append(f"{path} is not used: {reason}{changed}; to use it: mlflow-compute targets allow {shlex.quote(str(path))}")
         else:
-            sources.append(_load(path))
+            sources.append(parse(text, str(path)))
     return Files(tuple(sources), tuple(refused))
 
 
+def allow(path: Path) -> Targets:
+    """Use the file from now on as it is now, wherever it is. Raises ConfigError where it holds no targets file."""
+    text = _text(path)
+    targets = parse(text, str(path))
+    try:
+        allowed.allow(path, text)
+    except OSError as error:
+        raise ConfigError(f"{error.filename or path}: cannot be written: {error.strerror}") from None
+    return targets
+
+
 def _load(path: Path) -> Targets:
-    return parse(yaml_files.read(path, ConfigError, MOST_BYTES), str(path))
+    return parse(_text(path), str(path))
+
+
+def _text(path: Path) -> str:
+    return yaml_files.read(path, ConfigError, MOST_BYTES)
 
 
 def parse(text: str, source: str) -> Targets:

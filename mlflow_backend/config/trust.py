@@ -4,6 +4,8 @@ import os
 import stat
 from pathlib import Path
 
+from mlflow_backend.git_checkout import work_tree
+
 ADMINISTRATOR = 0
 
 
@@ -11,12 +13,15 @@ def reason_against(path: Path, project: Path | None) -> str | None:
     """Why others may have written the file `path`, in words that follow a colon; None when only this user can have.
 
     `project` is the folder of the project that is run: its whole work tree, up to the top of its git
-    repository, came from its author. What git itself refuses (safe.directory, CVE-2022-24765) is refused too:
-    a file or a folder of another user.
+    repository, came from its author; and the folders above, below the home folder, may have come with it in one
+    archive. What git itself refuses (safe.directory, CVE-2022-24765) is refused too: a file or a folder of another user.
     """
     real = Path(os.path.realpath(path))
-    if project and (tree := work_tree(project)) and any(tree in place.parents for place in (real, _folder_resolved(path))):
+    places = (real, _folder_resolved(path))
+    if project and (tree := work_tree(project)) and any(tree in place.parents for place in places):
         return f"it is part of the project that is run ({tree})"
+    if project and any(_may_come_with(place.parent, tree) for place in places):
+        return f"it may have come with the project that is run ({tree})"
     if not hasattr(os, "getuid"):
         return None
     for place in dict.fromkeys((path, path.parent, real, real.parent)):
@@ -29,10 +34,10 @@ def reason_against(path: Path, project: Path | None) -> str | None:
     return None
 
 
-def work_tree(project: Path) -> Path:
-    """The top of the git repository that the folder is in, links resolved; the folder itself where it is in none."""
-    folder = Path(os.path.realpath(project))
-    return next((place for place in (folder, *folder.parents) if (place / ".git").exists()), folder)
+def _may_come_with(folder: Path, tree: Path) -> bool:
+    """Whether an archive that was unpacked in the folder may hold the tree. An archive is not unpacked over the home folder."""
+    home = Path(os.path.realpath(Path.home()))
+    return folder in tree.parents and folder != home and folder not in home.parents
 
 
 def _folder_resolved(path: Path) -> Path:

@@ -70,7 +70,9 @@ def test_a_run_of_a_fetched_project_keeps_its_folder_until_its_end_though_the_co
 
 
 def test_a_run_that_nothing_waits_for_leaves_no_folder(server, place, project, last_run):
-    submit = "import mlflow, sys; mlflow.projects.run(sys.argv[1], backend='compute', backend_config={'USE_CONDA': False}, synchronous=False)"
+    submit = (
+        "import mlflow, sys; mlflow.projects.run(sys.argv[1], backend='compute', backend_config={'USE_CONDA': False}, synchronous=False)"
+    )
     root = project(f"while test ! -e {place.parent}/go; do sleep 0.1; done")
     subprocess.run([sys.executable, "-c", submit, str(root)], check=True)
     (place.parent / "go").touch()

@@ -51,6 +51,19 @@ def test_below_a_mlflowignore_no_gitignore_counts_and_below_a_gitignore_a_mlflow
     assert names(tmp_path / "b") == {".gitignore", "deep/.mlflowignore", "deep/.gitignore", "deep/x", "deep/z"}
 
 
+def test_a_repository_that_another_user_made_in_a_folder_above_says_nothing(tmp_path, monkeypatch):
+    """As one in /tmp: git refuses it too (CVE-2022-24765)."""
+    write(tmp_path, {".git/HEAD": "", ".gitignore": "train.py\n"})
+    project = write(tmp_path / "project", {"train.py": "", "other.py": ""})
+    assert names(project) == {"other.py"}
+    if os.getuid() == 0:
+        os.chown(tmp_path / ".git", 65534, -1)
+    else:
+        own = os.getuid()
+        monkeypatch.setattr(os, "getuid", lambda: own + 1)
+    assert names(project) == {"train.py", "other.py"}
+
+
 def test_a_project_in_a_folder_of_a_repository_obeys_the_rules_above_it_up_to_the_top(tmp_path):
     write(tmp_path, {".gitignore": "train.py\n", "repo/.git/HEAD": "", "repo/.gitignore": "*.ckpt\n/sub/project/data/\n/data\n"})
     write(tmp_path, {"repo/sub/.gitignore": "!keep.ckpt\n"})

@@ -5,10 +5,12 @@ import socket
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mlflow_backend.config import lookup, trust
+from mlflow_backend.cli.targets import command
+from mlflow_backend.config import lookup, targets_file, trust
 from mlflow_backend.config.backend_config import parse as parse_config
 from mlflow_backend.config.target import Resources
 from mlflow_backend.config.targets_file import FILE_NAME, VARIABLE, load_files, overlay, parse
@@ -34,6 +36,8 @@ def folders(tmp_path, monkeypatch):
     monkeypatch.chdir(below)
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path
 
 
@@ -184,7 +188,7 @@ def test_no_file_of_the_project_that_is_run_is_used(folders):
     (clone / "b" / FILE_NAME).write_text("targets: {evil: {image: e}, both: {image: e}}")
     (folders / FILE_NAME).write_text("targets: {both: {image: mine}}")
     near, own = clone / "b" / FILE_NAME, str(folders / FILE_NAME)
-    said = f"{near} is not used: it is part of the project that is run ({{}}); to use it, set {VARIABLE}={near}"
+    said = f"{near} is not used: it is part of the project that is run ({{}}); to use it: mlflow-compute targets allow {near}"
     assert refused(folders, clone / "b") == ([own], [said.format(clone / "b")])
     assert refused(folders, clone) == ([own], [said.format(clone)])
     (clone / "project").mkdir()
@@ -193,13 +197,70 @@ def test_no_file_of_the_project_that_is_run_is_used(folders):
     assert refused(folders, clone / "project") == ([own], [said.format(clone)])
 
 
+def test_no_file_that_an_archive_may_hold_beside_its_project_is_used(folders):
+    """`tar xf; mlflow run evil/project`: a `.git` in the archive bounds nothing, as its author made it."""
+    archive, project = folders / "a" / "b" / "evil", folders / "a" / "b" / "evil" / "project"
+    (project / ".git").mkdir(parents=True)
+    for place in (archive / FILE_NAME, folders / "a" / "b" / FILE_NAME, folders / FILE_NAME):
+        place.write_text("targets: {both: {image: x}}")
+    used, lines = refused(folders, project)
+    assert used == [str(folders / FILE_NAME)], "an archive is not unpacked over the home folder"
+    assert lines == [
+        f"{folders / 'a' / 'b' / FILE_NAME} is not used: it may have come with the project that is run ({project}); "
+        f"to use it: mlflow-compute targets allow {folders / 'a' / 'b' / FILE_NAME}"
+    ]
+
+
+def test_a_file_that_the_user_allowed_is_used_until_it_changes(folders):
+    path = folders / "a" / "b" / FILE_NAME
+    path.write_text("targets: {mine: {image: x}}")
+    assert refused(folders, path.parent)[0] == []
+    assert list(targets_file.allow(path).targets) == ["mine"]
+    assert refused(folders, path.parent) == ([str(path)], [])
+    path.write_text("targets: {mine: {image: evil}}")
+    used, (line,) = refused(folders, path.parent)
+    assert used == [] and "is part of the project that is run" in line and "has changed since it was allowed" in line
+    targets_file.allow(path)
+    assert refused(folders, path.parent) == ([str(path)], [])
+
+
+def test_the_command_that_allows_a_file(folders):
+    path = folders / "a" / "b" / FILE_NAME
+    allow = ["allow", FILE_NAME]
+    missing = CliRunner().invoke(command, allow)
+    assert (missing.exit_code, missing.output) == (1, f"Error: {path}: cannot be read: No such file or directory\n")
+    path.write_text("targets: {mine: {image: x}}")
+    assert CliRunner().invoke(command, allow).output == f"{path} is used from now on, as it is: mine\n"
+    assert refused(folders, path.parent) == ([str(path)], [])
+
+
+@pytest.mark.parametrize("content", ["targets: [", "x: 1"])
+def test_what_is_no_targets_file_is_not_allowed(folders, content):
+    path = folders / "a" / "b" / FILE_NAME
+    path.write_text(content)
+    with pytest.raises(ConfigError):
+        targets_file.allow(path)
+    assert refused(folders, path.parent)[0] == []
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"x": 1}', "\x00"])
+def test_a_damaged_record_of_what_is_allowed_allows_nothing(folders, content):
+    path = folders / "a" / "b" / FILE_NAME
+    path.write_text("targets: {mine: {image: x}}")
+    targets_file.allow(path)
+    (record,) = (folders / "state" / "mlflow-compute").iterdir()
+    assert record.stat().st_mode & 0o777 == 0o600
+    record.write_text(content)
+    assert refused(folders, path.parent)[0] == []
+
+
 def test_a_target_of_the_project_itself_is_named_with_what_allows_it(folders, monkeypatch):
     path = folders / "a" / "b" / FILE_NAME
     path.write_text("targets: {evil: {image: e}}")
     with pytest.raises(ConfigError) as error:
         find({"COMPUTE": "evil"}, project=path.parent)
     assert str(error.value).endswith(f"{path} is not used: it is part of the project that is run ({path.parent}); "
-                                     f"to use it, set {VARIABLE}={path}")  # fmt: skip
+                                     f"to use it: mlflow-compute targets allow {path}")  # fmt: skip
     monkeypatch.setenv(VARIABLE, str(path))
     assert find({"COMPUTE": "evil"}, project=path.parent).source == str(path)
 
@@ -245,7 +306,7 @@ def test_a_file_that_others_may_have_written_is_not_used(folders, place, how, wo
         changed.chmod(0o777)
     used, lines = refused(folders, None)
     assert used == [] and len(lines) == 1
-    assert lines[0].startswith(f"{path} is not used: ") and words in lines[0] and lines[0].endswith(f"set {VARIABLE}={path}")
+    assert lines[0].startswith(f"{path} is not used: ") and words in lines[0] and lines[0].endswith(f"targets allow {path}")
 
 
 @pytest.mark.parametrize(
