@@ -58,21 +58,26 @@ def ending(found: RunInfo, state: State) -> Optional[Ending]:
     """
     if is_superseded(found, state):
         return None
-    told = found.tags.get(TAG_CAUSE)
-    if state.status == "FINISHED" and found.status == "FAILED" and told in (None, Cause.MARKED_FAILED):
+    told, by_hand = found.tags.get(TAG_CAUSE), _is_by_hand(found)
+    if state.status == "FINISHED" and found.status == "FAILED" and (by_hand or told == Cause.MARKED_FAILED):
         message = f"The command exited with code {state.exit_code}, but the script marked the run FAILED."
         return _own(state, "FAILED", Cause.MARKED_FAILED, message)
     stopped = state.status == "KILLED"
     ours = told == state.cause and found.tags.get(TAG_STATUS) == "KILLED"  # written by an earlier try
-    marked = found.status == "KILLED" and (told is None or ours)  # in MLflow's UI, or by the script
+    marked = found.status == "KILLED" and (by_hand or ours)  # in MLflow's UI, or by the script
     if found.status in TERMINAL and told not in (None, Cause.TERMINATED):
         if told == Cause.CANCELLED or stopped or state.status not in TERMINAL:
             # a script that ends its own run while it is stopped must not hide that it was
             status = "KILLED" if told in (Cause.CANCELLED, Cause.DELETED) else found.status
             return Ending(status, end_tags(status, None, None, state.exit_code))
-    elif marked and state.status == "FINISHED":
-        return _own(state, "KILLED", Cause.CANCELLED, "The run was marked KILLED in MLflow.")
+    elif marked and (state.status in ("FINISHED", "SCHEDULED") or by_hand and state.cause == Cause.TERMINATED):
+        return _own(state, "KILLED", Cause.CANCELLED, "The run was marked KILLED in MLflow.")  # a Job must not go on with a further pod
     return _own(state, "KILLED" if marked else state.status, state.cause, state.message)
+
+
+def _is_by_hand(found: RunInfo) -> bool:
+    """Whether the status is a user's or the script's own: no end of ours is in the tags, not even half of one."""
+    return TAG_CAUSE not in found.tags and found.tags.get(TAG_STATUS) not in TERMINAL
 
 
 def _own(state: State, status: str, cause: Optional[str], message: Optional[str]) -> Ending:

@@ -12,10 +12,17 @@ import pytest
 from mlflow.entities import RunTag
 from mlflow.tracking import MlflowClient
 
+from mlflow_backend.cluster.runs import ClientRuns
+from mlflow_backend.cluster.settle import judge
 from mlflow_runner.ending import end_tags
+from mlflow_runner.report.status import Status
+from mlflow_runner.state import State
+from mlflow_runner.submission import END_TAGS
+from mlflow_runner.tracking import Unavailable, connect
 from tests.bed.proxy import ARTIFACTS, Proxy
 from tests.bed.runs import Seen, wait_for
 from tests.bed.server import use
+from tests.unit.test_settle import RUNNING, SENT
 
 
 @pytest.fixture
@@ -164,6 +171,27 @@ def test_where_a_run_is_stands_in_its_tags_while_it_runs(proxy, runner, monkeypa
     assert Seen(run_id).tags["compute.job_uid"] == "uid-1"
     process.terminate()
     process.communicate(timeout=30)
+
+
+@pytest.mark.parametrize("endpoint", ["runs/log-batch", "runs/update", "runs/delete-tag"])
+@pytest.mark.parametrize("code, status", [(None, "RUNNING"), (0, "FINISHED"), (75, "SCHEDULED")])
+def test_an_attempt_after_a_stopped_one_survives_an_answer_503(proxy, tmp_path, endpoint, code, status):
+    """As tests/unit/test_half_written.py, with MLflow's own server."""
+    stopped = end_tags("KILLED", "Terminated", "The run was stopped by SIGTERM.", 143)
+    run_id = MlflowClient().create_run("0", tags={**SENT, **stopped, "compute.pod": "pod-1"}).info.run_id
+    MlflowClient().set_terminated(run_id, "KILLED")
+    state = State(started=True, pod="pod-2", attempt=2, exit_code=code, status=None if code is None else status)
+    told = Status(tmp_path, lambda: connect(proxy.uri, run_id))
+    proxy.endpoints = {endpoint: 503}
+    with pytest.raises(Unavailable):
+        told.look(state) if code is None else told.tell_end(state, {})
+    verdict = judge(ClientRuns().read(run_id), RUNNING)
+    assert not verdict.ended and verdict.end is None and not verdict.remove_job
+    proxy.endpoints = {}
+    told.look(state) if code is None else told.tell_end(state, {})
+    tags = {name: value for name, value in Seen(run_id).tags.items() if name in END_TAGS}
+    wanted = {} if code is None else {"compute.status": status, "compute.exit_code": str(code)}
+    assert (Seen(run_id).status, tags) == (status, wanted)
 
 
 def test_an_end_that_fails_half_way_is_written_again_and_stays_the_same(proxy, runner):

@@ -3,7 +3,7 @@
 from typing import Callable, Dict, Optional
 
 from mlflow_runner.causes import Cause
-from mlflow_runner.ending import TERMINAL, ending, is_superseded
+from mlflow_runner.ending import TERMINAL, ending, is_superseded, is_told
 from mlflow_runner.outcome import TOLD, Outcome
 from mlflow_runner.report.progress import Progress
 from mlflow_runner.state import State
@@ -27,6 +27,7 @@ class Status:
         self._run = None
         self.found: Optional[RunInfo] = None
         self._running_told: bool = self._progress.get("running", False)
+        self._stale: Dict[str, str] = self._progress.get("stale", {})
         self.is_accepted: bool = self._progress.get("accepted", False)
 
     @property
@@ -39,10 +40,16 @@ class Status:
     def look(self, state: State) -> None:
         """See whether the run is still there; tell RUNNING once the command has been started."""
         found = self._get()
-        if state.started and not state.status and not self._running_told:
-            self._change(lambda: tell_running(self.run, found, state))
+        if not state.started or state.status:
+            return
+        if not self._running_told:
+            self._stale = self._change(lambda: tell_running(self.run, found, state))
             self._running_told = True
-            self._progress.set(running=True)
+            self._progress.set(running=True, stale=self._stale)
+        if self._stale:
+            self._change(lambda: remove_earlier_end(self.run, found, self._stale))
+            self._stale = {}
+            self._progress.set(stale={})
 
     def tell_end(self, state: State, tags: Dict[str, str]) -> Outcome:
         """Write the run's end, `tags` with it."""
@@ -79,27 +86,49 @@ class Status:
             raise Unavailable(str(error)) from None
 
 
-def tell_running(run, found: RunInfo, state: State) -> None:
-    """Write that the command runs; not for a run that a later pod has taken over, or that was cancelled before it began."""
-    told = found.tags.get(TAG_CAUSE)
-    if is_superseded(found, state) or (found.status == "KILLED" and told != Cause.TERMINATED):
-        return
-    run.remove_tags([tag for tag in END_TAGS if tag in found.tags])  # of an earlier pod of this Job
+def tell_running(run, found: RunInfo, state: State) -> Dict[str, str]:
+    """Write that the command runs; not for a run that a later pod has taken over, or that has ended, or was cancelled before it began.
+
+    Returns the end tags of an earlier attempt. They go last (`remove_earlier_end`): a run KILLED without them is one that a user marked.
+    """
+    stopped_before = found.status == "KILLED" and found.tags.get(TAG_CAUSE) == Cause.TERMINATED
+    if is_superseded(found, state) or is_told(found.status, found.tags) or (found.status == "KILLED" and not stopped_before):
+        return {}
     run.log(place_tags(state), {})
     run.set_status("RUNNING", ended=False)
+    return _end_tags_of(found)
+
+
+def remove_earlier_end(run, found: RunInfo, stale: Dict[str, str]) -> None:
+    """Remove the end tags of an earlier attempt, unless somebody has written an end since."""
+    left = _end_tags_of(found)
+    if left.items() <= stale.items():
+        run.remove_tags(list(left))
 
 
 def tell_end(run, found: RunInfo, state: State, tags: Dict[str, str]) -> Outcome:
-    """Write the end of `state`: all tags in one call, then what is stale, and the status last. A reader believes it only then."""
+    """Write the end of `state`: all tags in one call, then what is stale, and the status last. A reader believes it only then.
+
+    SCHEDULED is no end: the status comes before what is stale goes, as in `tell_running`.
+    """
     end = ending(found, state)
     if end is None:
         return Outcome(TOLD, state.status, state.cause, "Another pod has taken this run over: its end is not this one's.")
     metrics = {f"compute/{name}_s": value for name, value in state.phases.items()}
+    stale = [tag for tag in end.remove if tag in found.tags]
     run.log({**place_tags(state), **tags, **end.tags}, metrics)
-    run.remove_tags([tag for tag in end.remove if tag in found.tags])
-    run.set_status(end.status, ended=end.status in TERMINAL)
+    if end.status in TERMINAL:
+        run.remove_tags(stale)
+        run.set_status(end.status, ended=True)
+    else:
+        run.set_status(end.status, ended=False)
+        run.remove_tags(stale)
     told = {**{tag: found.tags.get(tag) for tag in (TAG_CAUSE, TAG_MESSAGE) if tag not in end.remove}, **end.tags}
     return Outcome(TOLD, end.status, told.get(TAG_CAUSE), told.get(TAG_MESSAGE))
+
+
+def _end_tags_of(found: RunInfo) -> Dict[str, str]:
+    return {tag: found.tags[tag] for tag in END_TAGS if tag in found.tags}
 
 
 def place_tags(state: State) -> Dict[str, str]:
