@@ -3,10 +3,12 @@
 import contextlib
 import os
 import re
+import traceback
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlflow_backend import git_checkout
 from mlflow_backend.credentials import has_credential, is_credential_name
@@ -20,8 +22,18 @@ FORWARDED = re.compile(
 """Settings of MLflow that mean something to a client elsewhere; a server's own (store URIs, secret keys) do not match."""
 SET_FOR_EACH_RUN = {"MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_TRACKING_DIR"}
 FILES = {"MLFLOW_TRACKING_SERVER_CERT_PATH", "MLFLOW_TRACKING_CLIENT_CERT_PATH"}
-PERMANENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "UNAUTHENTICATED", "PERMISSION_DENIED", "INVALID_STATE"}
-"""MLflow's codes of errors that the same call would meet again."""
+TRANSIENT = {
+    "INTERNAL_ERROR",
+    "TEMPORARILY_UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+    "REQUEST_LIMIT_EXCEEDED",
+    "RESOURCE_EXHAUSTED",
+    "CANCELLED",
+    "ABORTED",
+}
+"""MLflow's codes of errors that the same call may not meet again."""
+TRANSIENT_STATUS = {408, 425, 429}
+"""Of HTTP, as are all from 500 on: https://www.rfc-editor.org/rfc/rfc9110#section-15"""
 NOT_FROM_A_POD = ("localhost", "127.", "0.0.0.0", "::1")
 
 
@@ -263,8 +275,28 @@ def one_line(what: str) -> Iterator[None]:
         if outage:
             where = f"tracking server {get_tracking_uri()} cannot be reached"
             raise TrackingUnavailable(f"{what}: {where}: {outage}: check MLFLOW_TRACKING_URI") from None
-        kind = TrackingError if error.error_code in PERMANENT else TrackingUnavailable
+        kind = TrackingUnavailable if _is_transient(error) else TrackingError
         raise kind(f"{what}: {str(error).splitlines()[0]}") from None
+
+
+def _is_transient(error: Any) -> bool:
+    """Of an answer that is not MLflow's own (a proxy's, which may be JSON too), the HTTP status says it."""
+    told = getattr(error, "json", None)
+    is_mlflows = isinstance(told, Mapping) and told.get("error_code") == error.error_code
+    status = None if is_mlflows else _status(error)
+    if status is not None:
+        return status in TRANSIENT_STATUS or not 400 <= status < 500
+    return error.error_code in TRANSIENT
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status of the answer that MLflow's client raised the error for: the error itself does not hold it."""
+    from requests import Response
+
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if isinstance(response := frame.f_locals.get("response"), Response):
+            return response.status_code
+    return None
 
 
 def _outage(error: BaseException | None) -> str | None:

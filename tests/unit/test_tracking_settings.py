@@ -2,8 +2,10 @@
 
 import pytest
 
-from mlflow_backend.errors import TrackingError
+from mlflow_backend import tracking
+from mlflow_backend.errors import TrackingError, TrackingUnavailable
 from mlflow_backend.tracking import Settings, check_artifact_root, run_url, settings, uri_for_here, uri_for_pods
+from tests.bed.odd import OddServer
 
 
 def test_settings_of_a_client_travel_and_those_of_a_server_or_of_this_run_do_not(tmp_path):
@@ -123,3 +125,30 @@ def test_a_folder_is_no_place_for_the_artifacts_of_pods(uri):
 @pytest.mark.parametrize("uri", ["mlflow-artifacts:/1", "s3://bucket/x", "gs://b", "wasbs://c@a.blob.core.windows.net/x", "dbfs:/x"])
 def test_a_store_that_pods_may_reach_is_accepted(uri):
     check_artifact_root(uri, "7")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (403, b'{"message": "Forbidden"}', TrackingError),
+        (403, b"<html>no</html>", TrackingError),
+        (404, b'{"error": "no route"}', TrackingError),
+        (404, b"nothing here", TrackingError),
+        (401, b"{}", TrackingError),
+        (400, b'{"error_code": "INVALID_PARAMETER_VALUE", "message": "x"}', TrackingError),
+        (404, b'{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "x"}', TrackingError),
+        (403, b'{"error_code": "A_NEW_ONE", "message": "x"}', TrackingError),
+        (503, b'{"message": "Service Unavailable"}', TrackingUnavailable),
+        (500, b'{"error_code": "INTERNAL_ERROR", "message": "x"}', TrackingUnavailable),
+        (429, b'{"error_code": "REQUEST_LIMIT_EXCEEDED", "message": "x"}', TrackingUnavailable),
+        (429, b"slow down", TrackingUnavailable),
+        (200, b"<html>a login page</html>", TrackingUnavailable),
+    ],
+)
+def test_an_answer_that_will_be_the_same_next_time_is_no_outage(status, body, kind, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with OddServer(body, status) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+        with pytest.raises(TrackingError) as error:
+            tracking.get_run("r")
+    assert type(error.value) is kind and "\n" not in str(error.value)
