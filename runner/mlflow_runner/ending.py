@@ -65,8 +65,9 @@ def ending(found: RunInfo, state: State) -> Optional[Ending]:
     stopped = state.status == "KILLED"
     ours = told == state.cause and found.tags.get(TAG_STATUS) == "KILLED"  # written by an earlier try
     marked = found.status == "KILLED" and (by_hand or ours)  # in MLflow's UI, or by the script
-    if found.status in TERMINAL and told not in (None, Cause.TERMINATED):
-        if told == Cause.CANCELLED or stopped or state.status not in TERMINAL:
+    cancelled = told == Cause.CANCELLED  # whatever the status: RUNNING may have been on its way at that moment
+    if cancelled or found.status in TERMINAL and told not in (None, Cause.TERMINATED):
+        if cancelled or stopped or state.status not in TERMINAL:
             # a script that ends its own run while it is stopped must not hide that it was
             status = "KILLED" if told in (Cause.CANCELLED, Cause.DELETED) else found.status
             return Ending(status, end_tags(status, None, None, state.exit_code))

@@ -9,7 +9,7 @@ from mlflow_runner.ending import TERMINAL, end_tags, ending, is_superseded
 from mlflow_runner.outcome import TOLD, Outcome
 from mlflow_runner.run import TERMINATION_BYTES, termination_message
 from mlflow_runner.state import State
-from mlflow_runner.submission import TAG_ATTEMPT, TAG_CAUSE, TAG_MESSAGE
+from mlflow_runner.submission import TAG_ATTEMPT, TAG_CAUSE, TAG_EXIT_CODE, TAG_MESSAGE
 from mlflow_runner.tracking import RunInfo
 
 STATES = st.sampled_from([
@@ -28,6 +28,15 @@ def test_an_end_that_is_written_again_after_half_of_it_or_all_of_it_stays_the_sa
         again = ending(found, state)
         assert again.status == first.status
         assert {**first.tags, **again.tags} == first.tags and not set(again.remove) & set(first.tags)
+
+
+@given(STATES, st.sampled_from(["RUNNING", "SCHEDULED", *TERMINAL]))
+def test_a_cancel_stands_though_a_runner_that_had_just_started_wrote_running_after_it(state, status):
+    told = end_tags("KILLED", "Cancelled", "The run was cancelled.", None)
+    for stopped in (state, State(status="KILLED", exit_code=143, cause="Terminated", message="The run was stopped by SIGTERM.")):
+        end = ending(RunInfo(status, "", told), stopped)
+        assert end.status == "KILLED" and not end.remove
+        assert {**told, **end.tags} == {**told, TAG_EXIT_CODE: str(stopped.exit_code)}
 
 
 def test_a_script_that_marks_its_run_failed_and_exits_with_0_has_failed():
