@@ -60,6 +60,10 @@ class ClusterUnavailable(ClusterError):
     """A cluster that does not answer now, or is overloaded: the same call may succeed later."""
 
 
+class UnknownCluster(ClusterError):
+    """A context that the kubeconfig does not have, or a run that was sent to another cluster than the one it leads to."""
+
+
 class AlreadyExists(ClusterError):
     """An object of this name is there already, made by another submit or another program."""
 

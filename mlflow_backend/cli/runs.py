@@ -119,7 +119,7 @@ def settle(run_ids: tuple[str, ...], as_json: bool) -> None:
     from mlflow_backend.cluster import runs as runs_of
 
     wanted = [runs_of.run_of(run_id) for run_id in run_ids] or list(runs_of.search(None, unfinished=True, with_tag=TAG_CLUSTER))
-    found, failures = _settle_all(wanted, ended_too=True)
+    found, failures = _settle_all(wanted, ended_too=True, asked_for=bool(run_ids))
     changed = [after for before, after in zip(wanted, found, strict=True) if after.info.status != before.info.status]
     if as_json:
         click.echo(json.dumps([_summary(run) for run in changed], indent=2))
@@ -130,25 +130,27 @@ def settle(run_ids: tuple[str, ...], as_json: bool) -> None:
     sys.exit(1 if failures else 0)
 
 
-def _settle_all(found: Sequence[Any], ended_too: bool) -> tuple[list[Any], int]:
+def _settle_all(found: Sequence[Any], ended_too: bool, asked_for: bool = False) -> tuple[list[Any], int]:
     """The runs as they are after settling, and how many could not be settled; why is said once for each reason.
 
-    `ended_too`: a run that has its end may have left a Job that holds something.
+    `ended_too`: a run that has its end may have left a Job that holds something. A run of a cluster that is not reached
+    from here is left alone, which is a failure only where the user named it (`asked_for`).
     """
-    from mlflow_backend.errors import ComputeError
+    from mlflow_backend.errors import ComputeError, UnknownCluster
 
-    def settle_one(run: Any) -> tuple[Any, str]:
+    def settle_one(run: Any) -> tuple[Any, str, str]:
         try:
-            return _settled(run, ended_too), ""
+            return _settled(run, ended_too), "", ""
         except ComputeError as error:
-            return run, readable(error)
+            elsewhere = isinstance(error, UnknownCluster) and not asked_for
+            return run, "left alone" if elsewhere else "not settled", readable(error)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         outcomes = list(pool.map(settle_one, found))
-    reasons = Counter(why for _, why in outcomes if why)
-    for why, count in reasons.items():
-        click.echo(f"{count} not settled: {why}", err=True)
-    return [run for run, _ in outcomes], reasons.total()
+    reasons = Counter((what, why) for _, what, why in outcomes if why)
+    for (what, why), count in reasons.items():
+        click.echo(f"{count} {what}: {why}", err=True)
+    return [run for run, _, _ in outcomes], sum(what == "not settled" for _, what, _ in outcomes)
 
 
 def _settled(run: Any, ended_too: bool) -> Any:

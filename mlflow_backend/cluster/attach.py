@@ -9,7 +9,7 @@ from mlflow_backend.cluster.look import is_active, look, look_for
 from mlflow_backend.cluster.observe import Observer
 from mlflow_backend.cluster.ownership import claim_of
 from mlflow_backend.cluster.wait import SubmittedJob
-from mlflow_backend.errors import ClusterError
+from mlflow_backend.errors import ClusterError, UnknownCluster
 from mlflow_backend.progress import Progress
 from mlflow_runner.submission import TAG_CLUSTER, TAG_CONTEXT, TAG_NAMESPACE
 
@@ -50,7 +50,7 @@ def cluster_of(run: Any) -> Cluster:
     """The namespace that the run was sent to. Raises ClusterError where nothing proves that it is reached from here."""
     tags, run_id = run.data.tags, run.info.run_id
     if not tags.get(TAG_CLUSTER):
-        raise ClusterError(f"run {run_id}: does not say which cluster it was sent to (tag {TAG_CLUSTER}): its Job is left alone")
+        raise UnknownCluster(f"run {run_id}: does not say which cluster it was sent to (tag {TAG_CLUSTER}): its Job is left alone")
     cluster = connect(tags.get(TAG_CONTEXT), tags.get(TAG_NAMESPACE))
     where = f"context {cluster.context}, namespace {cluster.namespace}"
     identity = cluster.identity()
@@ -59,5 +59,5 @@ def cluster_of(run: Any) -> Cluster:
             f"{where}: its uid cannot be read, so whether run {run_id} was sent there is unknown: ask for the right to get it"
         )
     if identity != tags[TAG_CLUSTER]:
-        raise ClusterError(f"{where}: is not the cluster that run {run_id} was sent to: use the kubeconfig that it was submitted with")
+        raise UnknownCluster(f"{where}: is not the cluster that run {run_id} was sent to: use the kubeconfig that it was submitted with")
     return cluster

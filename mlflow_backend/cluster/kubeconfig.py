@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 from mlflow_backend.cluster import exec_plugin, tls
-from mlflow_backend.errors import ClusterError
+from mlflow_backend.errors import ClusterError, UnknownCluster
 
 IN_CLUSTER = "in-cluster"
 """The context of a process in a pod without a kubeconfig: the pod's service account."""
@@ -37,6 +37,10 @@ class Login(NamedTuple):
     @property
     def server(self) -> str:
         return self.configuration.host
+
+
+class _NotThere(ValueError):
+    """A name that no kubeconfig file defines."""
 
 
 class _Entry(NamedTuple):
@@ -72,7 +76,8 @@ def log_in(context: str | None = None) -> Login:
         raise ClusterError(f"{where}: is no YAML: {HINT}") from None
     except (ConfigException, OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise ClusterError(f"{where}: {reason}: {HINT}") from None
+        kind = UnknownCluster if isinstance(error, _NotThere) else ClusterError
+        raise kind(f"{where}: {reason}: {HINT}") from None
     except (AttributeError, KeyError, TypeError):  # a list where a mapping belongs, an entry without its name
         raise ClusterError(f"{where}: is no valid kubeconfig: {HINT}") from None
 
@@ -129,14 +134,14 @@ def _log_in_as_told(merger: Any, name: str) -> Login:
 
 
 def _find(merger: Any, kind: str, name: str) -> _Entry:
-    """The first entry of this name, as kubectl takes it when several files have one. Raises ValueError without one."""
+    """The first entry of this name, as kubectl takes it when several files have one. Raises _NotThere."""
     names = []
     for file in merger.paths:
         for item in merger.config_files[file].get(kind) or ():
             if item["name"] == name:
                 return _Entry(item[kind[:-1]] or {}, os.path.dirname(os.path.abspath(file)))
             names.append(item["name"])
-    raise ValueError(f"has no {kind[:-1]} '{name}' (known: {', '.join(names) or 'none'})")
+    raise _NotThere(f"has no {kind[:-1]} '{name}' (known: {', '.join(names) or 'none'})")
 
 
 def _bare(entry: _Entry, credentials: exec_plugin.Credentials | None = None) -> dict[str, Any]:

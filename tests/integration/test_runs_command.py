@@ -110,6 +110,26 @@ def test_all_runs_are_settled_before_they_are_listed_if_asked(submitted, seen, k
     assert (mine["status"], mine["cause"]) == ("KILLED", "Deleted")
 
 
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        ({"compute.context": "of-a-colleague"}, "has no context 'of-a-colleague'"),
+        ({"compute.cluster": "00000000-0000-0000-0000-000000000000"}, "is not the cluster that run"),
+    ],
+)
+def test_a_run_of_another_cluster_is_left_alone_and_is_no_failure_unless_it_is_named(cluster, cluster_access, kubectl, tags, words):
+    uid = kubectl("get", "namespace", dev.NAMESPACE, "-o", "jsonpath={.metadata.uid}")
+    here = {"compute.job": "j", "compute.namespace": dev.NAMESPACE, "compute.context": cluster_access.context, "compute.cluster": uid}
+    run_id = MlflowClient().create_run("0", tags=here | tags).info.run_id
+    try:
+        assert "1 left alone: " in (said := command("settle").stderr) and words in said
+        assert "1 left alone: " in command("runs", "--settle").stderr
+        said = command("settle", run_id, code=1).stderr
+        assert said.startswith("1 not settled: ") and words in said
+    finally:
+        MlflowClient().set_terminated(run_id, "KILLED")
+
+
 def test_a_start_timeout_holds_without_a_client(cluster, submitted, seen):
     cluster(resources={"cpu": 4000})
     patient, hasty = submitted("true", start_timeout=86400), submitted("true", start_timeout=1)
