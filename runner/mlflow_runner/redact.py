@@ -7,6 +7,8 @@ AUTHORITY_END = re.compile(r"[/?#]")
 HOST = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9-]*\.[A-Za-z0-9.-]+|localhost|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 LOCAL_SCHEMES = ("file", "sqlite")
 TOKEN_SEGMENT = re.compile(r"(/t/)([^/#]+)")
+PATH_PARAMETER = re.compile(r"(;[^=;/#]*=)([^;/#]+)")
+"""As in `https://host/a;token=x/b` (RFC 3986, 3.3) and `sqlserver://host;user=ada;password=x`."""
 CLOSING = "\"'`>)]},;:."
 MOST_CLOSING = 3
 HIDDEN = "***"
@@ -68,6 +70,7 @@ def _hide_rest(word):
     start = word.find("://") + 3
     rest, mark, query = word[start:].partition("?")
     rest = TOKEN_SEGMENT.sub(lambda match: match[1] + _hide(match[2]), rest)
+    rest = PATH_PARAMETER.sub(lambda match: match[1] + _hide(match[2]), rest)
     rest, hash_mark, fragment = rest.partition("#")
     if hash_mark:
         rest += "#" + "&".join(map(_hide_value, fragment.split("&")))

@@ -35,6 +35,9 @@ LONGEST_SHOWN = 3
         ("https://login.example/?next=https://b.example&token=abc", "https://login.example/?***"),
         ("https://conda.example/t/tk-123/channel/noarch", "https://conda.example/t/***/channel/noarch"),
         ("https://host/a#access_token=abc", "https://host/a#access_token=***"),
+        ("https://host/a;token=abc/b;v=1", "https://host/a;token=***/b;v=***"),
+        ("jdbc:sqlserver://host:1433;user=ada;password=p;w", "jdbc:sqlserver://host:1433;user=***;password=***;w"),
+        ("https://host/a;b/c", "https://host/a;b/c"),
     ],
 )
 def test_credentials_of_a_url_are_not_shown(text, shown):
