@@ -1,32 +1,66 @@
-"""Download one URI to one path: the snapshot of a run, or a remote parameter value."""
+"""Download one URI to one path: the snapshot of a run, or a remote parameter value.
+
+The login to the tracking server goes to that server and to the hosts that may have it, whatever a URI, a run, a model or a redirect names.
+"""
 
 import os
 import shutil
 import sys
 import tempfile
+import time
+from typing import Callable, Optional, Sequence
+from urllib.parse import urlsplit
 
 from mlflow_runner.output import PREFIX, as_line
 from mlflow_runner.redact import redact
-from mlflow_runner.tracking import NeedsMlflow, Refused, Unavailable, connect, connect_artifacts, login
+from mlflow_runner.report.backoff import Backoff
+from mlflow_runner.tracking import NeedsMlflow, Refused, Unavailable, connect, connect_artifacts, login, web
+
+PATIENCE_S = 120.0
+"""A server that does not answer, or breaks off, is asked again for so long."""
+SERVED_BY_MLFLOW = "/mlflow-artifacts/artifacts"
+"""In the path of what a tracking server serves, which may be a folder (MLflow's HttpArtifactRepository)."""
 
 
 def main(arguments) -> int:
     """`fetch URI PATH`; 1 when it failed, with the reason on standard error."""
     uri, path = arguments
     os.makedirs(os.path.dirname(path), exist_ok=True)
+    server, hosts = os.environ["MLFLOW_TRACKING_URI"], login.hosts_in(os.environ.get(login.CREDENTIAL_HOSTS, ""))
+    run_id, _, artifact = uri[len("runs:/") :].partition("/")
     try:
-        run_id, _, artifact = uri[len("runs:/") :].partition("/")
         if uri.startswith("runs:/") and _is_file(artifact):
-            _download_artifact(run_id, artifact, path)
+            _patiently(uri, lambda: _download_artifact(server, hosts, run_id, artifact, path))
+        elif uri.startswith(("http://", "https://")) and SERVED_BY_MLFLOW not in urlsplit(uri).path:
+            _patiently(uri, lambda: _download_file(server, hosts, uri, path))
         else:
-            _download(uri, path)
+            _download(server, hosts, uri, path)
         return 0
     except (Unavailable, Refused, NeedsMlflow, OSError) as error:
         reason = str(error)
     except Exception as error:  # each artifact store has exceptions of its own
         reason = f"{type(error).__name__}: {error}"
-    print(f"{PREFIX}{as_line(redact(login.hide(f'{uri}: {reason}')))}", file=sys.stderr)
+    _say(f"{uri}: {reason}")
     return 1
+
+
+def _patiently(uri: str, download: Callable[[], None]) -> None:
+    """Raises Unavailable only after `PATIENCE_S`."""
+    backoff, until_s = Backoff(), time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return download()
+        except Unavailable as error:
+            backoff.fail(time.monotonic())
+            if backoff.due_s >= until_s:
+                raise
+            if backoff.failures == 1:
+                _say(f"{uri}: {error}; trying again")
+        time.sleep(max(0.0, backoff.due_s - time.monotonic()))
+
+
+def _say(text: str) -> None:
+    print(f"{PREFIX}{as_line(redact(login.hide(text)))}", file=sys.stderr, flush=True)
 
 
 def _is_file(artifact):
@@ -34,15 +68,28 @@ def _is_file(artifact):
     return artifact.endswith(("snapshot.tar.gz", "packages.tar"))
 
 
-def _download_artifact(run_id, artifact, path):
-    target, hosts = os.environ["MLFLOW_TRACKING_URI"], login.hosts_in(os.environ.get(login.CREDENTIAL_HOSTS, ""))
-    found = connect(target, run_id, hosts).get()
-    connect_artifacts(target, run_id, found.artifact_uri, hosts).download(artifact, path)
+def _download_artifact(server: str, hosts: Sequence[str], run_id: str, artifact: str, path: str) -> None:
+    found = connect(server, run_id, hosts).get()
+    connect_artifacts(server, run_id, found.artifact_uri, hosts).download(artifact, path)
 
 
-def _download(uri, path):
-    from mlflow_runner.tracking.client import import_mlflow
+def _download_file(server: str, hosts: Sequence[str], uri: str, path: str) -> None:
+    """A file of any web server, which MLflow's client does not fetch. A login in the URI goes where the URI says."""
+    url, own = login.split_url(uri)
 
+    def authorize(there: str) -> Optional[str]:
+        if own and login.may_be_sent(there, url):
+            return own
+        return login.authorization() if login.may_be_sent(there, server, hosts) else None
+
+    web.download(url, path, authorize)
+
+
+def _download(server: str, hosts: Sequence[str], uri: str, path: str) -> None:
+    from mlflow_runner.tracking.client import import_mlflow, keep_login_home
+
+    mlflow = import_mlflow()
+    keep_login_home(server, hosts)
     with tempfile.TemporaryDirectory(dir=os.path.dirname(path)) as directory:
-        found = import_mlflow().artifacts.download_artifacts(artifact_uri=uri, dst_path=directory)
+        found = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=directory)
         shutil.move(found.rstrip("/"), path)

@@ -20,6 +20,8 @@ from mlflow_runner.tracking import Denied, Missing, NeedsMlflow, Refused, RunInf
 
 KINDS = {"RESOURCE_DOES_NOT_EXIST": Missing, "UNAUTHENTICATED": Denied, "PERMISSION_DENIED": Denied, "INVALID_PARAMETER_VALUE": Refused}
 """What MLflow's error codes mean; every other may pass."""
+MLFLOW_AGENT = "mlflow-python-client"
+"""How the User-Agent of MLflow's client begins (mlflow/tracking/request_header/default_request_header_provider.py)."""
 TRANSFER_S = 300.0
 """The limit of a call that moves a file, where MLflow does not say how far it is."""
 
@@ -39,6 +41,29 @@ def import_mlflow() -> Any:
     except ImportError as error:
         raise NeedsMlflow(f"this needs the package mlflow: {error}") from None
     return mlflow
+
+
+def keep_login_home(server: str, credential_hosts: Sequence[str]) -> None:
+    """From now on no request of this process's MLflow client takes the login to a host that may not have it, redirects included.
+
+    The one place that every request passes is the adapter of `requests`. A login that another library has for its own store stays.
+    """
+    from requests.adapters import HTTPAdapter
+
+    send = HTTPAdapter.send
+
+    def send_guarded(adapter, request, *arguments, **keywords):
+        if not login.may_be_sent(request.url, server, credential_hosts) and _has_login(request.headers):
+            del request.headers["Authorization"]
+        return send(adapter, request, *arguments, **keywords)
+
+    HTTPAdapter.send = send_guarded
+
+
+def _has_login(headers) -> bool:
+    """Whether this is the tracking server's login: its very value, or, where an auth plugin makes it, MLflow's own header."""
+    value, agent = headers.get("Authorization"), str(headers.get("User-Agent", ""))
+    return value is not None and (agent.startswith(MLFLOW_AGENT) or value == login.authorization())
 
 
 class ClientRun:

@@ -7,7 +7,7 @@ import base64
 import os
 import re
 from typing import Iterator, MutableMapping, Optional, Sequence, Tuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from mlflow_runner.tracking import Denied
 
@@ -61,6 +61,16 @@ def may_be_sent(url: str, server: str, hosts: Sequence[str] = ()) -> bool:
         return False
     moved = home[1] == there[1] and (home[0], home[2], there[0], there[2]) == ("http", 80, "https", 443)
     return moved or any(_origin(f"{there[0]}://{host}") == there for host in hosts)
+
+
+def split_url(url: str) -> Tuple[str, Optional[str]]:
+    """The URL without user and password, and these as the value of the header Authorization."""
+    parsed = urlsplit(url)
+    user, mark, host = parsed.netloc.rpartition("@")
+    if not mark:
+        return url, None
+    name, _, password = user.partition(":")
+    return urlunsplit(parsed._replace(netloc=host)), "Basic " + _base64({USERNAME: unquote(name), PASSWORD: unquote(password)})
 
 
 def hosts_in(text: str) -> Tuple[str, ...]:

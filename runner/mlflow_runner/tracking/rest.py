@@ -39,6 +39,10 @@ class RestServer:
         """The response to one request, here or elsewhere, with the login where it may go."""
         return web.send(method, url, data, headers, limit, self._authorize)
 
+    def download(self, url: str, path: str) -> None:
+        """Write what is at `url`, here or elsewhere, to the file. Raises OSError when it cannot be written."""
+        web.download(url, path, self._authorize)
+
     def get_run(self, run_id: str) -> dict:
         """The run as the API gives it (`info`, `data`)."""
         return check_run(self.call("GET", f"runs/get?{urlencode({'run_id': run_id})}").get("run"))
@@ -146,12 +150,7 @@ class RestRun:
 
     def download(self, artifact: str, path: str) -> None:
         """Raises OSError when the file cannot be written."""
-        limit = web.Limit(web.CALL_S)
-        response = self._server.send("GET", self._artifact_url(artifact), limit=limit)
-        with response, open(path, "wb") as file:
-            while block := _block(response, artifact):
-                limit.extend(len(block))
-                file.write(block)
+        self._server.download(self._artifact_url(artifact), path)
 
     def _put(self, artifact, data, content_type, size):
         limit = web.Limit(web.CALL_S)
@@ -174,10 +173,3 @@ def artifact_root(server: str, artifact_uri: str) -> str:
     if there.scheme in ("http", "https"):
         return artifact_uri.rstrip("/")
     return f"{here.scheme}://{there.netloc or here.netloc}{here.path}{ARTIFACTS}{quote(there.path)}"
-
-
-def _block(response, artifact) -> bytes:
-    try:
-        return response.read(web.BLOCK_BYTES)
-    except (OSError, http.client.HTTPException) as error:
-        raise Unavailable(f"GET {artifact}: {type(error).__name__}: {error}") from None

@@ -75,6 +75,28 @@ def send(
         raise Refused(f"{what}: the request cannot be made ({type(error).__name__})") from None
 
 
+def download(url: str, path: str, authorize: Callable[[str], Optional[str]] = lambda url: None) -> None:
+    """Write the body of `url` to the file. Raises OSError when it cannot be written, else as `send`.
+
+    One that breaks off is Unavailable: `http.client` reads it as if it had ended.
+    """
+    limit, what = Limit(CALL_S), f"GET {urlsplit(url).path}"
+    response = send("GET", url, limit=limit, authorize=authorize)
+    with response, open(path, "wb") as file:
+        while block := _block(response, what):
+            limit.extend(len(block))
+            file.write(block)
+        if response.length:
+            raise Unavailable(f"{what}: the answer broke off {response.length} bytes before its end")
+
+
+def _block(response, what: str) -> bytes:
+    try:
+        return response.read(BLOCK_BYTES)
+    except (OSError, http.client.HTTPException) as error:
+        raise Unavailable(login.hide(f"{what}: {type(error).__name__}: {error}")) from None
+
+
 def read(response, limit_bytes: int) -> bytes:
     """The body of a response. Raises OSError or HTTPException, and ValueError when it is larger."""
     with response:
