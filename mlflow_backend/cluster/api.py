@@ -202,12 +202,14 @@ class Cluster:
                 yield event
 
     def list_events(self, kind: str, name: str) -> list[dict[str, Any]]:
-        """Events about one object; an empty list where the user may not read events."""
+        """Events about one object; an empty list where the user may not read events. An outage is no such answer: it raises."""
         selector = f"involvedObject.kind={kind},involvedObject.name={name}"
         try:
             return self._list(
                 "list Events", lambda api, **raw: api.core.list_namespaced_event(self.namespace, field_selector=selector, **raw)
             )[0]
+        except ClusterUnavailable:
+            raise
         except ClusterError:
             return []
 
@@ -237,12 +239,16 @@ class Cluster:
             none_on=(404, 409),
         )
 
-    def release_pod(self, name: str) -> None:
-        """Delete a pod by force, as its node cannot say that it has ended. Nothing where the user may not: the controller may."""
+    def release_pod(self, name: str, uid: str, by_force: bool) -> None:
+        """Delete the pod with this uid, `by_force` where its node cannot say that it has ended. No error if it is gone.
+
+        Nothing where the user may not: the controller may.
+        """
+        options: dict[str, Any] = {"preconditions": {"uid": uid}, **({"gracePeriodSeconds": 0} if by_force else {})}
         self.connection.ask(
             f"delete Pod {name}",
-            lambda api, **raw: api.core.delete_namespaced_pod(name, self.namespace, grace_period_seconds=0, **raw),
-            none_on=(403, 404),
+            lambda api, **raw: api.core.delete_namespaced_pod(name, self.namespace, body=options, **raw),
+            none_on=(403, 404, 409),
         )
 
     def follow_log(self, pod: str, since_s: float | None) -> Iterator[bytes]:

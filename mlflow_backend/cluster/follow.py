@@ -1,8 +1,8 @@
 """Show what a run prints while it runs, and change nothing, neither in MLflow nor in the cluster."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
+from mlflow_backend.cluster import diagnose
 from mlflow_backend.cluster.api import Cluster
 from mlflow_backend.cluster.log import PodLog, end_line, mark_of
 from mlflow_backend.cluster.look import is_active, look
@@ -21,9 +21,10 @@ def follow(cluster: Cluster, run: Known, write: Callable[[bytes], None]) -> None
     seen = look(cluster, run)
     while True:
         pod = seen.pod
-        is_over = not is_active(seen.job) and (pod is None or _phase(pod) in ("Succeeded", "Failed"))
+        has_ended = diagnose.ended(seen.job, pod, seen.events) is not None  # a sidecar may keep Job and pod
+        is_over = has_ended or (not is_active(seen.job) and (pod is None or diagnose.is_over(pod)))
         try:
-            if pod is not None and _phase(pod) != "Pending":
+            if pod is not None and diagnose.has_started(pod):
                 name = pod["metadata"]["name"]
                 log = logs.setdefault(name, PodLog(end_line(run.run_id, mark_of(seen.job))))
                 for line in cluster.follow_log(name, log.since_s(cluster.now_s())):
@@ -34,7 +35,3 @@ def follow(cluster: Cluster, run: Known, write: Callable[[bytes], None]) -> None
             seen = look(cluster, run)
         except ClusterUnavailable:
             cluster.closing.wait(LOOK_EVERY_S)
-
-
-def _phase(pod: Mapping[str, Any]) -> str:
-    return pod.get("status", {}).get("phase", "Pending")

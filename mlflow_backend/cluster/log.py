@@ -19,6 +19,7 @@ class PodLog:
     def __init__(self, end_line: bytes = b""):
         self._end_line = end_line
         self._last = b""
+        self._unstamped = b""
 
     def since_s(self, now_s: float) -> int | None:
         """How far back to ask, in whole seconds before `now_s` (the cluster's time); None for the whole log."""
@@ -29,10 +30,14 @@ class PodLog:
         return max(1, int(now_s - shown_s) + OVERLAP_S)
 
     def take(self, line: bytes) -> tuple[bytes, bool]:
-        """What of the next line is to be shown, nothing if it was shown before, and whether it is the runner's last."""
+        """What of the next line is to be shown, nothing if it was shown before, and whether it is the runner's last.
+
+        A line of the kubelet's own, as that a log cannot be read, comes again with every attempt, and is shown once in a row.
+        """
         stamped = STAMPED.fullmatch(line)
         if not stamped:
-            return line, False
+            is_repeated, self._unstamped = line == self._unstamped, line
+            return b"" if is_repeated else line, False
         stamp, text = line[: stamped.start(4) - 1], stamped[4]
         if self._last and _rank(stamp) <= _rank(self._last):
             return b"", False

@@ -55,7 +55,7 @@ def newest(pods: Any) -> Object | None:
 
 def needs_events(job: Object | None, pod: Object | None) -> bool:
     """Whether events can tell something: the run has not started."""
-    return is_active(job) and (pod or {}).get("status", {}).get("phase", "Pending") == "Pending"
+    return is_active(job) and not diagnose.has_started(pod)
 
 
 def is_active(job: Object | None) -> bool:

@@ -11,7 +11,7 @@ from mlflow_backend.cluster import settle
 from mlflow_backend.cluster.diagnose import Diagnosis
 from mlflow_backend.cluster.ownership import Known
 from mlflow_backend.errors import TrackingError, hint
-from mlflow_runner.submission import TAG_JOB, TAG_PARENT
+from mlflow_runner.submission import TAG_JOB
 
 PAGE = 200
 EXPERIMENTS_OF_A_CALL = 1000
@@ -39,11 +39,10 @@ class ClientRuns:
     def end(self, run_id: str, end: Diagnosis) -> None:
         tracking.end(run_id, end.status, end.cause, end.message, end.exit_code)
 
-    def children(self, run_id: str) -> Iterator[Known]:
-        """The nested runs directly below a run that are RUNNING and have no Job of their own, in the run's experiment."""
-        experiment_id = tracking.get_run(run_id).info.experiment_id
-        wanted = f"tags.`{TAG_PARENT}` = '{run_id}' AND attributes.status = 'RUNNING'"
-        yield from (known(run) for run in _pages([experiment_id], wanted) if TAG_JOB not in run.data.tags)
+    def children(self, parent: Known) -> Iterator[Known]:
+        """The nested runs directly below a run, in its experiment, that are RUNNING or SCHEDULED."""
+        for wanted in settle.unfinished_below(parent):
+            yield from map(known, _pages([parent.experiment_id], wanted))
 
 
 def run_of(run_id: str) -> Any:

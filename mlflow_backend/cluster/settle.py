@@ -4,21 +4,27 @@
 and the commands all come through here.
 """
 
+import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Protocol
 
 from mlflow_backend.cluster import diagnose, labels, room
 from mlflow_backend.cluster.diagnose import Diagnosis
 from mlflow_backend.cluster.look import Seen, is_active, needs_events
 from mlflow_backend.cluster.ownership import Known, claim_of
+from mlflow_backend.errors import TrackingError, TrackingUnavailable
 from mlflow_runner.causes import Cause
 from mlflow_runner.ending import is_told
-from mlflow_runner.submission import TAG_CAUSE, TAG_MESSAGE, TAG_STATUS
+from mlflow_runner.submission import TAG_CAUSE, TAG_JOB, TAG_MESSAGE, TAG_NODE, TAG_PARENT, TAG_POD, TAG_STATUS, TAG_TARGET
+from mlflow_runner.tracking import Refused
 
-SEARCHES = 20
-"""For children of one run that has ended, theirs included."""
+log = logging.getLogger("mlflow_compute")
+
+CHILDREN = 10_000
+"""So many nested runs end with one run, theirs included."""
 SUBMIT_S = 60
 """A submit tags its run before it creates the Job, and names the Job's uid after that: both within this time."""
 UNFINISHED = (
@@ -34,6 +40,7 @@ JOB_LEFT_BEHIND = {
     Cause.IMAGE_PULL_ERROR,
     Cause.INVALID_IMAGE_NAME,
     Cause.CREATE_CONTAINER_CONFIG_ERROR,
+    Cause.INIT_CONTAINER_FAILED,
     Cause.UNSCHEDULABLE,
     Cause.QUOTA_EXCEEDED,
     Cause.ADMISSION_DENIED,
@@ -48,7 +55,7 @@ JOB_LEFT_BEHIND = {
 class Verdict:
     """What to do: write `end` if there is one, delete the Job, look again after some seconds if nothing happens until then.
 
-    `release_pod`: its node is lost, and the Job makes the next pod only after this one is deleted by force.
+    `release_pod`: the Job cannot go on before this pod is deleted: its node is lost, or only sidecars are left of it.
     """
 
     ended: bool
@@ -65,8 +72,8 @@ class Runs(Protocol):
 
     def end(self, run_id: str, end: Diagnosis) -> None: ...
 
-    def children(self, run_id: str) -> Iterable[Known]:
-        """The nested runs directly below a run that are RUNNING and have no Job of their own."""
+    def children(self, parent: Known) -> Iterable[Known]:
+        """The nested runs directly below a run, in its experiment, that are RUNNING or SCHEDULED."""
         ...
 
 
@@ -102,43 +109,91 @@ def foresee(seen: Seen) -> Verdict:
 
 
 def settle(runs: Runs, cluster: Any, run: Known, seen: Seen) -> Verdict:
-    """Do what `judge` says of the run, as MLflow knows it at this moment. Raises what `runs` and `cluster` raise."""
+    """Do what `judge` says of the run, as MLflow knows it at this moment. Raises what `runs` and `cluster` raise.
+
+    The order makes it safe to die after each step: a run whose nested runs have not all ended has not ended itself, so the next
+    settler finds it; one that has ended and left its Job behind is known by its cause (JOB_LEFT_BEHIND) or its Job's pod.
+    """
     verdict = judge(run, seen)
     if verdict.end:
         run = runs.read(run.run_id)  # another process may have been faster
         verdict = judge(run, seen)
     if verdict.end and verdict.end.cause == Cause.UNSCHEDULABLE:
-        verdict = judge(run, replace(seen, room=room.describe(cluster, seen.pod)))
+        seen = replace(seen, room=room.describe(cluster, seen.pod))
+        verdict = judge(run, seen)
+    if verdict.ended and end_children(runs, run, verdict.end):
+        run = runs.read(run.run_id)  # that may have taken long
+        verdict = judge(run, seen)
     if verdict.end:
         runs.end(run.run_id, verdict.end)
     if verdict.release_pod:
-        cluster.release_pod(seen.pod["metadata"]["name"])
-    if verdict.ended:
-        end_children(runs, run, verdict.end)
+        names = seen.pod["metadata"]
+        cluster.release_pod(names["name"], names["uid"], by_force="deletionTimestamp" in names)
     job = seen.job or seen.stray
     if verdict.remove_job and job:
         cluster.delete_job(job["metadata"]["name"], job["metadata"]["uid"])
     return verdict
 
 
-def end_children(runs: Runs, parent: Known, end: Diagnosis | None) -> None:
-    """End the nested runs that a run which ended FAILED or KILLED left RUNNING: nothing else tells their end.
+def unfinished_below(parent: Known) -> list[str]:
+    """Filters that find the unfinished nested runs directly below a run, one search each."""
+    return [f"tags.`{TAG_PARENT}` = '{parent.run_id}' AND attributes.status = '{status}'" for status in ("RUNNING", "SCHEDULED")]
 
-    `end` is the parent's where it has just been written; else its tags say how it ended.
+
+def end_children(runs: Runs, parent: Known, end: Diagnosis | None) -> int:
+    """End the nested runs that a run which ended FAILED or KILLED left unfinished, as nothing else tells their end; how many there were.
+
+    `end` is the parent's where it is still to be written; else its tags say how it ended.
     """
     status = end.status if end else parent.status
     if status not in ("FAILED", "KILLED") or parent.is_deleted:
-        return
+        return 0
     cause = end.cause if end else parent.tags.get(TAG_CAUSE)
     told = end.message if end else parent.tags.get(TAG_MESSAGE, "")
-    parents = [parent.run_id]
-    for _ in range(SEARCHES):
-        if not parents:
-            return
-        parent_id = parents.pop(0)
-        for child in runs.children(parent_id):
+    count = 0
+    for child, parent_id in _below(runs, parent):
+        if count == CHILDREN:
+            log.warning(
+                "run %s: more than %d of its nested runs have not ended: settle it again to end the others", parent.run_id, CHILDREN
+            )
+            break
+        count += 1
+        try:
             runs.end(child.run_id, Diagnosis(status, cause, f"Its parent run {parent_id} ended", told))
-            parents.append(child.run_id)
+        except TrackingUnavailable:
+            raise
+        except (TrackingError, Refused) as error:  # deleted meanwhile, or another user's: no reason to leave the parent without its end
+            log.warning("run %s: its nested run %s could not be ended: %s", parent.run_id, child.run_id, error)
+    return count
+
+
+def _below(runs: Runs, root: Known) -> Iterator[tuple[Known, str]]:
+    """The runs that end with `root`, each with its parent's id and after all below it: an unfinished one is found by the next settler.
+
+    The children of a run are all known before the first is given, as each that ends moves the pages of the search.
+    """
+    known, stack = {root.run_id}, [(root, "", False)]
+    while stack:
+        run, parent_id, is_complete = stack.pop()
+        if is_complete:
+            yield run, parent_id
+            continue
+        if run is not root:
+            stack.append((run, parent_id, True))
+        children = islice(runs.children(run), CHILDREN + 1)
+        found = {child.run_id: child for child in children if child.run_id not in known and _ends_with(root, child)}
+        known.update(found)
+        stack += [(child, run.run_id, False) for child in reversed(found.values())]
+
+
+def _ends_with(root: Known, child: Known) -> bool:
+    """Whether nothing but its parent's process could tell the end of a nested run: it has no Job, and no runner of its own.
+
+    A run on "this machine" has a runner there. It dies with the root's pod where that is the machine: its tags then name the pod.
+    """
+    pod = root.tags.get(TAG_POD)
+    in_its_pod = pod is not None and pod in (child.tags.get(TAG_NODE), child.tags.get(TAG_POD))
+    return TAG_JOB not in child.tags and (TAG_TARGET not in child.tags or in_its_pod)
 
 
 def start_timeout_s(job: Mapping[str, Any] | None) -> float | None:
@@ -152,12 +207,22 @@ def _judge_job(seen: Seen, was_stopped: bool) -> Verdict:
     if end:
         told = diagnose.STOPPED if was_stopped and end.cause in (Cause.UNKNOWN, Cause.EXIT_CODE) else end
         return Verdict(True, told, remove_job=_lingers(seen))
-    if seen.job and diagnose.may_retry(seen.job) and (late := diagnose.overdue(seen.job, seen.pod, seen.now_s)):
-        return Verdict(False, release_pod=late.patience_s <= 0, look_again_s=late.patience_s or None)
+    if seen.job and (left_s := _until_release(seen)) is not None:
+        return Verdict(False, release_pod=left_s <= 0, look_again_s=left_s or None)
     trouble, left_s = _trouble(seen)
     if trouble and left_s <= 0:
         return Verdict(True, trouble, remove_job=seen.job is not None)
     return Verdict(False, look_again_s=left_s if math.isfinite(left_s) else None)
+
+
+def _until_release(seen: Seen) -> float | None:
+    """In how many seconds the pod has to be deleted for its Job to go on; None where that is not in the pod's way.
+
+    A Job that may retry goes on with another pod; one that may not fails then, and says why.
+    """
+    if late := diagnose.overdue(seen.job, seen.pod, seen.now_s):
+        return late.patience_s if diagnose.may_retry(seen.job) else None
+    return diagnose.left_over_s(seen.pod, seen.now_s)
 
 
 def _is_in_the_way(run: Known, seen: Seen) -> bool:

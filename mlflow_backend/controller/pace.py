@@ -9,12 +9,12 @@ WAITING_S = (10.0, 300.0)
 
 def has_waited(seen: Seen) -> bool:
     """Whether the run has not started for long enough that events may say why."""
-    return _phase(seen) == "Pending" and age_s(seen) >= WAITING_S[0]
+    return not diagnose.has_started(seen.pod) and age_s(seen) >= WAITING_S[0]
 
 
 def next_look_s(seen: Seen, *others_s: float | None) -> float | None:
     """In how many seconds the run is looked at if nothing happens: the soonest of the others and of its own; None: not at all."""
-    waits = seen.job is not None and _phase(seen) == "Pending"
+    waits = seen.job is not None and not diagnose.has_started(seen.pod)
     own_s = min(max(age_s(seen), WAITING_S[0]), WAITING_S[1]) if waits else None
     return min((time_s for time_s in (own_s, *others_s) if time_s is not None), default=None)
 
@@ -30,7 +30,3 @@ def ended_s(seen: Seen) -> float | None:
     times = [status["state"]["terminated"]["finishedAt"] for status in statuses if "terminated" in status.get("state", {})]
     times += [item["lastTransitionTime"] for item in (seen.job or {}).get("status", {}).get("conditions") or () if item["type"] == "Failed"]
     return max(map(diagnose.seconds, filter(None, times)), default=None)
-
-
-def _phase(seen: Seen) -> str:
-    return (seen.pod or {}).get("status", {}).get("phase", "Pending")

@@ -9,9 +9,9 @@ from typing import Any
 
 from mlflow_backend.cluster.diagnose import Diagnosis
 from mlflow_backend.cluster.ownership import Known
-from mlflow_backend.cluster.settle import UNFINISHED
+from mlflow_backend.cluster.settle import UNFINISHED, unfinished_below
 from mlflow_runner.ending import end_tags
-from mlflow_runner.submission import END_TAGS, TAG_CLUSTER, TAG_JOB, TAG_PARENT
+from mlflow_runner.submission import END_TAGS, TAG_CLUSTER
 from mlflow_runner.tracking import Unavailable
 from mlflow_runner.tracking.rest import RestServer, check_run, tags_of
 
@@ -51,12 +51,10 @@ class ServerRuns:
         self._on_call("runs/update")
         self._server.set_status(run_id, end.status, ended=True)
 
-    def children(self, run_id: str) -> Iterator[Known]:
-        """The nested runs directly below a run that are RUNNING and have no Job of their own, in the run's experiment."""
-        wanted = f"tags.`{TAG_PARENT}` = '{run_id}' AND attributes.status = 'RUNNING'"
-        for child in self._search([self.read(run_id).experiment_id], wanted):
-            if TAG_JOB not in child.tags:
-                yield child
+    def children(self, parent: Known) -> Iterator[Known]:
+        """The nested runs directly below a run, in its experiment, that are RUNNING or SCHEDULED."""
+        for wanted in unfinished_below(parent):
+            yield from self._search([parent.experiment_id], wanted)
 
     def unfinished(self, cluster_id: str) -> Iterator[Known]:
         """Every run that was sent to this namespace (its uid) and has no final state."""

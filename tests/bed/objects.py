@@ -53,6 +53,7 @@ class MemoryNamespace:
         self.jobs: dict[str, dict] = {}
         self.pods: list[dict] = []
         self.deleted: list[tuple[str, str]] = []
+        self.released: list[tuple[str, str, bool]] = []
         self.refusal: ClusterError | None = None
         self.calls: Counter[str] = Counter()
         self.closing = Stop()
@@ -99,6 +100,10 @@ class MemoryNamespace:
         self.deleted.append((name, uid))
         if name in self.jobs and self.jobs[name]["metadata"]["uid"] == uid:
             del self.jobs[name]
+
+    def release_pod(self, name, uid, by_force):
+        self._called("delete Pod")
+        self.released.append((name, uid, by_force))
 
     def _called(self, what: str) -> None:
         self.calls[what] += 1

@@ -189,8 +189,23 @@ def test_a_log_is_never_asked_for_less_than_a_second(api, cluster, asked, sent):
 
 def test_the_server_s_time_counts_also_when_it_refuses(api, cluster):
     api.answers["list events"] = [refusal(403, Date="Wed, 01 Jan 2020 00:00:00 GMT")]
-    assert cluster.list_events("Pod", "p") == []
+    assert cluster.list_events("Pod", "p") == []  # the user may not read events
     assert 1577836800 <= cluster.now_s() < 1577836800 + 60
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_an_outage_is_not_an_answer_without_events(api, cluster, status):
+    api.answers["list events"] = [refusal(status)]
+    with pytest.raises(ClusterUnavailable):
+        cluster.list_events("Pod", "p")
+
+
+@pytest.mark.parametrize("status", [200, 403, 404, 409])
+@pytest.mark.parametrize(("by_force", "options"), [(False, {}), (True, {"gracePeriodSeconds": 0})])
+def test_a_pod_is_released_by_its_uid_where_the_user_may(api, cluster, status, by_force, options):
+    api.answers["delete pods"] = [refusal(status) if status != 200 else Answer(body={})]
+    cluster.release_pod("p", "uid-1", by_force)
+    assert [call.body for call in api.calls] == [{"preconditions": {"uid": "uid-1"}, **options}]
 
 
 def test_a_list_comes_in_pages_and_one_that_has_expired_meanwhile_is_unavailable(api, cluster):

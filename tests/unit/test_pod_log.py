@@ -37,6 +37,13 @@ def test_a_line_without_a_time_is_shown_as_it_is(line):
     assert log.since_s(0.0) is None
 
 
+def test_a_line_of_the_kubelet_that_comes_with_every_attempt_is_shown_once():
+    log, line = PodLog(END), b"unable to retrieve container logs for containerd://1\n"
+    assert [log.take(item)[0] for item in (line, line, stamped(1, b"a\n"), line, b"other\n", line)] == [
+        line, b"", b"a\n", b"", b"other\n", line,
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("text", [
     b"[mlflow-compute] run " + b"r" * 32 + b" has ended\n",
     b"[mlflow-compute] run " + b"r" * 32 + b" has ended wrong\n",

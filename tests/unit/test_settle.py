@@ -9,14 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlflow_backend.cluster import diagnose
+from mlflow_backend.cluster import settle as settling
 from mlflow_backend.cluster.diagnose import Diagnosis
-from mlflow_backend.cluster.look import Seen
+from mlflow_backend.cluster.look import Seen, look_for
 from mlflow_backend.cluster.ownership import Claim, Known
 from mlflow_backend.cluster.settle import foresee, has_ended, judge, settle
+from mlflow_backend.errors import ClusterUnavailable, TrackingError, TrackingUnavailable
 from mlflow_runner.ending import end_tags, ending
 from mlflow_runner.state import State
-from mlflow_runner.submission import TAG_CAUSE, TAG_CLUSTER, TAG_JOB, TAG_JOB_UID, TAG_MESSAGE, TAG_SUBMITTED
-from mlflow_runner.tracking import RunInfo
+from mlflow_runner.submission import TAG_CAUSE, TAG_CLUSTER, TAG_JOB, TAG_JOB_UID, TAG_MESSAGE, TAG_NODE, TAG_POD, TAG_SUBMITTED, TAG_TARGET
+from mlflow_runner.tracking import Refused, RunInfo
+from tests.bed import objects
+from tests.bed.objects import MemoryNamespace
 from tests.unit.test_diagnose import disrupted, job_failed, pod, terminated, told
 
 BORN = "2026-01-01T00:00:00Z"
@@ -40,7 +44,7 @@ class Store:
         self.status = end.status
         self.tags.update(end_tags(end.status, end.cause, end.cause and end.message, end.exit_code))
 
-    def children(self, run_id):
+    def children(self, parent):
         return ()
 
     def told_by_runner(self, state: State):
@@ -58,11 +62,16 @@ class Store:
 class Jobs:
     """The cluster as far as settling writes to it."""
 
-    def __init__(self):
-        self.deleted = []
+    def __init__(self, refusal=None):
+        self.deleted, self.released, self._refusal = [], [], refusal
 
     def delete_job(self, name, uid):
+        if self._refusal:
+            raise self._refusal
         self.deleted.append((name, uid))
+
+    def release_pod(self, name, uid, by_force):
+        self.released.append((name, uid, by_force))
 
 
 def metadata(item, **more):
@@ -353,16 +362,29 @@ def test_a_termination_message_that_does_not_fit_the_exit_code_or_its_form_is_no
 
 
 class Family(Store):
-    """A run with children and grandchildren, one of which has a Job of its own."""
+    """A run with nested runs, given as {id: (parent's id, status, tags)}; a search gives `page` at a time, and those that it finds then."""
 
-    def __init__(self):
+    def __init__(self, below=None, page=1000, refusals=None):
         super().__init__()
-        self.ended = {}
+        self.below = below or {"a": ("r", "RUNNING", {}), "b": ("r", "SCHEDULED", {}), "c": ("a", "RUNNING", {})}
+        self.ended, self.page, self.refusals = {}, page, dict(refusals or {})
 
-    def children(self, run_id):
-        return [Known(child, "RUNNING", {}, 0) for child in {"r": ["a", "b"], "a": ["c"]}.get(run_id, [])]
+    def children(self, parent):
+        offset = 0
+        while found := self._unfinished(parent.run_id)[offset : offset + self.page]:
+            yield from found
+            offset += self.page
+
+    def _unfinished(self, parent_id):
+        return [
+            Known(run_id, status, tags, 0)
+            for run_id, (parent, status, tags) in self.below.items()
+            if parent == parent_id and run_id not in self.ended and status in ("RUNNING", "SCHEDULED")
+        ]
 
     def end(self, run_id, end):
+        if error := self.refusals.pop(run_id, None):
+            raise error
         if run_id == "r":
             super().end(run_id, end)
         else:
@@ -382,7 +404,216 @@ def test_runs_that_an_ended_run_left_running_end_with_it():
     assert set(told.ended) == {"a", "b", "c"}, "also where the runner told the end"
 
 
+@pytest.mark.parametrize(("tags", "ends"), [
+    ({}, True),
+    ({TAG_JOB: "k"}, False),
+    ({TAG_TARGET: "local"}, False),  # of a runner on some machine, which tells the end
+    ({TAG_TARGET: "local", TAG_NODE: "laptop"}, False),
+    ({TAG_TARGET: "local", TAG_NODE: "j-x"}, True),  # that runner was in the parent's pod
+])  # fmt: skip
+def test_a_nested_run_that_has_a_runner_of_its_own_goes_on_unless_that_died_with_the_pod(tags, ends):
+    runs = Family({"a": ("r", "RUNNING", tags)})
+    runs.tags[TAG_POD] = "j-x"
+    settle(runs, Jobs(), runs.read("r"), seen(None, None))
+    assert ("a" in runs.ended) is ends and has_ended(runs.read("r"))
+
+
+@pytest.mark.parametrize("page", [1, 7, 200])
+def test_all_nested_runs_end_however_many_there_are_and_though_each_end_moves_the_pages(page):
+    below = {f"a{number}": ("r", "RUNNING", {}) for number in range(450)}
+    below |= {f"b{number}": (f"a{number}", "RUNNING", {}) for number in range(100)} | {
+        "c0": ("b0", "RUNNING", {}),
+        "d0": ("c0", "RUNNING", {}),
+    }
+    runs = Family(below, page)
+    settle(runs, Jobs(), runs.read("r"), seen(None, None))
+    assert runs.ended.keys() == below.keys()
+
+
+def test_a_run_that_names_a_run_below_it_as_its_parent_is_no_endless_search():
+    runs = Family({"a": ("r", "RUNNING", {}), "r": ("a", "RUNNING", {})})
+    settle(runs, Jobs(), runs.read("r"), seen(None, None))
+    assert runs.ended.keys() == {"a"} and has_ended(runs.read("r"))
+
+
+def test_more_nested_runs_than_end_at_once_are_told_and_a_second_settle_ends_them(monkeypatch, caplog):
+    monkeypatch.setattr(settling, "CHILDREN", 4)
+    runs = Family({f"a{number}": ("r", "RUNNING", {}) for number in range(6)} | {"b": ("a5", "RUNNING", {})})
+    settle(runs, Jobs(), runs.read("r"), seen(None, None))
+    assert len(runs.ended) == 4 and has_ended(runs.read("r"))
+    assert "run r: more than 4 of its nested runs have not ended: settle it again to end the others" in caplog.messages
+    settle(runs, Jobs(), runs.read("r"), seen(None, None))
+    assert runs.ended.keys() == runs.below.keys()
+
+
+@pytest.mark.parametrize("dies_at", ["a", "b", "c", "r"])
+def test_a_settler_that_dies_between_two_ends_loses_none_of_them(dies_at):
+    runs = Family(refusals={dies_at: TrackingUnavailable("gone")})
+    with pytest.raises(TrackingUnavailable):
+        settle(runs, Jobs(), runs.read("r"), seen(None, None))
+    assert not has_ended(runs.read("r")), "so that the next settler finds it"
+    settle(runs, Jobs(), runs.read("r"), seen(None, None))
+    assert has_ended(runs.read("r")) and runs.ended.keys() == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("error", [TrackingError("deleted meanwhile"), Refused("deleted meanwhile")])
+def test_a_nested_run_that_cannot_be_ended_does_not_keep_its_parent_from_its_end(error, caplog):
+    runs = Family(refusals={"a": error})
+    settle(runs, Jobs(), runs.read("r"), seen(None, None))
+    assert has_ended(runs.read("r")) and runs.ended.keys() == {"b", "c"}
+    assert "run r: its nested run a could not be ended: deleted meanwhile" in caplog.messages
+
+
 def test_runs_below_a_finished_run_are_left_alone():
     runs = Family()
     settle(runs, Jobs(), runs.read("r"), seen(JOB, pod("Succeeded", state=terminated(0))))
     assert not runs.ended and runs.status == "FINISHED"
+
+
+def both(run_state, other_state, phase="Pending", **metadata_):
+    """A pod of the run's container and a sidecar in these states."""
+    found = beside(run_state, phase)
+    found["status"]["containerStatuses"][0]["state"] = other_state
+    return {**found, "metadata": {"name": "j-x", "uid": "p", **metadata_}}
+
+
+NO_IMAGE = {"waiting": {"reason": "ImagePullBackOff", "message": "m"}}
+RETRIES = {"spec": {"backoffLimitPerIndex": 2}, "status": {}}
+
+
+@pytest.mark.parametrize("other", [NO_IMAGE, {"waiting": {"reason": "ContainerCreating"}}, {}])
+@pytest.mark.parametrize("after_s", [0, 1000])
+def test_a_run_that_runs_is_not_ended_by_an_image_of_another_container(other, after_s):
+    verdict = foresee(seen(JOB, both({"running": {}}, other), NOW_S + after_s))
+    assert (verdict.ended, verdict.look_again_s) == (False, None)
+
+
+def test_a_run_that_waits_for_its_own_image_does_not_fail_by_that_of_another_container():
+    found = both({"waiting": {"reason": "ContainerCreating"}}, NO_IMAGE)
+    assert not foresee(seen(JOB, found, NOW_S + 1000)).ended
+    assert "starting" in diagnose.waiting_for(found, JOB, [])
+
+
+@pytest.mark.parametrize("other", [NO_IMAGE, {"running": {}}])
+@pytest.mark.parametrize("phase", ["Pending", "Running"])
+def test_a_run_that_has_ended_has_ended_whatever_the_phase_of_its_pod(phase, other):
+    store, jobs = Store(), Jobs()
+    settle(store, jobs, store.read("r"), seen(JOB, both(terminated(0), other, phase)))
+    assert store.outcome == ("FINISHED", None) and jobs.deleted == [("j", "u")]
+
+
+def ended_at(after_s, code, message=None):
+    state = terminated(code, message=message)
+    return {"terminated": {**state["terminated"], "finishedAt": at(after_s)}}
+
+
+@pytest.mark.parametrize(("job", "state"), [
+    (RETRIES, ended_at(60, 137)),  # no word of the runner: the Job decides whether another pod follows
+    (RETRIES, ended_at(60, 3, told("SCHEDULED", 3, None))),  # the runner expects another pod
+    (JOB, ended_at(60, 143, told("KILLED", 143, "Terminated"))),  # stopped alone: the Job fails once the pod is gone
+])  # fmt: skip
+def test_a_sidecar_does_not_keep_a_job_from_going_on_after_the_runs_container(job, state):
+    store, jobs = Store(), Jobs()
+    early, late = (seen(job, both(state, {"running": {}}, "Running"), NOW_S + after_s) for after_s in (1, 11))
+    assert foresee(early).look_again_s == pytest.approx(9) and not foresee(early).release_pod
+    assert not settle(store, jobs, store.read("r"), early).ended and jobs.released == []
+    settle(store, jobs, store.read("r"), late)
+    assert (jobs.released, jobs.deleted, store.outcome) == ([("j-x", "p", False)], [], ("RUNNING", None))
+
+
+def test_a_pod_that_was_released_is_released_by_force_only_when_its_node_is_lost():
+    leaving = both(ended_at(60, 137), {"running": {}}, "Running", deletionTimestamp=at(90))
+    early, late = (foresee(seen(RETRIES, leaving, NOW_S - 60 + after_s)) for after_s in (100, 121))
+    assert not early.release_pod and early.look_again_s == pytest.approx(20)
+    settle(store := Store(), jobs := Jobs(), store.read("r"), seen(RETRIES, leaving, NOW_S - 60 + 121))
+    assert late.release_pod and jobs.released == [("j-x", "p", True)]
+
+
+def crashing(why="CrashLoopBackOff", **last):
+    status = {"name": "proxy", "state": {"waiting": {"reason": why}}, "lastState": {"terminated": last} if last else {}}
+    return waiting("PodInitializing", 600, initContainerStatuses=[status])
+
+
+@pytest.mark.parametrize("found", [crashing(exitCode=7, reason="Error"), crashing("RunContainerError", exitCode=7)])
+def test_an_init_container_that_crashes_again_and_again_is_told_and_ends_the_run_after_its_patience(found):
+    events = [
+        of_container(happened("Pulled", 650), "spec.initContainers{proxy}"),
+        of_container(happened("BackOff", 700), "spec.initContainers{proxy}"),
+    ]
+    young, old = (seen(JOB, found, NOW_S - 60 + 700 + after_s) for after_s in (1, 301))
+    young, old = replace(young, events=events), replace(old, events=events)
+    assert diagnose.waiting_for(found, JOB, events) == "waiting: the init container 'proxy' failed with exit code 7"
+    assert not foresee(young).ended and foresee(young).look_again_s == pytest.approx(299)
+    store, jobs = Store(), Jobs()
+    settle(store, jobs, store.read("r"), old)
+    assert store.outcome == ("FAILED", "InitContainerFailed") and jobs.deleted == [("j", "u")]
+    assert store.tags[TAG_MESSAGE] == "The init container 'proxy' failed with exit code 7. Correct it in the target's 'pod_template'."
+
+
+def test_an_init_container_that_crashed_without_a_code_is_told_too():
+    assert "the init container 'proxy' failed" in diagnose.waiting_for(crashing(), JOB, [])
+
+
+def mount(first_s, volume="own", last_s=None, reason="FailedMount"):
+    return {"reason": reason, "message": f'MountVolume.SetUp failed for volume "{volume}"', "firstTimestamp": at(first_s),
+            "lastTimestamp": at(last_s or first_s)}  # fmt: skip
+
+
+UNMOUNTED = "Unable to attach or mount volumes: unmounted volumes=[own]: timed out waiting for the condition"
+
+
+@pytest.mark.parametrize(("events", "began_s"), [
+    ([mount(610, "other"), mount(900)], 900),  # another volume
+    ([mount(610, last_s=900), happened("Pulled", 880)], 880),  # mounted in between; the API counts the event of before
+    ([mount(610, last_s=900), mount(880, reason="SuccessfulAttachVolume")], 880),
+    ([mount(610, last_s=900), mount(880, "other", reason="SuccessfulAttachVolume")], 610),
+    ([mount(610, last_s=900), happened("Scheduled", 600)], 610),  # not in the order of time
+    ([mount(610), {**mount(730), "message": UNMOUNTED}], 610),  # the kubelet's summary of the same trouble
+])  # fmt: skip
+def test_the_patience_with_a_volume_counts_from_the_beginning_of_its_own_trouble(events, began_s):
+    found = waiting("ContainerCreating", 600)
+    young, old = (replace(seen(JOB, found, NOW_S - 60 + began_s + after_s), events=events) for after_s in (299, 301))
+    assert not foresee(young).ended
+    assert foresee(old).ended and foresee(old).end.cause == "VolumeError"
+
+
+def test_a_volume_that_was_mounted_since_is_no_trouble_in_whatever_order_events_come():
+    events = [happened("Pulling", 700), mount(610)]
+    assert diagnose.cannot_start(waiting("ContainerCreating", 600), JOB, events) is None
+
+
+TROUBLES = {
+    "CancelledByMark": (JOB, pod("Running"), (), {"status": "KILLED"}),
+    "ImagePullError": (JOB, waiting("ErrImagePull", 0), (), {}),
+    "InvalidImageName": (JOB, waiting("InvalidImageName", 0), (), {}),
+    "CreateContainerConfigError": (JOB, waiting("CreateContainerError", 0), (), {}),
+    "InitContainerFailed": (JOB, crashing(exitCode=1), (), {}),
+    "VolumeError": (JOB, waiting("ContainerCreating", 0), [mount(1)], {}),
+    "AdmissionDenied": (JOB, None, [happened("FailedCreate", 1)], {}),
+    "NodeLost": (JOB, metadata(pod("Running"), deletionTimestamp=at(1)), (), {}),
+    "a sidecar": (JOB, beside(terminated(3)), (), {}),
+}
+
+
+@pytest.mark.parametrize("name", TROUBLES)
+def test_a_settler_that_dies_before_it_deletes_the_job_leaves_that_to_the_next(name):
+    job, found, events, more = TROUBLES[name]
+    store, look = Store(**more), replace(seen(job, found, NOW_S + 5000), events=events)
+    with pytest.raises(ClusterUnavailable):
+        settle(store, Jobs(ClusterUnavailable("gone")), store.read("r"), look)
+    assert has_ended(store.read("r"))
+    settle(store, jobs := Jobs(), store.read("r"), look)
+    assert jobs.deleted == [("j", "u")]
+
+
+class Away(MemoryNamespace):
+    def list_events(self, kind, name):
+        raise ClusterUnavailable("away")
+
+
+def test_a_look_without_its_events_is_no_look():
+    """Without events a pod that was preempted and is gone would have failed of an unknown cause."""
+    namespace = Away()
+    namespace.add(objects.failed(objects.job("j", "r")))
+    with pytest.raises(ClusterUnavailable):
+        look_for(namespace, "r", Claim("j", "uid-of-j", "uid-of-n"))

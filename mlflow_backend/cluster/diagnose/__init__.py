@@ -6,10 +6,13 @@
 from mlflow_backend.cluster.diagnose.end import STOPPED as STOPPED
 from mlflow_backend.cluster.diagnose.end import created_pods as created_pods
 from mlflow_backend.cluster.diagnose.end import ended as ended
+from mlflow_backend.cluster.diagnose.end import left_over_s as left_over_s
 from mlflow_backend.cluster.diagnose.end import may_retry as may_retry
 from mlflow_backend.cluster.diagnose.end import overdue as overdue
 from mlflow_backend.cluster.diagnose.model import Diagnosis as Diagnosis
 from mlflow_backend.cluster.diagnose.model import Trouble as Trouble
+from mlflow_backend.cluster.diagnose.model import has_started as has_started
+from mlflow_backend.cluster.diagnose.model import is_over as is_over
 from mlflow_backend.cluster.diagnose.model import lingers as lingers
 from mlflow_backend.cluster.diagnose.model import seconds as seconds
 from mlflow_backend.cluster.diagnose.start import cannot_start as cannot_start

@@ -11,7 +11,10 @@ from mlflow_backend.cluster.diagnose.model import (
     Trouble,
     condition,
     exit_code,
+    init_failure,
     init_statuses,
+    is_over,
+    lingers,
     node_of,
     outcome,
     pod_condition,
@@ -31,6 +34,8 @@ LEFT_BEHIND = {
 STOPPED = Diagnosis("KILLED", Cause.DELETED, "The pod was stopped from outside, as by kubectl delete pod")
 LOST_PATIENCE_S = 30
 """For how long beyond its grace period a pod may go on terminating before its node counts as lost."""
+LINGER_S = 10
+"""For how long after the run's container those beside it may go on where the Job cannot go on before they have ended."""
 CAUSES = frozenset(map(str, Cause))
 AGAIN = "submit it again, or set 'retries' in the target to have it go on by itself"
 
@@ -63,13 +68,24 @@ def overdue(job: Object | None, pod: Object | None, now_s: float) -> Trouble | N
     Its container may still run there, which cannot be known. The patience is what is left of it.
     """
     due = pod and pod["metadata"].get("deletionTimestamp")
-    if not due or outcome(pod) is not None:
+    if not due or is_over(pod):
         return None
     left_s = max(0.0, seconds(due) + LOST_PATIENCE_S - now_s)
     if job is None:
         return Trouble(Diagnosis("KILLED", Cause.DELETED, "The Job was deleted", f"its node does not answer ({node_of(pod)})"), left_s)
     words = pod_condition(pod, "DisruptionTarget").get("message") or node_of(pod)
     return Trouble(Diagnosis("FAILED", Cause.NODE_LOST, "The node does not answer any more", words, AGAIN), left_s)
+
+
+def left_over_s(pod: Object | None, now_s: float) -> float | None:
+    """In how many seconds a pod has had its time in which only containers beside the run's go on; None for any other pod.
+
+    To its Job such a pod has not ended: it makes no further pod, and does not fail, before it is deleted.
+    """
+    if pod is None or not lingers(pod):
+        return None
+    ended_at = terminated(pod).get("finishedAt")
+    return max(0.0, seconds(ended_at) + LINGER_S - now_s) if ended_at else 0.0
 
 
 def created_pods(events: Sequence[Object]) -> list[str]:
@@ -156,7 +172,7 @@ def _start(pod) -> Diagnosis | None:
 
 
 def _of_job(condition, code=None, events=()) -> Diagnosis:
-    """What the Job alone says, and events: the pod may have been collected before anybody looked."""
+    """What the Job alone says, and events: the pod may have been collected before it was looked at."""
     words = condition.get("message") or ""
     if condition.get("reason") == "DeadlineExceeded":
         hint = "raise it, or make the run shorter"
@@ -212,8 +228,5 @@ def _init(pod) -> Diagnosis | None:
     for status in init_statuses(pod):
         ended = (status.get("state") or {}).get("terminated") or {}
         if ended.get("exitCode"):
-            summary = f"The init container '{status.get('name')}' failed with exit code {ended['exitCode']}"
-            words = ended.get("message") or (ended.get("reason") if ended.get("reason") != "Error" else "") or ""
-            hint = f"see its log: kubectl logs {pod['metadata'].get('name', 'POD')} -c {status.get('name')}"
-            return Diagnosis("FAILED", Cause.INIT_CONTAINER_FAILED, summary, words, hint)
+            return init_failure(status, ended, f"see its log: kubectl logs {pod['metadata'].get('name', 'POD')} -c {status.get('name')}")
     return None

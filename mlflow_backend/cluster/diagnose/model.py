@@ -54,8 +54,30 @@ def event_s(event: Object) -> float | None:
     return seconds(stamp) if stamp else None
 
 
+def last_s(event: Object) -> float | None:
+    """When what an event tells happened last: one that is repeated is counted in the same object."""
+    stamp = (event.get("series") or {}).get("lastObservedTime") or event.get("lastTimestamp")
+    return seconds(stamp) if stamp else event_s(event)
+
+
 def phase(pod: Object) -> str | None:
     return pod.get("status", {}).get("phase")
+
+
+def is_over(pod: Object) -> bool:
+    """Whether all of the pod's containers have ended for good."""
+    return phase(pod) in ("Succeeded", "Failed")
+
+
+def has_started(pod: Object | None) -> bool:
+    """Whether the run's container runs or has ended: the pod's own phase is Pending while an image of another container is pulled.
+
+    https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-phase
+    """
+    if pod is None:
+        return False
+    state = run_container(pod).get("state") or {}
+    return phase(pod) not in (None, "Pending") or "running" in state or "terminated" in state
 
 
 def outcome(pod: Object) -> str | None:
@@ -63,17 +85,18 @@ def outcome(pod: Object) -> str | None:
 
     None before (kubernetes#73118, katib#1042).
     """
-    if phase(pod) in ("Succeeded", "Failed"):
+    if is_over(pod):
         return phase(pod)
     code = exit_code(pod)
     return None if code is None or not lingers(pod) else "Succeeded" if code == 0 else "Failed"
 
 
 def lingers(pod: Object | None) -> bool:
-    """Whether the run's container has ended and others of the pod go on."""
-    if pod is None or phase(pod) != "Running" or not terminated(pod):
+    """Whether the run's container has ended, and others of the pod run or still wait for their start."""
+    if pod is None or is_over(pod) or not terminated(pod):
         return False
-    return any("running" in (status.get("state") or {}) for status in pod["status"].get("containerStatuses") or ())
+    statuses = pod.get("status", {}).get("containerStatuses") or ()
+    return any("terminated" not in (status.get("state") or {}) for status in statuses if status.get("name") != CONTAINER)
 
 
 def run_container(pod: Object) -> Object:
@@ -85,6 +108,14 @@ def run_container(pod: Object) -> Object:
 def run_spec(pod: Object) -> Object:
     """What the pod asks for its run's container: image and resources."""
     return next((item for item in pod.get("spec", {}).get("containers") or () if item.get("name") == CONTAINER), {})
+
+
+def init_failure(status: Object, ended: Object, hint: str) -> Diagnosis:
+    """The end of a run whose container did not start, as the init container of this status ended with a failure."""
+    code = ended.get("exitCode")
+    summary = f"The init container '{status.get('name')}' failed" + (f" with exit code {code}" if code is not None else "")
+    reason = ended.get("reason") if ended.get("reason") != "Error" else ""
+    return Diagnosis("FAILED", Cause.INIT_CONTAINER_FAILED, summary, ended.get("message") or reason or "", hint)
 
 
 def init_statuses(pod: Object) -> Sequence[Object]:

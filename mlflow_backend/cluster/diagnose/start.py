@@ -1,5 +1,6 @@
 """Why a run does not start, and since when. Pure."""
 
+import re
 from collections.abc import Sequence
 
 from mlflow_backend.cluster.diagnose.model import (
@@ -7,9 +8,11 @@ from mlflow_backend.cluster.diagnose.model import (
     Object,
     Trouble,
     event_s,
+    has_started,
+    init_failure,
     init_statuses,
+    last_s,
     one_line,
-    phase,
     pod_condition,
     run_container,
     run_spec,
@@ -30,15 +33,22 @@ CANNOT_START = {
 """Image errors wait: a registry that is slow or limits its rate for a moment is no failure."""
 VOLUME_EVENTS = ("FailedMount", "FailedAttachVolume", "FailedMapVolume")
 VOLUME_PATIENCE_S = 300
+AFTER_VOLUMES = ("SuccessfulAttachVolume", "SuccessfulMountVolume", "Pulling", "Pulled", "Created", "Started")
+"""Events that tell that a trouble with a volume before them is over."""
+VOLUME = re.compile(r'volume "([^"]+)"')
+CRASHING = ("CrashLoopBackOff", "RunContainerError")
+"""Why an init container waits that Kubernetes restarts (a native sidecar)."""
+CRASHING_PATIENCE_S = 300
+"""It may need something that comes later, as a service of the mesh: the kubelet waits up to five minutes between two starts."""
 CONTAINER_EVENTS = ("Failed", "BackOff", "InspectFailed")
 """Events of a pod about a container that cannot start: pulling, inspecting, creating."""
 REFUSED_PATIENCE_S = 30
 """A Job's controller tries to make the pod again, less and less often; a webhook may have been away for a moment."""
-ITS_WORDS = "change the target to what its words ask for"
+AS_ASKED = "change the target as the message asks"
 REFUSED_BY = {
     "violates PodSecurity": ("The namespace's Pod Security Standard refuses the pod", "correct the target's 'pod_template' or 'cache'"),
-    "admission webhook": ("An admission webhook refuses the pod", ITS_WORDS),
-    "ValidatingAdmissionPolicy": ("An admission policy refuses the pod", ITS_WORDS),
+    "admission webhook": ("An admission webhook refuses the pod", AS_ASKED),
+    "ValidatingAdmissionPolicy": ("An admission policy refuses the pod", AS_ASKED),
 }
 """Summary and hint by what the API server's message holds."""
 
@@ -50,7 +60,9 @@ def cannot_start(pod: Object | None, job: Object | None, events: Sequence[Object
     """
     if pod is None:
         return _no_pod(events)
-    return _unschedulable(pod, room) or _waiting_container(pod, events) or _volume(pod, events)
+    if has_started(pod):
+        return None
+    return _unschedulable(pod, room) or _crashing_init(pod, events) or _waiting_container(pod, events) or _volume(pod, events)
 
 
 def not_started(pod: Object | None, job: Object | None, after_s: float) -> Diagnosis:
@@ -67,7 +79,8 @@ def waiting_for(pod: Object | None, job: Object | None, events: Sequence[Object]
     """What a run that does not run yet is waiting for, in a few words; with `now_s`, the cluster's time, how long it has been pulling."""
     trouble = cannot_start(pod, job, events, room)
     if trouble:
-        return f"waiting: {trouble.diagnosis.summary[:1].lower()}{trouble.diagnosis.summary[1:]}: {one_line(trouble.diagnosis.detail)}"
+        summary, detail = trouble.diagnosis.summary, one_line(trouble.diagnosis.detail)
+        return f"waiting: {summary[:1].lower()}{summary[1:]}" + (f": {detail}" if detail else "")
     if pod is None:
         return "waiting in the queue" if job and job.get("spec", {}).get("suspend") else "waiting for a pod"
     reasons = [event.get("reason") for event in events]
@@ -110,9 +123,23 @@ def _unschedulable(pod, room) -> Trouble | None:
     return Trouble(Diagnosis("FAILED", Cause.UNSCHEDULABLE, "No node takes the pod", detail, hint), None)
 
 
+def _crashing_init(pod, events) -> Trouble | None:
+    """An init container that fails again and again, and that Kubernetes restarts: the run's container starts after it has started.
+
+    https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/
+    """
+    for status in init_statuses(pod):
+        if ((status.get("state") or {}).get("waiting") or {}).get("reason") in CRASHING:
+            ended = (status.get("lastState") or {}).get("terminated") or {}
+            told = _of_container(events, status.get("name"), is_pulled=True)
+            diagnosis = init_failure(status, ended, "correct it in the target's 'pod_template'")
+            return Trouble(diagnosis, CRASHING_PATIENCE_S, _since(pod, told))
+    return None
+
+
 def _waiting_container(pod, events) -> Trouble | None:
-    """The first container that cannot start, init containers before the others."""
-    for status in (*init_statuses(pod), run_container(pod), *(pod.get("status", {}).get("containerStatuses") or ())):
+    """The first container that cannot start and without which the run's does not: an init container, or the run's own."""
+    for status in (*init_statuses(pod), run_container(pod)):
         waiting = (status.get("state") or {}).get("waiting") or {}
         known = CANNOT_START.get(waiting.get("reason"))
         if known:
@@ -135,20 +162,36 @@ def _of_container(events, name, is_pulled) -> list[Object]:
 
 
 def _volume(pod, events) -> Trouble | None:
-    if phase(pod) != "Pending" or not events or events[-1].get("reason") not in VOLUME_EVENTS:
+    in_order = sorted(events, key=lambda event: last_s(event) or 0.0)
+    if not in_order or in_order[-1].get("reason") not in VOLUME_EVENTS:
         return None
     hint = "see the claim or Secret that it names: kubectl get pvc,secret"
-    told = [event for event in events if event.get("reason") in VOLUME_EVENTS]
-    diagnosis = Diagnosis("FAILED", Cause.VOLUME_ERROR, "A volume could not be mounted", events[-1].get("message") or "", hint)
-    return Trouble(diagnosis, VOLUME_PATIENCE_S, _since(pod, told))
+    now = in_order[-1]
+    diagnosis = Diagnosis("FAILED", Cause.VOLUME_ERROR, "A volume could not be mounted", now.get("message") or "", hint)
+    return Trouble(diagnosis, VOLUME_PATIENCE_S, _since(pod, _of_volume(in_order, now), _over_s(in_order, now)))
 
 
-def _since(pod, told) -> float | None:
-    """When a scheduled pod got into the trouble that these events tell of: never before it had a node."""
+def _of_volume(events, now) -> list[Object]:
+    """The events of the trouble that the event `now` tells of: those of its volume, and those that name none."""
+    return [event for event in events if event.get("reason") in VOLUME_EVENTS and _is_of_volume(event, now)]
+
+
+def _is_of_volume(event, now) -> bool:
+    named, wanted = (set(VOLUME.findall(item.get("message") or "")) for item in (event, now))
+    return not named or not wanted or bool(named & wanted)
+
+
+def _over_s(events, now) -> float | None:
+    """When an earlier trouble with this volume was over; None where there was none."""
+    moments = [last_s(event) for event in events if event.get("reason") in AFTER_VOLUMES and _is_of_volume(event, now)]
+    return max((moment for moment in moments if moment is not None), default=None)
+
+
+def _since(pod, told, over_s=None) -> float | None:
+    """When a scheduled pod got into the trouble that these events tell of: never before it had a node, or an earlier one was over (`over_s`)."""
     scheduled = pod_condition(pod, "PodScheduled").get("lastTransitionTime")
-    moments = [seconds(scheduled)] if scheduled else []
-    first_s = _first_s(told)
-    return max([*moments, *([first_s] if first_s is not None else [])], default=None)
+    moments = (seconds(scheduled) if scheduled else None, _first_s(told), over_s)
+    return max((moment for moment in moments if moment is not None), default=None)
 
 
 def _first_s(events) -> float | None:
