@@ -24,8 +24,6 @@ def attach(run: Any, stream: bool, progress: Progress) -> SubmittedJob:
     job = seen.job or seen.stray or {}
     pod = job.get("spec", {}).get("template", {}).get("spec", {})
     grace_s = float(pod.get("terminationGracePeriodSeconds", GRACE_PERIOD_S))
-    if seen.stray:
-        claim = claim._replace(job_uid=seen.stray["metadata"]["uid"])
     observer = Observer(cluster, labels.RUN, known.run_id)
     return SubmittedJob(cluster, observer, claim, known.run_id, mark_of(job), stream, grace_s, settle.start_timeout_s(job), progress)
 

@@ -45,12 +45,6 @@ def claim_of(run: Known) -> Claim | None:
     return Claim(job_name, run.tags.get(TAG_JOB_UID), cluster_id) if job_name and cluster_id else None
 
 
-def belongs(run: Known, job: Object, cluster_id: str | None) -> bool:
-    """Whether this Job, seen in the namespace with the uid `cluster_id`, is the run's."""
-    claim = claim_of(run)
-    return claim is not None and claim.cluster_id == cluster_id and is_claimed(claim, run.run_id, job)
-
-
 def is_claimed(claim: Claim, run_id: str, job: Object) -> bool:
     """Whether the Job is the very one of the claim, and labelled for this run."""
     metadata = job["metadata"]

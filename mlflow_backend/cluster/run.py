@@ -5,6 +5,7 @@ from mlflow.projects.submitted_run import SubmittedRun
 from mlflow_backend import tracking
 from mlflow_backend.cluster import labels
 from mlflow_backend.cluster.gone import pods_are_gone
+from mlflow_backend.cluster.ownership import is_labelled
 from mlflow_backend.cluster.settle import has_ended
 from mlflow_backend.cluster.wait import POD_GONE_S, SubmittedJob, Waiting
 from mlflow_backend.errors import ClusterError, TrackingError, as_mlflow_does
@@ -59,12 +60,12 @@ class ClusterRun(SubmittedRun):
         """Mark the run KILLED, delete its Job, and wait until its pod is gone.
 
         The Job is deleted whatever MLflow says: its run may be deleted there (mlflow#689), or the server away.
-        Raises ClusterError if the pod stays, TrackingError if the Job is gone and MLflow could not be told.
+        Raises ClusterError if the pod stays or the Job is not the run's, TrackingError if the Job is gone and MLflow could not be told.
         """
         untold = self._mark_cancelled()
-        if self._submitted.claim.job_uid:
-            self._submitted.cluster.delete_job(self.job_name, self._submitted.claim.job_uid)
-        self._wait_until_gone()
+        job_uid = self._delete_job()
+        if job_uid:
+            self._wait_until_gone(job_uid)
         if untold:
             raise TrackingError(f"Job {self.job_name} is deleted, but MLflow could not be told: {untold}")
 
@@ -80,7 +81,24 @@ class ClusterRun(SubmittedRun):
             return error
         return None
 
-    def _wait_until_gone(self) -> None:
+    def _delete_job(self) -> str | None:
+        """Delete the run's Job; its uid, None where there never was a Job.
+
+        Anyone with a login to MLflow can write the tags that name a Job: one that is not labelled for the run is not the run's.
+        """
+        cluster, uid = self._submitted.cluster, self._submitted.claim.job_uid
+        job = cluster.read_job(self.job_name)
+        if job is None or uid not in (None, job["metadata"]["uid"]):
+            return uid  # gone already; another Job may have its name
+        if not is_labelled(self.run_id, job):
+            raise ClusterError(
+                f"Job {self.job_name}: the tags of run {self.run_id} name it, but its labels do not name the run: it is left alone; "
+                "check who wrote the tags"
+            )
+        cluster.delete_job(self.job_name, job["metadata"]["uid"])
+        return job["metadata"]["uid"]
+
+    def _wait_until_gone(self, job_uid: str) -> None:
         timeout_s = self._submitted.grace_period_s + POD_GONE_S
-        if not pods_are_gone(self._submitted.cluster, f"{labels.RUN}={self.run_id}", self.job_name, timeout_s):
+        if not pods_are_gone(self._submitted.cluster, f"{labels.RUN}={self.run_id}", job_uid, timeout_s):
             raise ClusterError(f"Job {self.job_name}: deleted, but its pod is still there after the grace period")

@@ -10,11 +10,11 @@ from typing import Any
 from mlflow_backend.cluster import diagnose, room
 from mlflow_backend.cluster.api import Cluster
 from mlflow_backend.cluster.log import PodLog, end_line
-from mlflow_backend.cluster.look import Seen, look_for
+from mlflow_backend.cluster.look import Seen, look, look_for, newest
 from mlflow_backend.cluster.observe import Change, Observer
-from mlflow_backend.cluster.ownership import Claim, Known, owner_uid
+from mlflow_backend.cluster.ownership import Claim, Known, claim_of, owner_uid
 from mlflow_backend.cluster.runs import ClientRuns
-from mlflow_backend.cluster.settle import foresee, judge, settle
+from mlflow_backend.cluster.settle import foresee, has_ended, judge, settle
 from mlflow_backend.errors import ClusterError, ClusterUnavailable, TrackingUnavailable
 from mlflow_backend.progress import Progress
 
@@ -35,7 +35,10 @@ POD_GONE_S = 30.0
 
 @dataclass(frozen=True)
 class SubmittedJob:
-    """A run that was submitted as the Job of `claim` to `cluster`. `mark` ends its runner's last line; `stream` shows its output."""
+    """A run that was submitted as the Job of `claim` to `cluster`. `mark` ends its runner's last line; `stream` shows its output.
+
+    A claim without the Job's uid is of a submit that is under way in another process, or broke off.
+    """
 
     cluster: Cluster
     observer: Observer
@@ -62,6 +65,7 @@ class Waiting:
     def __init__(self, submitted: SubmittedJob, changes: "queue.Queue[Any]"):
         self._submitted = submitted
         self._changes = changes
+        self._claim = submitted.claim
         self._job: Mapping[str, Any] | None = {}  # empty: not seen yet; None: deleted
         self._pod: Mapping[str, Any] | None = None
         self._events: Sequence[Mapping[str, Any]] = ()
@@ -77,36 +81,65 @@ class Waiting:
 
     def until_end(self) -> Known:
         """The run as MLflow knows it once it has ended. Raises TrackingError, ClusterError, and what has ended the watches."""
-        while True:
+        run = self._named()
+        while run is None:
             try:
                 self._take(self._changes.get(timeout=self._delay()))
             except queue.Empty:
                 if self._explain_at is not None and time.monotonic() >= self._explain_at:
                     self._explain()
             run = self._ended()
+        if self._log and not self._log_is_whole:
+            self._log.join(LOG_DRAIN_S)
+        return run
+
+    def _named(self) -> Known | None:
+        """Wait until the run names its Job's uid, which tells which changes are its own; the run, if it has ended before that."""
+        while self._claim.job_uid is None:
+            run = self._with_patience(self._settle_submit)
             if run is not None:
-                if self._log and not self._log_is_whole:
-                    self._log.join(LOG_DRAIN_S)
                 return run
+            if self._claim.job_uid is None:
+                self._submitted.cluster.closing.wait(SETTLE_AGAIN_S)
+        return None
+
+    def _settle_submit(self) -> Known | None:
+        run = self._submitted.known()
+        claim = claim_of(run)
+        if claim and claim._replace(job_uid=None) == self._claim:
+            self._claim = claim
+        self._check_goes_on_here(run)
+        has_ended_now = settle(ClientRuns(), self._submitted.cluster, run, look(self._submitted.cluster, run)).ended
+        return self._submitted.known() if has_ended_now else None
+
+    def _check_goes_on_here(self, run: Known) -> None:
+        """Raises ClusterError for a run that another submit has taken up (`--run-id`, `RUN_ID`): what becomes of it is not told by this Job."""
+        claim = claim_of(run)
+        if claim == self._claim or self._claim.cluster_id is None or has_ended(run):
+            return
+        other = f" as Job {claim.job_name}" if claim else ""
+        raise ClusterError(
+            f"run {run.run_id}: another submit has taken it up, and it goes on{other}: Job {self._claim.job_name} is not waited for "
+            f"any longer; wait for the run with: mlflow-compute wait {run.run_id}"
+        )
 
     def _take(self, change) -> None:
         if change.kind == "Error":
             raise change.value
         if change.kind == "Job" and (change.value or change.last or {}).get("metadata", {}).get("uid") in (
             None,
-            self._submitted.claim.job_uid,
+            self._claim.job_uid,
         ):
             self._job = change.value
-        elif change.kind == "Pod" and change.value is not None and owner_uid(change.value) == self._submitted.claim.job_uid:
+        elif change.kind == "Pod" and change.value is not None and owner_uid(change.value) == self._claim.job_uid:
             self._take_pod(change.value)
         elif change.kind == "Pod" and self._pod is not None and change.name == self._pod["metadata"]["name"]:
-            over = change.last["status"].get("phase") in ("Succeeded", "Failed")
-            self._pod = change.last if over else None  # the evidence outlives its pod
+            self._pod = change.last if diagnose.is_over(change.last) else None  # the evidence outlives its pod
 
     def _take_pod(self, pod) -> None:
-        if self._pod is not None and pod["metadata"]["creationTimestamp"] < self._pod["metadata"]["creationTimestamp"]:
-            return  # an earlier pod of this Job, which another one has replaced
         if self._pod is not None and pod["metadata"]["name"] != self._pod["metadata"]["name"]:
+            if newest((self._pod, pod)) is self._pod:
+                return  # an earlier pod of this Job, which another one has replaced
             self._pod, self._log, self._events = None, None, ()
         if self._pod is None or _state(pod) != _state(self._pod):
             self._explain_at = time.monotonic() + EXPLAIN_AFTER_S
@@ -115,7 +148,7 @@ class Waiting:
             self._submitted.progress.waiting(f"scheduled on node {node}")
         self._pod = pod
         self._pod_changed.set()
-        if pod["status"].get("phase") not in (None, "Pending"):
+        if diagnose.has_started(pod):
             self._explain_at, self._started = None, True
             if self._log is None and self._submitted.stream:
                 self._submitted.progress.say(f"running on node {node}")
@@ -125,7 +158,7 @@ class Waiting:
     def _watched(self) -> Seen:
         """What the watches and the last look at events have shown."""
         submitted = self._submitted
-        return Seen(self._job, self._pod, self._events, submitted.cluster.now_s(), self._room, claim=submitted.claim)
+        return Seen(self._job, self._pod, self._events, submitted.cluster.now_s(), self._room, claim=self._claim)
 
     def _delay(self) -> float | None:
         """Seconds until something is due without a change: an explanation, or the patience with what the run waits for."""
@@ -167,6 +200,7 @@ class Waiting:
     def _settle(self) -> Known | None:
         submitted = self._submitted
         run = submitted.known()
+        self._check_goes_on_here(run)
         if not settle(ClientRuns(), submitted.cluster, run, self._fresh()).ended:
             self._announced = False
             return None
@@ -176,9 +210,8 @@ class Waiting:
 
     def _fresh(self) -> Seen:
         """As the API server has it now; of a pod that is gone already, how it ended."""
-        seen = look_for(self._submitted.cluster, self._submitted.run_id, self._submitted.claim)
-        is_over = self._pod is not None and self._pod["status"].get("phase") in ("Succeeded", "Failed")
-        return replace(seen, pod=self._pod) if seen.pod is None and is_over else seen
+        seen = look_for(self._submitted.cluster, self._submitted.run_id, self._claim)
+        return replace(seen, pod=self._pod) if seen.pod is None and self._pod and diagnose.is_over(self._pod) else seen
 
     def _remove_what_lingers(self) -> None:
         """The runner announces the end a moment before its container ends; what other containers hold is released after that."""
@@ -210,8 +243,9 @@ class Waiting:
         while True:
             try:
                 for line in submitted.cluster.follow_log(pod, log.since_s(submitted.cluster.now_s())):
-                    again_s = LOG_AGAIN_S[0]
                     text, is_last = log.take(line)
+                    if text or is_last:  # not for a line that was shown before: each attempt begins with some
+                        again_s = LOG_AGAIN_S[0]
                     if is_last:
                         self._announced = self._log_is_whole = True
                         self._changes.put(Change("Log", pod, None))
@@ -220,19 +254,23 @@ class Waiting:
             except ClusterUnavailable:
                 pass
             except ClusterError as error:
-                submitted.progress.say(f"the output cannot be shown: {error}")
+                if not self._is_replaced(pod):
+                    submitted.progress.say(f"the output cannot be shown: {error}")
                 return
             self._pod_changed.wait(again_s)
             self._pod_changed.clear()
             again_s = min(2 * again_s, LOG_AGAIN_S[1])
-            is_over = (self._pod or {}).get("status", {}).get("phase") in ("Succeeded", "Failed")
+            is_over = self._is_replaced(pod) or self._pod is not None and diagnose.is_over(self._pod)
             if submitted.cluster.closing.is_set() or is_over or self._job is None or self._log_is_whole:
                 return
+
+    def _is_replaced(self, pod: str) -> bool:
+        return self._pod is not None and self._pod["metadata"]["name"] != pod
 
 
 def _may_linger(pod) -> bool:
     """Whether the pod has containers that may go on after the run's."""
-    return pod is not None and len(pod["spec"].get("containers") or ()) > 1 and pod["status"].get("phase") == "Running"
+    return pod is not None and len(pod["spec"].get("containers") or ()) > 1 and not diagnose.is_over(pod)
 
 
 def _state(pod) -> tuple:

@@ -5,7 +5,11 @@ import pytest
 from mlflow_backend.cluster.gone import PAUSE_S, pods_are_gone
 from mlflow_backend.errors import ClusterError
 from tests.bed.apiserver import Answer, listing, refusal
-from tests.unit.test_observe import pod
+from tests.unit.test_observe import pod as pod_of
+
+
+def pod(name, of, uid="2"):
+    return pod_of(name, of, uid, f"uid-of-{of}")
 
 
 class Clock:
@@ -19,7 +23,7 @@ class Clock:
 
 
 def gone(cluster, timeout_s=5):
-    return pods_are_gone(cluster, "run=r", "a", timeout_s, Clock(cluster))
+    return pods_are_gone(cluster, "run=r", "uid-of-a", timeout_s, Clock(cluster))
 
 
 def deleted(item):
@@ -37,6 +41,11 @@ def test_the_last_pod_that_goes_ends_the_wait(api, cluster):
     api.answers["watch pods"] = [Answer(stream=[deleted(other), deleted(first), {"type": "MODIFIED", "object": second}, deleted(second)])]
     assert gone(cluster) and cluster.slept == []
     assert api.calls[-1].query["resourceVersion"] == "7" and api.calls[-1].query["labelSelector"] == "run=r"
+
+
+def test_a_pod_of_another_job_of_the_same_name_is_not_waited_for(api, cluster):
+    api.answers["list pods"] = [listing(pod_of("a-x", "a", job_uid="of-the-next"))]
+    assert gone(cluster) and api.count("watch pods") == 0
 
 
 @pytest.mark.parametrize("stream", [[], [{"type": "ERROR", "object": {"code": 410}}]])

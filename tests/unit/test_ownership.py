@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from mlflow_backend.cluster import labels
 from mlflow_backend.cluster.look import Seen, look, newest
-from mlflow_backend.cluster.ownership import Claim, Known, belongs, claim_of
+from mlflow_backend.cluster.ownership import Claim, Known, claim_of
 from mlflow_backend.cluster.settle import has_ended, judge, settle
 from mlflow_runner.ending import end_tags
 from mlflow_runner.submission import TAG_CLUSTER, TAG_JOB, TAG_JOB_UID, TAG_SUBMITTED
@@ -89,6 +89,10 @@ def settled(run, namespace):
     store = Store(run)
     verdict = settle(store, namespace, run, look(namespace, run))
     return verdict.ended, store.ends, namespace.deleted
+
+
+def belongs(run, job_, cluster_id):
+    return look(Namespace(job_, identity=cluster_id), run).job is not None
 
 
 FORGED = {

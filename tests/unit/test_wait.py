@@ -4,19 +4,21 @@ import queue
 
 import pytest
 
+from mlflow_backend.cluster.look import newest
 from mlflow_backend.cluster.observe import Change
 from mlflow_backend.cluster.ownership import Claim
-from mlflow_backend.cluster.wait import SubmittedJob, Waiting
+from mlflow_backend.cluster.wait import LOG_AGAIN_S, SubmittedJob, Waiting
+from mlflow_backend.errors import ClusterError
 from mlflow_backend.progress import Progress
-from tests.bed.objects import MemoryNamespace, job, pod
+from tests.bed.objects import MemoryNamespace, job, pod, stamp
 
 
-def waiting(*changes):
+def waiting(*changes, cluster=None):
     waits = queue.Queue()
     for change in changes:
         waits.put(change)
     claim = Claim("j", "uid-of-j", "uid-of-n")
-    return Waiting(SubmittedJob(MemoryNamespace(), None, claim, "r", "m4rk", False, 30.0, None, Progress()), waits)
+    return Waiting(SubmittedJob(cluster or MemoryNamespace(), None, claim, "r", "m4rk", False, 30.0, None, Progress()), waits)
 
 
 def test_a_pod_of_another_job_of_the_same_name_is_not_taken_for_the_runs():
@@ -33,3 +35,68 @@ def test_the_error_that_has_ended_the_watches_ends_the_wait():
     with pytest.raises(RuntimeError) as raised:
         waiting(Change("Error", "", died)).until_end()
     assert raised.value is died
+
+
+def attempt(number, age_s):
+    found = pod(job("j", "r"))
+    names = {"name": f"j-{number}", "uid": f"p{number}", "creationTimestamp": stamp(age_s)}
+    notes = {"batch.kubernetes.io/job-index-failure-count": str(number)}
+    return {**found, "metadata": {**found["metadata"], **names, "annotations": notes}}
+
+
+def test_the_pod_that_counts_is_the_same_as_for_all_who_look_at_the_run():
+    """The latest attempt, whatever the pods' times of creation: they have whole seconds, and a node's clock may be set back."""
+    first, second = attempt(0, age_s=0), attempt(1, age_s=5)
+    for order in ((first, second), (second, first)):
+        wait = waiting()
+        for item in order:
+            wait._take(Change("Pod", item["metadata"]["name"], item))
+        assert wait._watched().pod is second is newest((first, second))
+
+
+class Pauses:
+    """Stands for the event of a changed pod: nothing waits, and the seconds that would have been waited are kept."""
+
+    def __init__(self):
+        self.taken = []
+
+    def wait(self, seconds):
+        self.taken.append(seconds)
+
+    def clear(self):
+        pass
+
+
+class Logs(MemoryNamespace):
+    """Gives one log after the other, each a list of lines or an error; the last one ends the follower."""
+
+    def __init__(self, *logs):
+        super().__init__()
+        self.logs = list(logs)
+
+    def follow_log(self, pod, since_s):
+        log = self.logs.pop(0)
+        if not self.logs:
+            self.closing.set()
+        if isinstance(log, Exception):
+            raise log
+        yield from log
+
+
+FIRST, SECOND = b"2026-01-01T00:00:01Z a\n", b"2026-01-01T00:00:02Z b\n"
+
+
+def test_a_log_that_only_repeats_its_last_line_is_asked_for_less_and_less_often():
+    wait = waiting(cluster=Logs(*[[FIRST]] * 8, [FIRST, SECOND], [SECOND]))
+    wait._pod_changed = Pauses()
+    wait._follow_log("j-x")
+    first_s, most_s = LOG_AGAIN_S
+    assert wait._pod_changed.taken == [first_s, 1, 2, 4, 8, most_s, most_s, most_s, first_s, 1]
+
+
+def test_the_log_of_a_pod_that_was_replaced_is_given_up_without_a_word(capsys):
+    wait = waiting(cluster=Logs(ClusterError("pods j-0 not found"), []))
+    wait._take(Change("Pod", "j-1", attempt(1, 0)))
+    capsys.readouterr()
+    wait._follow_log("j-0")
+    assert capsys.readouterr().err == ""
