@@ -109,7 +109,7 @@ def job(submission: Submission, target: Target, identity: Identity, bundle: Bund
     annotations = {key: value for key, value in annotations.items() if value}
     template = {
         "metadata": {"labels": dict(own_labels), "annotations": dict(annotations)},
-        "spec": _pod(submission, target, identity.name, bundle, variables),
+        "spec": _pod(submission, target, identity, bundle, variables),
     }
     spec = {
         **_attempts(target),
@@ -168,16 +168,16 @@ def on_host_network(target: Target) -> bool:
     return bool((target.pod_template.get("spec") or {}).get("hostNetwork"))
 
 
-def _pod(submission, target, name, bundle, variables) -> dict[str, Any]:
+def _pod(submission, target, identity, bundle, variables) -> dict[str, Any]:
     volumes = [
-        {"name": "bundle", "configMap": {"name": name}},
+        {"name": "bundle", "configMap": {"name": identity.name}},
         {"name": "work", "emptyDir": {}},
         {"name": "tmp", "emptyDir": {}},
     ]
     if submission.environment:
         volumes.append({"name": "cache", **_cache_volume(target)})
     if bundle.secret:
-        volumes.append({"name": "secrets", "secret": {"secretName": name, "defaultMode": 0o440}})
+        volumes.append({"name": "secrets", "secret": {"secretName": identity.name, "defaultMode": 0o440}})
     if target.secret:
         volumes.append({"name": "target-secrets", "secret": {"secretName": target.secret, "defaultMode": 0o440}})
     pod = {
@@ -192,7 +192,7 @@ def _pod(submission, target, name, bundle, variables) -> dict[str, Any]:
             "fsGroup": USER_ID,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(submission, target, bundle, variables)],
+        "containers": [_container(submission, target, identity, bundle, variables)],
         "volumes": volumes,
     }
     optional = {
@@ -204,7 +204,7 @@ def _pod(submission, target, name, bundle, variables) -> dict[str, Any]:
     return pod | {key: value for key, value in optional.items() if value}
 
 
-def _container(submission, target, bundle, variables) -> dict[str, Any]:
+def _container(submission, target, identity, bundle, variables) -> dict[str, Any]:
     values = {
         **({} if has_credential(submission.tracking_uri) else {"MLFLOW_TRACKING_URI": literal(submission.tracking_uri)}),
         "MLFLOW_RUN_ID": submission.run_id,
@@ -227,7 +227,8 @@ def _container(submission, target, bundle, variables) -> dict[str, Any]:
         {"name": "tmp", "mountPath": "/tmp"},
     ]
     if submission.environment:
-        mounts.append({"name": "cache", "mountPath": CACHE_DIR})
+        folder = {"subPath": f"users/{_label(identity.user) or USER_ID}"} if target.cache.per_user else {}
+        mounts.append({"name": "cache", "mountPath": CACHE_DIR, **folder})
     if bundle.secret:
         mounts.append({"name": "secrets", "mountPath": SECRETS_DIR, "readOnly": True})
     if target.secret:

@@ -52,16 +52,22 @@ class Resources(Strict):
 
 
 class Cache(Strict):
-    """Where environments and packages stay from one run to the next: a claim's volume, or a folder of the node."""
+    """Where environments and packages stay from one run to the next: a claim's volume, or a folder of the node.
+
+    `per_user`: each user has a folder of it, so that the runs of one do not change what another's import.
+    """
 
     claim: str | None = None
     host_path: str | None = None
     size_limit: Quantity | None = None
+    per_user: bool = False
 
     @model_validator(mode="after")
     def _is_in_one_place(self):
         if self.claim and self.host_path:
             raise ValueError("has both 'claim' and 'host_path': keep one of them")
+        if self.per_user and not self.is_kept:
+            raise ValueError("has 'per_user' but neither 'claim' nor 'host_path': each pod has a cache of its own already")
         return self
 
     @property

@@ -87,8 +87,9 @@ def test_a_run_here_and_a_pod_have_the_same_key_and_the_same_packages(cluster, c
     assert there.metrics["compute/environment_conda_s"] > 0 and there.metrics["compute/environment_pip_s"] > 0
 
 
-def test_a_kept_cache_makes_the_second_run_warm(cluster, conda_project, seen, claim):
-    cluster(cache={"claim": claim})
+@pytest.mark.parametrize("per_user", [False, True])
+def test_a_kept_cache_makes_the_second_run_warm(cluster, conda_project, seen, claim, per_user):
+    cluster(cache={"claim": claim, "per_user": per_user})
     root = conda_project([f"python={SHORT}", "alpha"])
     first, second = seen(run(root).run_id), seen(run(root).run_id)
     assert b"making it of" in first.log and b"making it of" not in second.log

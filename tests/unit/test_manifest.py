@@ -1,6 +1,7 @@
 """The Kubernetes objects of a run: plain values in, the whole expected dict out."""
 
 import base64
+import dataclasses
 import json
 
 import pytest
@@ -199,6 +200,18 @@ def test_a_cache_is_mounted_where_there_is_an_environment_to_keep(cache, volume)
     assert {"name": "cache", **volume} in pod["volumes"]
     assert {"name": "cache", "mountPath": "/mlflow/cache"} in pod["containers"][0]["volumeMounts"]
     assert "cache" not in [item["name"] for item in pod_of(job(cache=cache))["volumes"]]
+
+
+def test_a_cache_per_user_is_a_folder_of_the_volume():
+    target = Target(image="runner:1", cache={"claim": "mine", "per_user": True})
+    submission = SUBMISSION._replace(environment=Environment("k", "linux-64", "3.11", manifest.LOCK_DIR))
+    found = []
+    for user in ("ada", "Åda/..", "../.."):
+        pod = pod_of(manifest.job(submission, target, dataclasses.replace(IDENTITY, user=user), BUNDLE, {}))
+        found += [mount["subPath"] for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == "cache"]
+    assert found == ["users/ada", "users/da", "users/1000"]
+    with pytest.raises(ValueError, match="each pod has a cache of its own already"):
+        Target(cache={"per_user": True})
 
 
 def test_a_cache_that_dies_with_its_pod_is_not_cleaned():
