@@ -17,7 +17,7 @@ NAMESPACES = "MLFLOW_COMPUTE_NAMESPACES"
 @click.option("--port", default=8080, show_default=True, help="For /metrics, /healthz and /readyz.")
 @report_errors
 def command(names: tuple[str, ...], port: int) -> None:
-    """Settle the runs of one or more namespaces that no client waits for. Made to run in the cluster (k8s/controller).
+    """Settle the runs of one or more namespaces that no client waits for. Runs in the cluster, as a Deployment (k8s/controller).
 
     Its Lease is in its own namespace: the pod's, or that of the current context.
     MLFLOW_TRACKING_URI and MLFLOW_TRACKING_USERNAME, _PASSWORD or _TOKEN say where runs are.

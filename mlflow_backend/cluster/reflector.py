@@ -23,7 +23,7 @@ Deliver = Callable[[str, str, Mapping[str, Any]], None]
 
 
 class Reflector:
-    """The objects of a kind (Pod, Job) with the labels `selector`, kept up to date: `items` by uid, without what nobody reads.
+    """The objects of a kind (Pod, Job) with the labels `selector`, kept up to date: `items` by uid, without the fields that are never read.
 
     Those that are over are delivered once, when they have become so, and not kept. `listed` is called with the kind after
     each complete list: what is missing then is gone for certain; `failed` with the kind and the error of each list or

@@ -1,1 +1,1 @@
-"""What settles runs when nobody waits for them: a Deployment in the cluster. It imports no MLflow, for its memory's sake."""
+"""The Deployment that settles runs which no client waits for. It does not import MLflow, to save memory."""

@@ -45,7 +45,7 @@ def is_told(status: str, tags: Mapping[str, str]) -> bool:
 def is_superseded(found: RunInfo, state: State) -> bool:
     """Whether another pod has taken the run over: a node that was taken for lost may still run the earlier one."""
     told, pod = found.tags.get(TAG_ATTEMPT, "1"), found.tags.get(TAG_POD)
-    attempt = int(told) if told.isascii() and told.isdigit() else 1  # anybody may write tags
+    attempt = int(told) if told.isascii() and told.isdigit() else 1  # every user of the server may write tags
     return attempt > state.attempt or (attempt == state.attempt and None not in (pod, state.pod) and pod != state.pod)
 
 

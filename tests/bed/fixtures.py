@@ -41,7 +41,7 @@ def own_server(tmp_path):
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch, tmp_path):
-    """No MLflow setting and no targets file of whoever runs the tests; an empty current directory."""
+    """No MLflow setting and no targets file of the user who runs the tests; an empty current directory."""
     for name in list(os.environ):
         if name.startswith("MLFLOW_") and not name.startswith("MLFLOW_COMPUTE_TEST_"):
             monkeypatch.delenv(name)

@@ -10,7 +10,7 @@ import pytest
 from mlflow_backend.cluster.run import ClusterRun
 from tests.bed.runs import run_there
 from tests.cluster import dev
-from tests.faults.watched import CONTROLLER, LIMIT_S, NOBODY, WATCHERS, Ends, Table, Watched, begin, finish
+from tests.faults.watched import CONTROLLER, LIMIT_S, COMMAND, WATCHERS, Ends, Table, Watched, begin, finish
 
 CONTROLLED, SYSTEM = "mlflow-faults", "mlflow-faults-system"
 """The namespace of runs with a controller, and that of its controller."""
@@ -68,7 +68,7 @@ class Faults:
 
     def submit(self, watcher: str, command: str, files=None, **target) -> ClusterRun:
         root = self.prepare(watcher, command, files, **target)
-        return run_there(root, {"COMPUTE": "dev-cluster", "STREAM_OUTPUT": watcher != NOBODY}, synchronous=False)
+        return run_there(root, {"COMPUTE": "dev-cluster", "STREAM_OUTPUT": watcher != COMMAND}, synchronous=False)
 
     def start(self, command: str, watchers=WATCHERS, **target) -> list[Watched]:
         started = []
@@ -78,14 +78,14 @@ class Faults:
         return started
 
     def check(self, fault: str, started: list[Watched], status: str, cause: str | None, timeout_s: float = 90, timed=True) -> None:
-        """Each run has come to this end, in time, whoever watched."""
+        """Each run has come to this end, in time, whichever process watched."""
         for watched in started:
             found = finish(watched, timeout_s)
             after_s = self._after(watched, found) if timed else None
             self._table.add(fault, watched.watcher, found, after_s)
             assert (found.status, found.cause) == (status, cause), (watched.watcher, found.tags)
             assert watched.returned in (None, status == "FINISHED")
-            if after_s is not None and watched.watcher != NOBODY:
+            if after_s is not None and watched.watcher != COMMAND:
                 assert after_s <= LIMIT_S, f"{watched.watcher}: {after_s:.1f} s after the end of its Job"
 
     def _after(self, watched: Watched, found) -> float | None:

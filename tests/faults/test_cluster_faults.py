@@ -105,7 +105,7 @@ def taint_the_lost_node(kubectl, watched):
 
 @pytest.mark.timeout(600)
 def test_a_node_that_does_not_answer(faults, node, kubectl):
-    """The kubelet is away for longer than every patience; the container goes on, which nobody can know."""
+    """The kubelet is away for longer than every patience; the container goes on, which no watcher can know."""
     tolerated = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}
     started = faults.start("echo begun; sleep 600", tolerations=[tolerated])
     retried = faults.start(

@@ -13,7 +13,7 @@ from tests.bed.runs import THERE, Seen, run_there, wait_for
 from tests.bed.server import BIN
 from tests.cluster import dev
 from tests.faults.fixtures import CONTROLLED
-from tests.faults.watched import CLIENT, CONTROLLER, NOBODY, begin, command
+from tests.faults.watched import CLIENT, CONTROLLER, COMMAND, begin, command
 
 SLEEP = "echo begun; sleep 600"
 
@@ -30,7 +30,7 @@ def test_a_run_that_is_deleted_in_mlflow_is_a_cancelled_one(faults, kubectl, tab
     for watched in started:
         MlflowClient().delete_run(watched.id)
     for watched in started:
-        if watched.watcher == NOBODY:
+        if watched.watcher == COMMAND:
             assert command("cancel", watched.id).returncode == 0
         wait_for(lambda one=watched: all(pod["status"]["phase"] != "Running" for pod in one.pods(kubectl)), timeout_s=90)
         if watched.waiting:

@@ -9,7 +9,7 @@ from mlflow.tracking import MlflowClient
 
 from tests.bed.proxy import Proxy
 from tests.bed.runs import Seen, wait_for
-from tests.faults.watched import CLIENT, CONTROLLER, NOBODY, command
+from tests.faults.watched import CLIENT, CONTROLLER, COMMAND, command
 from tests.packages.index import add_wheel, serve
 
 EAT = "x = bytearray(200_000_000)"
@@ -199,7 +199,7 @@ def test_cancel_while_its_image_cannot_be_had(faults, kubectl):
     started = faults.start("true", image="localhost:5999/none:1")
     for watched in started:
         wait_for(lambda one=watched: any(why in json.dumps(one.pods(kubectl)) for why in ("ErrImagePull", "ImagePullBackOff")))
-    cancel(faults, kubectl, "cancel while its image cannot be had", started)
+    cancel(faults, kubectl, "cancel while its image cannot be pulled", started)
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ def index(cluster_access, tmp_path, monkeypatch):
 def test_cancel_while_its_environment_is_made(faults, kubectl, index):
     """The index answers while the lock is made, and no more once pods ask it for the package."""
     files = {"python_env_dot_yaml": "dependencies: [mlflow]\n"}
-    locked = command("env", "lock", str(faults.prepare(NOBODY, "true", files)), "--target", "dev-cluster")
+    locked = command("env", "lock", str(faults.prepare(COMMAND, "true", files)), "--target", "dev-cluster")
     assert locked.returncode == 0, locked.stderr
     index.mode = "hang"
     started = faults.start("echo begun", files=files)
@@ -228,10 +228,10 @@ def test_cancel_while_its_environment_is_made(faults, kubectl, index):
     assert not any(b"begun\n" in Seen(watched.id).log for watched in started)
 
 
-def test_a_pod_collected_before_anybody_looked(faults, kubectl, proxy):
+def test_a_pod_collected_before_its_status_was_read(faults, kubectl, proxy):
     """The runner cannot tell either; the Job keeps the exit code (argo-workflows#4565)."""
     proxy.mode = "refuse"
-    started = faults.start("exit 3", watchers=[NOBODY], tracking_uri=proxy.uri)
+    started = faults.start("exit 3", watchers=[COMMAND], tracking_uri=proxy.uri)
     wait_for(lambda: any(pod["status"]["phase"] == "Failed" for pod in started[0].pods(kubectl)), timeout_s=60)
     kubectl("-n", started[0].namespace, "delete", "pod", started[0].pod_name(kubectl), "--force", "--grace-period=0")
     faults.check("pod collected before its status was read", started, "FAILED", "ExitCode")

@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from tests.bed.runs import Seen, wait_for
 from tests.cluster import dev
 from tests.faults.fixtures import CONTROLLED
-from tests.faults.watched import CLIENT, CONTROLLER, NOBODY, command
+from tests.faults.watched import CLIENT, CONTROLLER, COMMAND, command
 
 UNWANTED = "mlflow-compute.test/unwanted"
 SLOT = "requests.mlflow-compute.test/none"
@@ -70,7 +70,7 @@ def policy(cluster_access):
     """Pods with the label `UNWANTED` are refused by the API server."""
     group, kind = "admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy"
     pods = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
-    wanted = {"expression": f"!('{UNWANTED}' in object.metadata.?labels.orValue({{}}))", "message": "nobody wants these pods"}
+    wanted = {"expression": f"!('{UNWANTED}' in object.metadata.?labels.orValue({{}}))", "message": "no namespace accepts these pods"}
     spec = {"matchConstraints": {"resourceRules": [pods]}, "validations": [wanted]}
     binding = {"policyName": "unwanted", "validationActions": ["Deny"]}
     for item in ({"kind": kind, "spec": spec}, {"kind": f"{kind}Binding", "spec": binding}):
@@ -81,7 +81,7 @@ def policy(cluster_access):
         try:
             dev.kubectl(cluster_access, "run", "unwanted", "--image=none", f"--labels={UNWANTED}=yes", "--dry-run=server")
         except dev.KubectlFailed as refused:
-            return "nobody wants these pods" in str(refused)
+            return "no namespace accepts these pods" in str(refused)
 
     wait_for(is_in_force)
     yield
@@ -96,7 +96,7 @@ def killed(faults, server):
     Both are old runs that were taken up again: it is the submit that has to be young, not the run.
     """
     runs = {}
-    for watcher in (CONTROLLER, NOBODY):
+    for watcher in (CONTROLLER, COMMAND):
         root = faults.prepare(watcher, "true")
         run_id = MlflowClient().create_run("0", start_time=int((time.time() - 3600) * 1000)).info.run_id
         client = subprocess.run([sys.executable, "-c", KILLED_CLIENT, root, run_id], timeout=120)
@@ -121,7 +121,7 @@ def test_each_ends_with_its_cause_and_without_its_job(faults, quotas, policy, ku
         names = {f"job.batch/{watched.run.job_name}" for watched in sum(started.values(), [])}
         assert not names.intersection(left)
     wait_for(lambda: Seen(killed[CONTROLLER]).status == "FAILED", timeout_s=150)
-    wait_for(lambda: command("settle", killed[NOBODY]).returncode == 0 and Seen(killed[NOBODY]).status == "FAILED", timeout_s=60)
+    wait_for(lambda: command("settle", killed[COMMAND]).returncode == 0 and Seen(killed[COMMAND]).status == "FAILED", timeout_s=60)
     for watcher, run_id in killed.items():
         table.add("client killed in mid submit", watcher, Seen(run_id), None)
         assert (Seen(run_id).status, Seen(run_id).cause) == ("FAILED", "SubmitError")

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from tests.bed.runs import Seen, wait_for
-from tests.faults.watched import CONTROLLER, NOBODY
+from tests.faults.watched import CONTROLLER, COMMAND
 
 LINES = "for i in 1 2 3 4 5 6 7 8; do echo line $i; sleep 1; done"
 
@@ -33,7 +33,7 @@ def test_the_server_is_killed_and_comes_back(faults, server, kubectl):
 
 
 def test_a_pod_killed_while_the_server_is_away(faults, server, kubectl):
-    """Nobody can be told at that moment; whoever looks later tells it."""
+    """The tracking server cannot be told at that moment; the process that looks later tells it."""
     started = faults.start("echo line 1; sleep 600")
     told_running(started)
     server.stop()
@@ -70,7 +70,7 @@ def test_a_login_that_is_refused(faults, proxy, command):
 
 def test_the_controller_is_restarted_meanwhile(faults, kubectl, controlled):
     """What is told already stays as it is; what ends meanwhile is settled afterwards (skypilot#10061)."""
-    before = faults.start("exit 3", watchers=[CONTROLLER, NOBODY])
+    before = faults.start("exit 3", watchers=[CONTROLLER, COMMAND])
     later = faults.start("sleep 600", watchers=[CONTROLLER])
     wait_for(lambda: Seen(later[0].id).status == "RUNNING", timeout_s=60)
     kubectl("-n", controlled, "rollout", "restart", "deployment/mlflow-compute-controller")

@@ -1,4 +1,4 @@
-"""One fault, seen by three kinds of watcher: a waiting client, the controller alone, and nobody until a command looks."""
+"""One fault, seen by three kinds of watcher: a waiting client, the controller alone, and no process until a command looks."""
 
 import contextlib
 import json
@@ -19,11 +19,11 @@ from mlflow_backend.cluster.run import ClusterRun
 from tests.bed.runs import Seen
 from tests.bed.server import BIN
 
-CLIENT, CONTROLLER, NOBODY = WATCHERS = ("client waiting", "controller", "nobody, then a command")
+CLIENT, CONTROLLER, COMMAND = WATCHERS = ("client waiting", "controller", "no watcher, then a command")
 HEADING = """# Faults
 
 Written by `make test-faults` on a real cluster. Each fault was made for one run per watcher. *Before*: the runner had told the end before
-the Job's own end; empty: the Job was removed by whoever gave the run up, or did not end by itself.
+the Job's own end; empty: the Job was removed by the watcher that ended the run, or did not end by itself.
 """
 LIMIT_S = 5.0
 """A run is to have its terminal state so soon after its Job's own end."""
@@ -61,7 +61,7 @@ class Table:
         self.rows.append((fault, watcher, found.status, found.cause or "", after_s))
 
     def median_s(self) -> float:
-        return statistics.median(row[4] for row in self.rows if row[4] is not None and row[1] != NOBODY)
+        return statistics.median(row[4] for row in self.rows if row[4] is not None and row[1] != COMMAND)
 
     def write(self, path: Path) -> None:
         lines = [HEADING, "| fault | who watches | status | cause | seconds after the Job's end |", "| --- | --- | --- | --- | --- |"]
@@ -119,12 +119,12 @@ def begin(watcher: str, run: ClusterRun, namespace: str) -> Watched:
 
 
 def finish(watched: Watched, timeout_s: float) -> Seen:
-    """The run once its watcher has brought it to its end; for nobody, once its Job is over and a command has looked."""
+    """The run once its watcher has brought it to its end; without a watcher, once its Job is over and a command has looked."""
     deadline = time.monotonic() + timeout_s
     if watched.waiting:
         watched.waiting.join(timeout_s)
         assert not watched.waiting.is_alive(), "the client still waits"
-    elif watched.watcher == NOBODY:
+    elif watched.watcher == COMMAND:
         _settle_when_over(watched, deadline)
     while not settle.has_ended(runs.known(MlflowClient().get_run(watched.id))):
         assert time.monotonic() < deadline, f"{watched.watcher}: the run is {Seen(watched.id).status}, {Seen(watched.id).cause}"

@@ -66,7 +66,7 @@ class Place:
             return True
 
     def try_alone(self) -> bool:
-        """Hold it alone; False while anybody else holds it."""
+        """Take the exclusive lock; False while another process holds the lock."""
         return self._try(fcntl.LOCK_EX)
 
     def _try(self, kind: int) -> bool:
