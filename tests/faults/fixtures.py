@@ -10,7 +10,7 @@ import pytest
 from mlflow_backend.cluster.run import ClusterRun
 from tests.bed.runs import run_there
 from tests.cluster import dev
-from tests.faults.watched import CONTROLLER, LIMIT_S, COMMAND, WATCHERS, Ends, Table, Watched, begin, finish
+from tests.faults.watched import COMMAND, CONTROLLER, LIMIT_S, WATCHERS, Ends, Table, Watched, begin, finish
 
 CONTROLLED, SYSTEM = "mlflow-faults", "mlflow-faults-system"
 """The namespace of runs with a controller, and that of its controller."""

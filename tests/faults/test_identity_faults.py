@@ -13,7 +13,7 @@ from tests.bed.runs import THERE, Seen, run_there, wait_for
 from tests.bed.server import BIN
 from tests.cluster import dev
 from tests.faults.fixtures import CONTROLLED
-from tests.faults.watched import CLIENT, CONTROLLER, COMMAND, begin, command
+from tests.faults.watched import CLIENT, COMMAND, CONTROLLER, begin, command
 
 SLEEP = "echo begun; sleep 600"
 

@@ -9,7 +9,7 @@ from mlflow.tracking import MlflowClient
 
 from tests.bed.proxy import Proxy
 from tests.bed.runs import Seen, wait_for
-from tests.faults.watched import CLIENT, CONTROLLER, COMMAND, command
+from tests.faults.watched import CLIENT, COMMAND, CONTROLLER, command
 from tests.packages.index import add_wheel, serve
 
 EAT = "x = bytearray(200_000_000)"

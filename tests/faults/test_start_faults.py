@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from tests.bed.runs import Seen, wait_for
 from tests.cluster import dev
 from tests.faults.fixtures import CONTROLLED
-from tests.faults.watched import CLIENT, CONTROLLER, COMMAND, command
+from tests.faults.watched import CLIENT, COMMAND, CONTROLLER, command
 
 UNWANTED = "mlflow-compute.test/unwanted"
 SLOT = "requests.mlflow-compute.test/none"

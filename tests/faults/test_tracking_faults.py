@@ -5,7 +5,7 @@ import time
 import pytest
 
 from tests.bed.runs import Seen, wait_for
-from tests.faults.watched import CONTROLLER, COMMAND
+from tests.faults.watched import COMMAND, CONTROLLER
 
 LINES = "for i in 1 2 3 4 5 6 7 8; do echo line $i; sleep 1; done"
 
