@@ -1,5 +1,6 @@
 """Entry of the zip that travels with each run: `python3 runner.pyz run|report|fetch ...`."""
 
+import signal
 import sys
 import time
 
@@ -8,6 +9,7 @@ def main(arguments):
     started_s = time.monotonic()
     mode = arguments[0] if arguments else ""
     if mode == "run":
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))  # until the supervisor listens; PID 1 would lose them
         from mlflow_runner.start import main as run
 
         return run(arguments[1:], started_s)

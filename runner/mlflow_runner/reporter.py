@@ -62,13 +62,14 @@ class Reporter:
     def finish(self, submission: Submission, supervisor: Supervisor) -> Outcome:
         """Have the end in the state reported.
 
-        One more signal than the one that stopped the command ends it at once: the user does not want to wait for the server.
+        A signal leaves it the time that a stopped run has. One more than the one that stopped the command ends it at once: the user
+        does not want to wait for the server.
         """
         signals = max(1, supervisor.signals)
         for _ in range(STARTS_AT_END):
             self.start(submission, supervisor)
             limit_s = submission.report_timeout_s + AFTER_END_S + MARGIN_S
-            supervisor.wait_until(lambda: not self._lives() or supervisor.signals > signals, limit_s)
+            supervisor.wait_until(lambda: not self._lives() or supervisor.signals > signals, limit_s, stops=True)
             if self._lives() or self.outcome():
                 break
         self._stop(supervisor)

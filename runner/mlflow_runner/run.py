@@ -63,6 +63,8 @@ class Run:
                 return self._end_stopped(128 + self._supervisor.stopped_by)
             code = self._end("FAILED", exit_code=1, cause=error.cause, message=str(error))
         except Exception as error:  # a defect of ours must end the run too, and say so
+            if self._supervisor.stopped_by is not None:
+                return self._end_stopped(128 + self._supervisor.stopped_by)
             self._end("FAILED", exit_code=1, cause=Cause.RUNNER_ERROR, message=f"{type(error).__name__}: {error}")
             raise
         return code
@@ -151,7 +153,7 @@ class Run:
         if outcome.kind == REFUSED and cause != Cause.TRACKING_ERROR:
             return self._end("FAILED", exit_code or 1, cause=Cause.TRACKING_ERROR, message=_refused(outcome))
         self._say_farewell(outcome)
-        self._output.close(timeout_s=5)
+        self._output.close(timeout_s=5 if self._supervisor.stopped_by is None else 0.5)
         time.sleep(max(0.0, self._started_s + self._submission.least_lifetime_s - time.monotonic()))
         return exit_code
 

@@ -13,6 +13,11 @@ from typing import Callable, List, NamedTuple, Optional, Sequence
 
 from mlflow_runner.output import READ_BYTES, Output
 
+STOPS = (signal.SIGTERM, signal.SIGINT)
+AFTER_STOP_S = 2.0
+"""Beyond the grace period, how long a stopped run may report its end. The pod is killed 5 s after that period (`REPORT_S` of
+mlflow_backend.cluster.manifest), and then neither its exit code nor its termination message counts; a last call takes 2 s of them."""
+
 
 class Exit(NamedTuple):
     """How a command ended: its exit code as a shell gives it (128 + signal), and its signal if any."""
@@ -41,9 +46,10 @@ class Supervisor:
         for fd in (self._wakeup, wakeup_write):
             os.set_blocking(fd, False)
         signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPS:
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # one that came earlier comes now: `__main__` holds them back
 
     def _on_stop(self, number, _frame):
         self.signals += 1
@@ -108,14 +114,18 @@ class Supervisor:
             _signal_group(self._group, signal.SIGTERM)  # what the command left behind
             self._group = None
 
-    def wait_until(self, done: Callable[[], bool], timeout_s: float) -> None:
-        """Go on reaping until `done()` or for `timeout_s` seconds."""
+    def wait_until(self, done: Callable[[], bool], timeout_s: float, stops: bool = False) -> None:
+        """Go on reaping until `done()` or for `timeout_s` seconds; `stops`: no longer than a run that is asked to stop may take."""
         deadline = time.monotonic() + timeout_s
         with selectors.DefaultSelector() as selector:
             selector.register(self._wakeup, selectors.EVENT_READ)
             self._reap(None)
-            while not done() and time.monotonic() < deadline:
-                if selector.select(deadline - time.monotonic()):
+            while not done():
+                stopped = stops and self._kill_at is not None
+                left_s = (min(deadline, self._kill_at + AFTER_STOP_S) if stopped else deadline) - time.monotonic()
+                if left_s <= 0:
+                    return
+                if selector.select(left_s):
                     os.read(self._wakeup, 4096)
                 self._reap(None)
 

@@ -17,7 +17,7 @@ from mlflow_backend.cluster.settle import judge
 from mlflow_runner.ending import end_tags
 from mlflow_runner.report.status import Status
 from mlflow_runner.state import State
-from mlflow_runner.submission import END_TAGS
+from mlflow_runner.submission import END_TAGS, Download
 from mlflow_runner.tracking import Unavailable, connect
 from tests.bed.proxy import ARTIFACTS, Proxy
 from tests.bed.runs import Seen, wait_for
@@ -262,6 +262,66 @@ def test_a_second_signal_ends_the_reporting(proxy, runner, tmp_path, fault, comm
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=15)
     assert process.returncode == code
+
+
+@pytest.mark.parametrize("fault", ["cut", "hang"])
+@pytest.mark.parametrize(
+    "command, code, status", [("sleep 300", 143, "KILLED"), ("sleep 3; exit 3", 3, "FAILED"), ("sleep 3", 0, "FINISHED")]
+)
+def test_a_pod_that_is_evicted_while_its_end_cannot_be_told_ends_in_time_with_its_own_code(
+    proxy, runner, tmp_path, fault, command, code, status
+):
+    """The kubelet kills it 5 s after the grace period: its code is 137 then, and its message is believed no more."""
+    told, grace_period_s = tmp_path / "told", 2.0
+    run_id, process = runner(command, termination_log=str(told), grace_period_s=grace_period_s, stopped_means="Terminated")
+    wait_for(lambda: Seen(run_id).status == "RUNNING")
+    proxy.mode = fault
+    if code != 143:
+        wait_for(lambda: told.exists() and told.read_text())
+    process.terminate()
+    stopped_s = time.monotonic()
+    process.communicate(timeout=30)
+    assert time.monotonic() - stopped_s < grace_period_s + 5
+    found = json.loads(told.read_text())
+    assert (process.returncode, found["status"], found["exit_code"], found["reported"]) == (code, status, code, False)
+
+
+def test_a_stop_while_the_inputs_are_fetched_is_told(proxy, runner, tmp_path):
+    """The same holds for every tool that prepares a run: each is a child of the supervisor."""
+    told, proxy.mode = tmp_path / "told", "hang"
+    download = Download(f"{proxy.uri}/data", str(tmp_path / "in" / "data"))
+    run_id, process = runner("true", termination_log=str(told), downloads=(download,), stopped_means="Terminated")
+    wait_for(lambda: any(call.path == "/data" for call in proxy.calls))
+    proxy.mode = "open"
+    process.terminate()
+    process.communicate(timeout=30)
+    assert process.returncode == 143 and json.loads(told.read_text())["cause"] == "Terminated"
+    assert (Seen(run_id).status, Seen(run_id).cause) == ("KILLED", "Terminated")
+
+
+def test_a_stop_before_the_runner_has_read_what_to_do_is_not_lost(server, runner, tmp_path):
+    """To the first process of a container a signal that nobody waits for does not exist (kernel: `SIGNAL_UNKILLABLE`)."""
+    told, described = tmp_path / "told", tmp_path / "run.json"
+    run_id, process = runner("sleep 300", termination_log=str(told))
+    process.kill()
+    process.communicate()
+    text = described.read_text()
+    described.unlink()
+    os.mkfifo(described)
+    process = subprocess.Popen([sys.executable, "-I", tmp_path / "runner.pyz", "run", described], stdout=subprocess.PIPE)
+    with open(described, "w") as pipe:  # waits for the runner
+        process.terminate()
+        pipe.write(text)
+    process.communicate(timeout=30)
+    assert process.returncode == 143 and json.loads(told.read_text())["status"] == "KILLED" and Seen(run_id).status == "KILLED"
+
+
+def test_a_runner_that_cannot_begin_says_so_in_the_termination_message(server, runner, tmp_path):
+    run_id, process = runner("true", termination_log=str(tmp_path / "told"), env={"MLFLOW_COMPUTE_FAILURES": "none"})
+    process.communicate(timeout=30)
+    told = json.loads((tmp_path / "told").read_text())
+    assert (process.returncode, told["status"], told["cause"], told["exit_code"]) == (1, "FAILED", "RunnerError", 1)
+    assert told["message"].startswith("The runner cannot start: ValueError: ")
 
 
 def test_the_end_is_in_the_termination_message_before_anything_is_reported(proxy, runner, tmp_path):
