@@ -50,7 +50,7 @@ def settle(run_id: str, tracking_uri: str, state: State, tags: Mapping[str, str]
             return Outcome(TOLD, found.status, found.tags.get(TAG_CAUSE), found.tags.get(TAG_MESSAGE))
         outcome = tell_end(run, found, state, dict(tags))
         if outcome.status in ("FAILED", "KILLED"):
-            end_children(run, found, outcome, in_pod=False)
+            end_children(run, found, outcome, pod=None)
         return outcome
     except Missing:
         return Outcome(DELETED)

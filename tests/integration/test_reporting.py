@@ -15,10 +15,13 @@ from mlflow.tracking import MlflowClient
 from mlflow_backend.cluster.runs import ClientRuns
 from mlflow_backend.cluster.settle import judge
 from mlflow_runner.ending import end_tags
+from mlflow_runner.outcome import Outcome
+from mlflow_runner.report.children import end_children
 from mlflow_runner.report.status import Status
 from mlflow_runner.state import State
 from mlflow_runner.submission import END_TAGS, Download
 from mlflow_runner.tracking import Unavailable, connect
+from mlflow_runner.tracking.rest import RestRun
 from tests.bed.proxy import ARTIFACTS, Proxy
 from tests.bed.runs import Seen, wait_for
 from tests.bed.server import use
@@ -441,7 +444,7 @@ def test_runs_that_a_failed_run_left_running_end_with_it(request, runner, tmp_pa
     if store == "server":
         request.getfixturevalue("server")
     else:
-        use(f"sqlite:///{tmp_path}/mlflow.db", monkeypatch)
+        use(f"sqlite:///{tmp_path}/{code}.db", monkeypatch)  # MLflow keeps an engine for each path
     (tmp_path / "parent.py").write_text(PARENT)
     run_id, process = runner(f"{sys.executable} parent.py {code}")
     out, _ = process.communicate(timeout=120)
@@ -455,6 +458,66 @@ def test_runs_that_a_failed_run_left_running_end_with_it(request, runner, tmp_pa
     message = Seen(run_id).tags["compute.message"]
     assert child.tags["compute.message"] == f"Its parent run {run_id} ended: {message}"
     assert child.run.info.end_time and child.tags["compute.status"] == "FAILED"
+
+
+def nested(parent, status="RUNNING", **tags):
+    run_id = MlflowClient().create_run("0", tags={"mlflow.parentRunId": parent, **tags}).info.run_id
+    if status != "RUNNING":
+        MlflowClient().update_run(run_id, status)
+    return run_id
+
+
+@pytest.mark.parametrize("pod", [None, "pod-1"])
+def test_which_nested_runs_have_nobody_else_to_tell_their_end(server, pod):
+    """Neither a Job nor a runner of their own; a runner in the parent's pod has died with it."""
+    parent = MlflowClient().create_run("0").info.run_id
+    ended = [nested(parent), nested(parent, "SCHEDULED")]
+    left = [nested(parent, **{"compute.job": "a"}), nested(parent, "SCHEDULED", **{"compute.target": "gpu", "compute.job": "a"})]
+    left.append(nested(parent, **{"compute.target": "local", "compute.node": "elsewhere"}))
+    (ended if pod else left).append(nested(parent, **{"compute.target": "local", "compute.node": "pod-1"}))
+    run = connect(server.uri, parent)
+    end_children(run, run.get(), Outcome("told", "FAILED", "ExitCode", "It failed."), pod)
+    assert {(Seen(run_id).status, Seen(run_id).cause) for run_id in ended} == {("FAILED", "ExitCode")}
+    assert {(Seen(run_id).status, Seen(run_id).cause) for run_id in left} == {("RUNNING", None), ("SCHEDULED", None)}
+
+
+def test_all_nested_runs_end_however_many_and_however_deep(proxy):
+    parent = MlflowClient().create_run("0").info.run_id
+    many, deep = [nested(parent) for _ in range(205)], [parent]
+    for _ in range(25):
+        deep.append(nested(deep[-1]))
+    run = connect(proxy.uri, parent)
+    end_children(run, run.get(), Outcome("told", "KILLED", "Cancelled", None), None)
+    assert {Seen(run_id).status for run_id in [*many, *deep[1:]]} == {"KILLED"}
+    ended = [json.loads(call.body)["run_id"] for call in proxy.calls if call.endpoint == "runs/update"]
+    assert [run_id for run_id in ended if run_id in deep] == deep[:0:-1], "what is below a run ends before it"
+
+
+def test_one_nested_run_that_is_deleted_meanwhile_does_not_keep_the_others(server):
+    class Meanwhile(RestRun):
+        def other(self, run_id):
+            if run_id == children[1]:
+                MlflowClient().delete_run(run_id)
+            return super().other(run_id)
+
+    parent, said = MlflowClient().create_run("0").info.run_id, []
+    children = [nested(parent) for _ in range(3)]
+    run = Meanwhile(server.uri, parent)
+    end_children(run, run.get(), Outcome("told", "FAILED", "ExitCode", None), None, said.append)
+    assert [Seen(child).status for child in children] == ["FAILED", "RUNNING", "FAILED"]
+    assert len(said) == 1 and said[0].startswith(f"run {children[1]}, which this run began, cannot be ended: ")
+
+
+@pytest.mark.parametrize("store", ["server", "sqlite"])
+def test_a_tag_that_somebody_else_removes_meanwhile_does_not_count_as_a_deleted_run(request, tmp_path, monkeypatch, store):
+    if store == "server":
+        uri = request.getfixturevalue("server").uri
+    else:
+        uri = f"sqlite:///{tmp_path}/tags.db"
+        use(uri, monkeypatch)
+    run_id = MlflowClient().create_run("0", tags={"b": "1"}).info.run_id
+    connect(uri, run_id).remove_tags(["a", "b"])
+    assert "b" not in Seen(run_id).tags
 
 
 def test_a_tag_that_anyone_may_have_set_does_not_stop_the_reporting(server, runner):

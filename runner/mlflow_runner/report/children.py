@@ -1,37 +1,50 @@
-"""Runs that a script began below its own run and left RUNNING: they end with it, as nothing else will tell their end."""
+"""Runs that a script began below its own run and left unfinished: they end with it, as nothing else will tell their end."""
 
-from typing import List
+from typing import Callable, List, Mapping, Optional, Tuple
 
 from mlflow_runner.ending import end_tags
 from mlflow_runner.outcome import Outcome
-from mlflow_runner.submission import TAG_JOB, TAG_TARGET
-from mlflow_runner.tracking import RunInfo
+from mlflow_runner.submission import TAG_JOB, TAG_NODE, TAG_PARENT, TAG_POD, TAG_TARGET
+from mlflow_runner.tracking import Refused, RunInfo
 
-SEARCHES = 20
-CHILDREN = 200
-"""Of one run; at most so many searches are made for children, theirs included."""
+CHILDREN = 10_000
+"""So many end with one run, theirs included."""
+UNFINISHED = ("RUNNING", "SCHEDULED")
 
 
-def end_children(run, parent: RunInfo, outcome: Outcome, in_pod: bool) -> None:
-    """End the children of a run that ended FAILED or KILLED, with its status and cause. Raises Unavailable or Refused.
+def end_children(run, parent: RunInfo, outcome: Outcome, pod: Optional[str], say: Callable[[str], None] = lambda text: None) -> None:
+    """End what a run that ended FAILED or KILLED left below it, with its status and cause. Raises Unavailable or Refused.
 
-    Not those with a Job of their own, and not those that have a runner of their own on this machine (`in_pod`: it died with the pod).
+    `pod` is where the run's command was, if in one. Each ends after all below it, so that the next try finds what is left.
+    One that is refused, as it was deleted or belongs to another user, is said and left.
     """
-    parents = [parent.run_id]
-    for _ in range(SEARCHES):
-        if not parents:
-            return
-        parent_id = parents.pop(0)
+    for child, parent_id in reversed(_below(run, parent, pod)):
         message = f"Its parent run {parent_id} ended: {outcome.message or outcome.status}"
-        for child in _running_children(run, parent.experiment_id, parent_id):
-            if TAG_JOB in child.tags or (TAG_TARGET in child.tags and not in_pod):
-                continue
-            other = run.other(child.run_id)
+        other = run.other(child.run_id)
+        try:
             other.log(end_tags(outcome.status, outcome.cause, message, None), {})
             other.set_status(outcome.status, ended=True)
-            parents.append(child.run_id)
+        except Refused as error:
+            say(f"run {child.run_id}, which this run began, cannot be ended: {error}")
 
 
-def _running_children(run, experiment_id: str, parent_id: str) -> List[RunInfo]:
-    wanted = f"attributes.status = 'RUNNING' AND tags.`mlflow.parentRunId` = '{parent_id}'"
-    return run.search(experiment_id, wanted, CHILDREN)
+def ends_with(child: Mapping[str, str], pod: Optional[str]) -> bool:
+    """Whether a nested run with these tags has neither a Job nor a runner of its own that could tell its end.
+
+    A runner in the parent's `pod` has died with it: its tags name the pod, as the machine that it is on or as its own.
+    """
+    in_pod = pod is not None and pod in (child.get(TAG_NODE), child.get(TAG_POD))
+    return TAG_JOB not in child and (TAG_TARGET not in child or in_pod)
+
+
+def _below(run, root: RunInfo, pod: Optional[str]) -> List[Tuple[RunInfo, str]]:
+    """The runs that end with `root`, each with its parent's id and before all below it; known before the first ends, which moves pages."""
+    known, found, parents = {root.run_id}, [], [root.run_id]
+    for parent_id in parents:
+        for status in UNFINISHED:
+            for child in run.search(root.experiment_id, f"attributes.status = '{status}' AND tags.`{TAG_PARENT}` = '{parent_id}'"):
+                if len(found) < CHILDREN and child.run_id not in known and ends_with(child.tags, pod):
+                    known.add(child.run_id)
+                    found.append((child, parent_id))
+                    parents.append(child.run_id)
+    return found

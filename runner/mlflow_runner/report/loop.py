@@ -113,7 +113,7 @@ class Report:
 
     def _end_children(self, state, outcome) -> bool:
         try:
-            end_children(self._status.run, self._status.found, outcome, in_pod=state.pod is not None)
+            end_children(self._status.run, self._status.found, outcome, state.pod, say)
         except Refused as error:
             say(f"runs that this run began cannot be ended: {error}")
         return True

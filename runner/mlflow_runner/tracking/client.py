@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from typing import Any, Callable, Dict, Iterable, List, MutableMapping, Optional, Sequence
+from typing import Any, Callable, Dict, Iterable, Iterator, List, MutableMapping, Optional, Sequence
 from urllib.parse import urlsplit
 
 from mlflow_runner.tracking import Denied, Missing, NeedsMlflow, Refused, RunInfo, TooLarge, Unavailable, login, web
@@ -22,6 +22,7 @@ KINDS = {"RESOURCE_DOES_NOT_EXIST": Missing, "UNAUTHENTICATED": Denied, "PERMISS
 """What MLflow's error codes mean; every other may pass."""
 MLFLOW_AGENT = "mlflow-python-client"
 """How the User-Agent of MLflow's client begins (mlflow/tracking/request_header/default_request_header_provider.py)."""
+PAGE = 200
 TRANSFER_S = 300.0
 """The limit of a call that moves a file, where MLflow does not say how far it is."""
 
@@ -101,11 +102,21 @@ class ClientRun:
         )
 
     def remove_tags(self, names: Iterable[str]) -> None:
+        """One that somebody else has removed meanwhile is no error."""
         for name in names:
-            self._call(self._client.delete_tag, self._run_id, name)
+            try:
+                self._call(self._client.delete_tag, self._run_id, name)
+            except Missing:
+                pass
 
-    def search(self, experiment_id: str, wanted: str, limit: int) -> List[RunInfo]:
-        return [_info(run) for run in self._call(self._client.search_runs, [experiment_id], wanted, max_results=limit)]
+    def search(self, experiment_id: str, wanted: str) -> Iterator[RunInfo]:
+        token = None
+        while True:
+            page = self._call(self._client.search_runs, [experiment_id], wanted, max_results=PAGE, page_token=token)
+            yield from map(_info, page)
+            token = page.token
+            if not token:
+                return
 
     def other(self, run_id: str) -> "ClientRun":
         return ClientRun(self._tracking_uri, run_id)

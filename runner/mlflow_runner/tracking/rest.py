@@ -4,11 +4,14 @@ import http.client
 import json
 import os
 import time
-from typing import Any, Dict, Iterable, List, Optional, Sequence
+from typing import Any, Dict, Iterable, Iterator, Optional, Sequence
 from urllib.parse import quote, urlencode, urlsplit
 
-from mlflow_runner.tracking import RunInfo, Unavailable, login, web
+from mlflow_runner.tracking import Missing, RunInfo, Unavailable, login, web
 
+PAGE = 200
+MAX_PAGES = 1000
+"""A server that still sends pages after so many sends them for ever."""
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 
@@ -47,13 +50,19 @@ class RestServer:
         """The run as the API gives it (`info`, `data`)."""
         return check_run(self.call("GET", f"runs/get?{urlencode({'run_id': run_id})}").get("run"))
 
-    def search_runs(self, experiment_ids: Sequence[str], wanted: str, limit: int) -> List[dict]:
-        """At most `limit` runs of the experiments for which the filter `wanted` holds."""
-        body = {"experiment_ids": list(experiment_ids), "filter": wanted, "max_results": limit}
-        runs = self.call("POST", "runs/search", body).get("runs", [])
-        if not isinstance(runs, list):
-            raise Unavailable("POST runs/search: the answer has no list of runs")
-        return [check_run(run) for run in runs]
+    def search_runs(self, experiment_ids: Sequence[str], wanted: str) -> Iterator[dict]:
+        """The runs of the experiments for which the filter `wanted` holds, page after page."""
+        asked: Dict[str, Any] = {"experiment_ids": list(experiment_ids), "filter": wanted, "max_results": PAGE}
+        for _ in range(MAX_PAGES):
+            page = self.call("POST", "runs/search", asked)
+            runs, token = page.get("runs", []), page.get("next_page_token")
+            if not isinstance(runs, list):
+                raise Unavailable("POST runs/search: the answer has no list of runs")
+            yield from map(check_run, runs)
+            if not token:
+                return
+            asked["page_token"] = token
+        raise Unavailable("POST runs/search: the answer has no last page")
 
     def set_status(self, run_id: str, status: str, ended: bool) -> None:
         body = {"run_id": run_id, "status": status}
@@ -129,12 +138,16 @@ class RestRun:
         self._server.log(self._run_id, tags, metrics)
 
     def remove_tags(self, names: Iterable[str]) -> None:
+        """One that somebody else has removed meanwhile is no error: MLflow answers as if the run were missing."""
         for name in names:
-            self._server.call("POST", "runs/delete-tag", {"run_id": self._run_id, "key": name})
+            try:
+                self._server.call("POST", "runs/delete-tag", {"run_id": self._run_id, "key": name})
+            except Missing:
+                pass
 
-    def search(self, experiment_id: str, wanted: str, limit: int) -> List[RunInfo]:
-        """At most `limit` runs of the experiment for which the filter holds."""
-        return [info_of(run) for run in self._server.search_runs([experiment_id], wanted, limit)]
+    def search(self, experiment_id: str, wanted: str) -> Iterator[RunInfo]:
+        """The runs of the experiment for which the filter holds."""
+        return map(info_of, self._server.search_runs([experiment_id], wanted))
 
     def other(self, run_id: str) -> "RestRun":
         """Another run of the same server."""
