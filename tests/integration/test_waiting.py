@@ -107,8 +107,9 @@ def waits(item, **waiting):
 
 
 def crashes(item):
-    status = {"name": "proxy", "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 2}}}
-    return {**waits(item, reason="PodInitializing"), "status": {"phase": "Pending", "initContainerStatuses": [status]}}
+    status = {"name": "proxy", "started": False, "state": {"terminated": {"exitCode": 2}}}
+    spec = {**item["spec"], "initContainers": [{"name": "proxy", "restartPolicy": "Always"}]}
+    return {**item, "spec": spec, "status": {"phase": "Pending", "initContainerStatuses": [status]}}
 
 
 EXITED = {"terminated": {"exitCode": 137, "reason": "Error", "finishedAt": stamp(60)}}

@@ -36,10 +36,8 @@ VOLUME_PATIENCE_S = 300
 AFTER_VOLUMES = ("SuccessfulAttachVolume", "SuccessfulMountVolume", "Pulling", "Pulled", "Created", "Started")
 """Events that tell that a trouble with a volume before them is over."""
 VOLUME = re.compile(r'volume "([^"]+)"')
-CRASHING = ("CrashLoopBackOff", "RunContainerError")
-"""Why an init container waits that Kubernetes restarts (a native sidecar)."""
 CRASHING_PATIENCE_S = 300
-"""It may need something that comes later, as a service of the mesh: the kubelet waits up to five minutes between two starts."""
+"""A native sidecar may need something that comes later, as a service of its mesh."""
 CONTAINER_EVENTS = ("Failed", "BackOff", "InspectFailed")
 """Events of a pod about a container that cannot start: pulling, inspecting, creating."""
 REFUSED_PATIENCE_S = 30
@@ -124,17 +122,24 @@ def _unschedulable(pod, room) -> Trouble | None:
 
 
 def _crashing_init(pod, events) -> Trouble | None:
-    """An init container that fails again and again, and that Kubernetes restarts: the run's container starts after it has started.
+    """A native sidecar that ends before it counts as started: Kubernetes restarts it, and starts the run's container only after that.
 
+    Its state changes with each restart, and says CrashLoopBackOff in some versions only.
     https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/
     """
+    restarted = {item.get("name") for item in pod.get("spec", {}).get("initContainers") or () if item.get("restartPolicy") == "Always"}
     for status in init_statuses(pod):
-        if ((status.get("state") or {}).get("waiting") or {}).get("reason") in CRASHING:
-            ended = (status.get("lastState") or {}).get("terminated") or {}
+        ended = _latest_end(status)
+        if ended is not None and status.get("name") in restarted and not status.get("started"):
             told = _of_container(events, status.get("name"), is_pulled=True)
             diagnosis = init_failure(status, ended, "correct it in the target's 'pod_template'")
             return Trouble(diagnosis, CRASHING_PATIENCE_S, _since(pod, told))
     return None
+
+
+def _latest_end(status) -> Object | None:
+    """How a container has ended that may have been started again since."""
+    return (status.get("state") or {}).get("terminated") or (status.get("lastState") or {}).get("terminated")
 
 
 def _waiting_container(pod, events) -> Trouble | None:
