@@ -56,18 +56,22 @@ def _cancel(run) -> None:
     """After Ctrl-C: cancel the run; a second Ctrl-C leaves at once and says what is left to do."""
     from mlflow.exceptions import ExecutionException
 
-    print("mlflow-compute: cancelling the run; Ctrl-C again leaves at once", file=sys.stderr)
+    from mlflow_backend.progress import Progress
+
+    Progress().say("cancelling the run; Ctrl-C again leaves at once")
     try:
         run.cancel()
     except ExecutionException as error:
-        print(f"mlflow-compute: {error}", file=sys.stderr)
+        Progress().say(str(error))
     except KeyboardInterrupt:
-        print(f"mlflow-compute: the run may go on: mlflow-compute cancel {run.run_id} stops it", file=sys.stderr)
+        Progress().say(f"the run may go on: mlflow-compute cancel {run.run_id} stops it")
 
 
 def _wait_at_the_end(command, run) -> None:
     """Wait after MLflow has set the run's name and tags, and exit as the run did."""
     from mlflow.exceptions import ExecutionException
+
+    from mlflow_backend.progress import Progress
 
     def wait():
         try:
@@ -77,7 +81,7 @@ def _wait_at_the_end(command, run) -> None:
             _cancel(run)
             sys.exit(130)
         except ExecutionException as error:
-            print(f"mlflow-compute: {error}", file=sys.stderr)
+            Progress().say(str(error))
             sys.exit(1)
         finally:
             gc.freeze()  # the process ends here: tearing down all that MLflow imported took 0.4 s

@@ -1,13 +1,17 @@
-"""What happens to a run while its script prints nothing: on standard error, for people."""
+"""What happens to a run while its script prints nothing: on standard error, for people. A reader that is gone ends nothing (`| head`)."""
 
 import os
+import re
 import sys
 import threading
 import time
+from typing import TextIO
 
 from mlflow_backend.plain_text import plain
 
 COUNT_EVERY_S = 5.0
+LINES = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+"""Lines with their ends; a carriage return ends one too, as the next one is written over it."""
 
 
 class Progress:
@@ -24,7 +28,7 @@ class Progress:
         self._status = None
         self._last: str | None = None
         self._counted_at = time.monotonic()
-        self._line_start = True
+        self._line_start, self._last_end = True, ""
 
     def say(self, text: str) -> None:
         """A lasting line. The same text twice in a row is said once."""
@@ -32,7 +36,7 @@ class Progress:
             return
         self._last = text
         self._stop()
-        print(f"mlflow-compute: {self._prefix()}{plain(text)}", file=sys.stderr, flush=True)
+        _write(sys.stderr, f"mlflow-compute: {self._prefix()}{plain(text)}\n")
 
     def waiting(self, text: str, kind: str | None = None) -> None:
         """What is being waited for: a spinner on a terminal, a line elsewhere, there once for each `kind` in a row."""
@@ -58,11 +62,11 @@ class Progress:
     def output(self, text: str) -> None:
         """A piece of the script's own output, to standard output; nothing once that has no reader any more (`| head`)."""
         self._stop()
-        prefix = self._prefix()
-        if prefix:
-            text = "".join(prefix + line for line in text.splitlines(keepends=True)) if self._line_start else text
-        self._line_start = text.endswith("\n")
-        _write(text)
+        for piece in LINES.findall(text):
+            goes_on = not self._line_start or (piece == "\n" and self._last_end == "\r")
+            _write(sys.stdout, piece if goes_on else self._prefix() + piece)
+            self._last_end = piece[-1]
+            self._line_start = self._last_end in "\r\n"
 
     def begin(self, name: str) -> None:
         """From now on a run of this name is shown; `end` is called when it is over."""
@@ -83,13 +87,13 @@ class Progress:
             self._status = None
 
 
-def _write(text: str) -> None:
+def _write(stream: TextIO, text: str) -> None:
     try:
         try:
-            sys.stdout.write(text)
+            stream.write(text)
         except UnicodeEncodeError:
-            encoding = sys.stdout.encoding or "ascii"
-            sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
-        sys.stdout.flush()
+            encoding = stream.encoding or "ascii"
+            stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
     except BrokenPipeError:  # what follows goes nowhere; the run is waited for all the same (docs.python.org, library/signal: SIGPIPE)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from mlflow_backend.local import submit as local
 from tests.bed.proxy import Proxy
 from tests.bed.runs import HERE, Seen, wait_for
 from tests.bed.runs import run_here as run
-from tests.bed.server import use
+from tests.bed.server import BIN, use
 
 
 @pytest.fixture
@@ -140,6 +142,18 @@ def test_output_that_is_read_no_further_does_not_disturb_the_run(server, project
     assert "Traceback" not in err
     assert last_run().status == "FINISHED"
     assert MlflowClient().get_run(last_run().run.info.run_id).info.end_time
+
+
+def test_neither_output_nor_words_that_nobody_reads_disturb_the_run(proxy, project, last_run):
+    """`mlflow run ... 2>&1 | head -1`. The reporter has something to say too, on the same standard error."""
+    proxy.artifacts = 500
+    threading.Timer(8, lambda: setattr(proxy, "artifacts", None)).start()
+    root = project("seq 1 1000; sleep 6; seq 1 1000; echo last")
+    shell = f"{BIN}/mlflow run {root} --backend compute --backend-config '{json.dumps(HERE)}' 2>&1 | head -1; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stderr, ended.stdout.count("\n")) == (0, "", 1)
+    assert last_run().status == "FINISHED" and "compute.log" not in last_run().tags
+    assert b"\nlast\n" in last_run().log
 
 
 def test_the_folder_of_a_run_that_is_cancelled_at_once_is_removed(server, project, tmp_path):

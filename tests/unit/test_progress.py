@@ -52,6 +52,23 @@ def test_lines_of_several_runs_say_which_run_they_are_of(capsys):
     assert capsys.readouterr().out == "alone\n[one] a\n[one] bc\n[other] d\nalone again\n"
 
 
+@pytest.mark.parametrize("pieces, shown", [
+    (["a", "b\nc\nd", "e\n"], "[one] ab\n[one] c\n[one] de\n"),
+    (["10%", "\r20%", "\r", "30%\r\nend\n"], "[one] 10%\r[one] 20%\r[one] 30%\r\n[one] end\n"),
+    (["a\r", "\n", "\n", "b"], "[one] a\r\n[one] \n[one] b"),
+    (["a\x0cb\u2028c\n", ""], "[one] a\x0cb\u2028c\n"),
+])  # fmt: skip
+def test_each_line_says_which_run_it_is_of_however_it_is_cut(capsys, pieces, shown):
+    one, other = Progress(), Progress()
+    one.begin("one")
+    other.begin("other")
+    for piece in pieces:
+        one.output(piece)
+    other.end()
+    one.end()
+    assert capsys.readouterr().out == shown
+
+
 @pytest.mark.parametrize("code", ["ascii", "latin-1"])
 def test_an_output_that_cannot_hold_a_character_shows_its_escape(code):
     script = "from mlflow_backend.progress import Progress; Progress().output('snow \\u2603\\n')"
@@ -66,3 +83,10 @@ def test_an_output_that_has_no_reader_any_more_ends_nothing():
     shell = f'{sys.executable} -c "$SCRIPT" | head -1; exit ${{PIPESTATUS[0]}}'
     ended = subprocess.run(["bash", "-c", shell], env={**os.environ, "SCRIPT": script}, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "0\n", "mlflow-compute: still there\n")
+
+
+def test_words_for_people_that_have_no_reader_any_more_end_nothing():
+    script = "from mlflow_backend.progress import Progress\np = Progress()\nfor n in range(100_000): p.say(f'{n}')\np.output('still there')"
+    shell = f'{sys.executable} -c "$SCRIPT" 2>&1 >/dev/null | head -1; exit ${{PIPESTATUS[0]}}'
+    ended = subprocess.run(["bash", "-c", shell], env={**os.environ, "SCRIPT": script}, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "mlflow-compute: 0\n", "")

@@ -7,7 +7,6 @@ It reads the spool and `state.json` and keeps on disk how far each channel is, s
 """
 
 import os
-import sys
 from pathlib import Path
 
 from mlflow_runner.outcome import DELETED, GAVE_UP, REFUSED, Outcome
@@ -34,7 +33,8 @@ def main(arguments) -> int:
     except Exception:  # a defect; the supervisor starts another
         import traceback
 
-        traceback.print_exc()
+        for line in traceback.format_exc().splitlines():
+            say(line)
         _leave(1)
     outcome.write(os.fspath(path.parent))
     _leave(1 if outcome.kind in (REFUSED, GAVE_UP) else 0)
@@ -42,5 +42,4 @@ def main(arguments) -> int:
 
 def _leave(code: int) -> None:
     """End without waiting for threads that wait for an artifact store; MLflow's own would hold the interpreter's end up."""
-    sys.stderr.flush()
     os._exit(code)

@@ -198,6 +198,9 @@ class Report:
 
 
 def say(text: str) -> None:
-    """A line in the runner's own output; not in the log that is kept."""
-    sys.stderr.write(f"{PREFIX}{as_line(login.hide(text))}\n")
-    sys.stderr.flush()
+    """A line in the runner's own output, if anybody reads it; not in the log that is kept."""
+    try:
+        sys.stderr.write(f"{PREFIX}{as_line(login.hide(text))}\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass  # `mlflow run ... 2>&1 | head`
