@@ -133,6 +133,17 @@ def test_a_login_that_is_withdrawn_later_does_not_stop_the_command(proxy, runner
     assert out.startswith(b"here\nthere\n") and Seen(run_id).status == "FINISHED"
 
 
+def test_a_proxy_that_cannot_find_the_server_for_a_moment_does_not_make_the_run_a_deleted_one(proxy, runner):
+    """An ingress answers 404 while its backend is replaced; MLflow names its own error code."""
+    run_id, process = runner("echo here; sleep 3; echo there")
+    wait_for(lambda: Seen(run_id).status == "RUNNING")
+    proxy.mode = 404
+    time.sleep(6)
+    proxy.mode = "open"
+    out, _ = process.communicate(timeout=60)
+    assert out.startswith(b"here\nthere\n") and Seen(run_id).status == "FINISHED"
+
+
 @pytest.mark.parametrize("body", [b"[]", b"{}", b'{"run": null}', b'{"run": {"info": 1, "data": 2}}', b"<html>Sign in</html>"])
 def test_an_answer_that_makes_no_sense_is_an_outage(proxy, runner, body):
     proxy.answers = {"runs/get": body}

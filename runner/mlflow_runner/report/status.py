@@ -79,7 +79,7 @@ class Status:
         except (Denied, Missing) as error:
             if not self.is_accepted:
                 raise
-            if isinstance(error, Missing):
+            if isinstance(error, Missing) and error.is_mlflows:
                 raise Deleted from None
             raise Unavailable(str(error)) from None
         except Refused as error:

@@ -39,7 +39,9 @@ class Denied(Refused):
 
 
 class Missing(Refused):
-    """The server has no such run or artifact (404)."""
+    """The server has no such run or artifact (404). `is_mlflows`: MLflow says so itself, and not a proxy that cannot find MLflow."""
+
+    is_mlflows = False
 
 
 class TooLarge(Refused):

@@ -106,8 +106,9 @@ class ClientRun:
         for name in names:
             try:
                 self._call(self._client.delete_tag, self._run_id, name)
-            except Missing:
-                pass
+            except Missing as error:
+                if not error.is_mlflows:
+                    raise
 
     def search(self, experiment_id: str, wanted: str) -> Iterator[RunInfo]:
         token = None
@@ -187,15 +188,20 @@ def _raise(error):
 def _translated(function, *arguments, **keywords):
     from mlflow.exceptions import MlflowException
 
+    is_mlflows = False
     try:
         return function(*arguments, **keywords)
     except MlflowException as error:
+        is_mlflows = True
         words, kind = str(error), KINDS.get(error.error_code, Unavailable)
     except Exception as error:  # each artifact store has exceptions of its own
         words, kind = f"{type(error).__name__}: {error}", _kind(error)
     hint = {Denied: web.BAD_LOGIN, Missing: web.BAD_ADDRESS}.get(kind)
     words = login.hide(words.strip())
-    raise kind(words, hint) if hint else kind(words)
+    translated = kind(words, hint) if hint else kind(words)
+    if isinstance(translated, Missing):
+        translated.is_mlflows = is_mlflows
+    raise translated
 
 
 def _kind(error: BaseException) -> type:

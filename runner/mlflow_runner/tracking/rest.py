@@ -142,8 +142,9 @@ class RestRun:
         for name in names:
             try:
                 self._server.call("POST", "runs/delete-tag", {"run_id": self._run_id, "key": name})
-            except Missing:
-                pass
+            except Missing as error:
+                if not error.is_mlflows:
+                    raise
 
     def search(self, experiment_id: str, wanted: str) -> Iterator[RunInfo]:
         """The runs of the experiment for which the filter holds."""

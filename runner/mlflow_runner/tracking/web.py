@@ -27,6 +27,8 @@ BLOCK_BYTES = 1 << 20
 CERTIFICATES = ("MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 CLIENT_CERTIFICATE = "MLFLOW_TRACKING_CLIENT_CERT_PATH"
 WORDS_CHARS = 300
+NOT_THERE = "RESOURCE_DOES_NOT_EXIST"
+"""MLflow's error code, at the beginning of its answer (mlflow/protos/databricks.proto)."""
 BAD_LOGIN = "Correct the target's 'secret' or 'tracking_auth', or your own login."
 BAD_ADDRESS = "Check the tracking URI, and whether the run still exists."
 
@@ -121,7 +123,9 @@ def _answered(what: str, error: urllib.error.HTTPError) -> Exception:
     if code in (401, 403):
         return Denied(words, BAD_LOGIN)
     if code == 404:
-        return Missing(words, BAD_ADDRESS)
+        missing = Missing(words, BAD_ADDRESS)
+        missing.is_mlflows = NOT_THERE in words
+        return missing
     return TooLarge(words) if code == 413 else Refused(words)
 
 
