@@ -1,6 +1,7 @@
 """What is downloaded before the command starts: whom the login goes to meanwhile, and what a server in trouble costs."""
 
 import contextlib
+import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -117,6 +118,15 @@ def test_the_login_in_a_parameter_goes_where_the_parameter_says_and_no_further(s
     found, out = fetched(runner, tmp_path, f"http://bob:p%40ss@{first.place}/data.csv")
     assert found.status == "FINISHED" and (first.logins, elsewhere.logins) == (["Basic Ym9iOnBAc3M="], [None])
     assert "p%40ss" not in out and b"p%40ss" not in found.log
+
+
+def test_the_login_in_a_parameter_that_cannot_be_had_is_in_no_tag_and_no_message(server, runner, tmp_path):
+    told = tmp_path / "told"
+    found, out = fetched(runner, tmp_path, f"http://bob:p%40ss@127.0.0.1:{server.port}/none.csv", termination_log=str(told))
+    assert (found.status, found.cause) == ("FAILED", "DownloadError") and "/none.csv could not be downloaded" in found.tags[
+        "compute.message"
+    ]
+    assert "p%40ss" not in out + json.dumps(found.tags) + told.read_text() + found.log.decode()
 
 
 @pytest.mark.parametrize("trouble", [{"busy": 2}, {"cut": 2}])
