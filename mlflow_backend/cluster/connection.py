@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from mlflow_backend.cluster import answers, kubeconfig
 from mlflow_backend.cluster.kubeconfig import Login
-from mlflow_backend.cluster.streams import Stop
+from mlflow_backend.cluster.streams import Stop, blocks
 from mlflow_backend.errors import ClusterError, ClusterUnavailable
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class Connection:
             response = self._request(what, lambda clients: call(clients, **raw))
             with stop.reading(response):
                 try:
-                    yield iter(()) if stop.is_set() else response.stream(65536, decode_content=False)
+                    yield iter(()) if stop.is_set() else blocks(response)
                 except HTTPError:
                     if not stop.is_set():
                         raise

@@ -6,6 +6,8 @@ import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+BLOCK_BYTES = 65536
+
 
 class Stop:
     """An event that also shuts down the streams that are read under it, and sets the stops made from it (`child`)."""
@@ -54,6 +56,15 @@ class Stop:
             with self._lock:
                 self._responses.discard(response)
             response.close()  # given back half read, its rest would be taken for the next call's answer
+
+
+def blocks(response: Any) -> Iterator[bytes]:
+    """What a urllib3 response brings, as it comes. Without chunks, as from a proxy that speaks HTTP/1.0, `stream` waits for whole blocks."""
+    if response.chunked:
+        yield from response.stream(BLOCK_BYTES, decode_content=False)
+        return
+    while block := response.read1(BLOCK_BYTES, decode_content=False):
+        yield block
 
 
 def lines(blocks: Iterable[bytes]) -> Iterator[bytes]:

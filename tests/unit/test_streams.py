@@ -1,13 +1,15 @@
 """Lines of a stream, and how another thread ends a read."""
 
+import socket
 import threading
 
 import pytest
+import urllib3
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_backend.cluster.api import Cluster
-from mlflow_backend.cluster.streams import Stop, lines
+from mlflow_backend.cluster.streams import Stop, blocks, lines
 from tests.bed.apiserver import Answer, refusal
 
 
@@ -40,6 +42,26 @@ def test_a_line_of_40_mb_is_copied_twice_and_not_once_for_each_of_its_blocks():
     (line,) = lines([Counted(b"x" * size)] * count)
     assert len(line) == size * count
     assert Counted.copied + len(line) <= 2 * size * count
+
+
+def test_what_comes_without_chunks_is_read_as_it_comes():
+    """As through a proxy that speaks HTTP/1.0: a watch that waits for 64 KiB sees no event."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port, connections = listener.getsockname()[1], []
+
+        def serve():
+            connections.append(listener.accept()[0])
+            connections[0].recv(4096)
+            connections[0].sendall(b"HTTP/1.0 200 OK\r\n\r\nfirst\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        response = urllib3.PoolManager().request("GET", f"http://127.0.0.1:{port}/", preload_content=False, timeout=20, retries=False)
+        found = blocks(response)
+        assert next(found) == b"first\n"
+        thread.join()
+        connections[0].close()
+        assert list(found) == []
 
 
 def test_a_read_ends_without_an_error_when_its_stop_or_the_one_above_is_set(api, cluster):
