@@ -194,10 +194,10 @@ def _continue_run(project: Project, run_id: str):
         client.log_batch(run_id, params=_params(project))
         for tag in (TAG_JOB_UID, TAG_JOB):  # first: the earlier Job tells nothing about this run any more
             if tag in run.data.tags:
-                client.delete_tag(run_id, tag)
+                _remove_tag(client, run_id, tag)
         client.update_run(run_id, "RUNNING")  # as a new one; a status KILLED without a cause means that its user wants it stopped
         for tag in {*END_TAGS, TAG_NODE, TAG_POD, TAG_ATTEMPT} & set(run.data.tags):
-            client.delete_tag(run_id, tag)
+            _remove_tag(client, run_id, tag)
     return run
 
 
@@ -364,5 +364,16 @@ def end(run_id: str, status: str, cause: str | None, message: str, exit_code: in
     with one_line(f"run {run_id} cannot be updated"):
         client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
         for name in {*END_TAGS} & client.get_run(run_id).data.tags.keys() - tags.keys():
-            client.delete_tag(run_id, name)
+            _remove_tag(client, run_id, name)
         client.set_terminated(run_id, status)
+
+
+def _remove_tag(client: Any, run_id: str, name: str) -> None:
+    """One that another process has removed meanwhile is no error: MLflow answers as if the run were missing."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.delete_tag(run_id, name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise

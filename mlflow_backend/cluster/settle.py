@@ -17,7 +17,7 @@ from mlflow_backend.cluster.look import Seen, is_active, needs_events
 from mlflow_backend.cluster.ownership import Known, claim_of
 from mlflow_backend.errors import TrackingError, TrackingUnavailable
 from mlflow_runner.causes import Cause
-from mlflow_runner.ending import is_told
+from mlflow_runner.ending import TERMINAL, is_told
 from mlflow_runner.submission import TAG_CAUSE, TAG_JOB, TAG_MESSAGE, TAG_NODE, TAG_PARENT, TAG_POD, TAG_STATUS, TAG_TARGET
 from mlflow_runner.tracking import Refused
 
@@ -96,7 +96,7 @@ def judge(run: Known, seen: Seen) -> Verdict:
         return Verdict(True, remove_job=is_own and _is_in_the_way(run, seen))
     if not is_own:
         return Verdict(False)
-    if run.status == "KILLED" and TAG_CAUSE not in run.tags and TAG_STATUS not in run.tags:
+    if run.status == "KILLED" and TAG_CAUSE not in run.tags and run.tags.get(TAG_STATUS) not in TERMINAL:
         return Verdict(True, Diagnosis("KILLED", Cause.CANCELLED, "The run was marked KILLED in MLflow"), is_active(seen.job or seen.stray))
     if claim.job_uid is None:
         return _broken_submit(run, seen)
@@ -205,8 +205,8 @@ def start_timeout_s(job: Mapping[str, Any] | None) -> float | None:
 def _judge_job(seen: Seen, was_stopped: bool) -> Verdict:
     end = diagnose.ended(seen.job, seen.pod, seen.events)
     if end:
-        told = diagnose.STOPPED if was_stopped and end.cause in (Cause.UNKNOWN, Cause.EXIT_CODE) else end
-        return Verdict(True, told, remove_job=_lingers(seen))
+        is_vague = end.cause in (Cause.UNKNOWN, Cause.EXIT_CODE) and not (seen.pod and diagnose.told_by_runner(seen.pod))
+        return Verdict(True, diagnose.STOPPED if was_stopped and is_vague else end, remove_job=_lingers(seen))
     if seen.job and (left_s := _until_release(seen)) is not None:
         return Verdict(False, release_pod=left_s <= 0, look_again_s=left_s or None)
     trouble, left_s = _trouble(seen)

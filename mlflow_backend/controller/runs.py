@@ -47,7 +47,7 @@ class ServerRuns:
         self._server.log(run_id, tags, {})
         for name in {*END_TAGS} & self.read(run_id).tags.keys() - tags.keys():
             self._on_call("runs/delete-tag")
-            self._server.call("POST", "runs/delete-tag", {"run_id": run_id, "key": name})
+            self._server.remove_tag(run_id, name)
         self._on_call("runs/update")
         self._server.set_status(run_id, end.status, ended=True)
 

@@ -169,6 +169,21 @@ def test_an_end_that_was_told_is_never_changed_by_a_settler(first, second):
     assert store.outcome == told_first
 
 
+def test_a_run_marked_killed_between_two_attempts_is_cancelled():
+    known = Known("r", "KILLED", {**SENT, **end_tags("SCHEDULED", None, None, 75)}, NOW_S - 60)
+    assert judge(known, RUNNING).end.cause == "Cancelled"
+
+
+@pytest.mark.parametrize(("state_", "end"), [
+    (terminated(3, message=told("FAILED", 3, "ExitCode")), ("FAILED", "ExitCode")),
+    (terminated(3), ("KILLED", "Deleted")),
+])  # fmt: skip
+def test_the_last_words_of_an_attempt_after_a_stopped_one_are_believed(state_, end):
+    known = Known("r", "KILLED", {**SENT, **end_tags("KILLED", "Terminated", "x", 143)}, NOW_S - 60)
+    verdict = judge(known, seen(job_failed("x"), pod(state=state_)))
+    assert (verdict.end.status, verdict.end.cause) == end
+
+
 def test_a_run_marked_killed_in_mlflow_is_cancelled_and_loses_its_job():
     verdict = judge(Known("r", "KILLED", SENT, 0), RUNNING)
     assert (verdict.end.status, verdict.end.cause, verdict.remove_job) == ("KILLED", "Cancelled", True)

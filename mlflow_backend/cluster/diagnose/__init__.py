@@ -9,6 +9,7 @@ from mlflow_backend.cluster.diagnose.end import ended as ended
 from mlflow_backend.cluster.diagnose.end import left_over_s as left_over_s
 from mlflow_backend.cluster.diagnose.end import may_retry as may_retry
 from mlflow_backend.cluster.diagnose.end import overdue as overdue
+from mlflow_backend.cluster.diagnose.end import told_by_runner as told_by_runner
 from mlflow_backend.cluster.diagnose.model import Diagnosis as Diagnosis
 from mlflow_backend.cluster.diagnose.model import Trouble as Trouble
 from mlflow_backend.cluster.diagnose.model import has_started as has_started

@@ -49,7 +49,7 @@ def ended(job: Object | None, pod: Object | None, events: Sequence[Object] = ())
     """
     if job is None and pod is not None and outcome(pod) is None:
         return None  # being deleted too: its runner may still tell the end
-    if job is None and pod is not None and (told := _told_by_runner(pod)) and told.cause != Cause.TERMINATED:
+    if job is None and pod is not None and (told := told_by_runner(pod)) and told.cause != Cause.TERMINATED:
         return told
     if job is None:
         return Diagnosis("KILLED", Cause.DELETED, "The Job was deleted", hint="submit the run again if that was not meant")
@@ -99,7 +99,7 @@ def may_retry(job) -> bool:
 
 
 def _stopped_from_outside(pod) -> bool:
-    told = _told_by_runner(pod)
+    told = told_by_runner(pod)
     disrupted = pod_condition(pod, "DisruptionTarget").get("status") == "True"
     return disrupted or (told is not None and told.cause == Cause.TERMINATED)
 
@@ -108,7 +108,7 @@ def _of_pod(pod, failed) -> Diagnosis:
     """The checks in the order in which they are to be believed."""
     if failed and failed.get("reason") == "DeadlineExceeded":
         return _of_job(failed, exit_code(pod))
-    told = _told_by_runner(pod)
+    told = told_by_runner(pod)
     if told and told.cause != Cause.TERMINATED:
         return told
     for check in (_node, _eviction, _init, _memory, _start):
@@ -198,7 +198,7 @@ def _of_code(code) -> Diagnosis:
     return Diagnosis("FAILED", Cause.EXIT_CODE, f"The container exited with code {code}", hint="see the log", exit_code=code)
 
 
-def _told_by_runner(pod) -> Diagnosis | None:
+def told_by_runner(pod) -> Diagnosis | None:
     """The runner leaves the end in the termination message, in case MLflow could not be told.
 
     The command can write there too: it is believed only where it fits the exit code that the kubelet saw.

@@ -82,6 +82,14 @@ class RestServer:
             },
         )
 
+    def remove_tag(self, run_id: str, name: str) -> None:
+        """One that another process has removed meanwhile is no error: MLflow answers as if the run were missing."""
+        try:
+            self.call("POST", "runs/delete-tag", {"run_id": run_id, "key": name})
+        except Missing as error:
+            if not error.is_mlflows:
+                raise
+
     def _authorize(self, url: str) -> Optional[str]:
         return login.authorization() if login.may_be_sent(url, self.base, self._credential_hosts) else None
 
@@ -138,13 +146,8 @@ class RestRun:
         self._server.log(self._run_id, tags, metrics)
 
     def remove_tags(self, names: Iterable[str]) -> None:
-        """One that somebody else has removed meanwhile is no error: MLflow answers as if the run were missing."""
         for name in names:
-            try:
-                self._server.call("POST", "runs/delete-tag", {"run_id": self._run_id, "key": name})
-            except Missing as error:
-                if not error.is_mlflows:
-                    raise
+            self._server.remove_tag(self._run_id, name)
 
     def search(self, experiment_id: str, wanted: str) -> Iterator[RunInfo]:
         """The runs of the experiment for which the filter holds."""
