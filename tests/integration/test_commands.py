@@ -224,17 +224,18 @@ def test_settling_all_looks_only_at_runs_that_say_which_cluster_they_were_sent_t
 
 
 @pytest.mark.parametrize("make", [lambda uri: runs.ClientRuns(), ServerRuns], ids=["client", "rest"])
-def test_children_are_the_nested_runs_that_still_run_and_have_no_job(server, sent, make, monkeypatch):
+def test_children_are_the_nested_runs_directly_below_that_have_not_ended(server, sent, make, monkeypatch):
     monkeypatch.setattr("mlflow_backend.controller.runs.PAGE", 2)
     monkeypatch.setattr(runs, "PAGE", 2)
     client, parent = MlflowClient(), sent()
     nested = {"mlflow.parentRunId": parent}
-    running = {client.create_run("0", tags=nested).info.run_id for _ in range(5)}
+    unfinished = {client.create_run("0", tags=nested).info.run_id for _ in range(6)}
+    client.update_run(min(unfinished), "SCHEDULED")
     client.set_terminated(client.create_run("0", tags=nested).info.run_id, "FINISHED")
     client.delete_run(client.create_run("0", tags=nested).info.run_id)
-    with_job = client.create_run("0", tags={**nested, **SENT}).info.run_id
-    client.create_run("0", tags={"mlflow.parentRunId": with_job})
-    assert {run.run_id for run in make(server.uri).children(parent)} == running
+    client.create_run("0", tags={"mlflow.parentRunId": min(unfinished)})
+    known = runs.known(client.get_run(parent))
+    assert {run.run_id for run in make(server.uri).children(known)} == unfinished
 
 
 @pytest.mark.parametrize("make", [lambda uri: runs.ClientRuns(), ServerRuns], ids=["client", "rest"])
