@@ -67,7 +67,7 @@ def main(revision: str) -> None:
 def _start(tree: Path, project: Path) -> subprocess.Popen:
     command = [sys.executable, "-c", CHILD, str(tree), str(project)]
     return subprocess.Popen(
-        command, cwd=project.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command, cwd=project.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
 
 
@@ -80,7 +80,7 @@ def _once(mlflow, cluster, child) -> dict:
     metrics = mlflow.get_run(found["run_id"]).data.metrics
     found["first_line_s"] = first_line_at(cluster, found["job"]) - found["started"]
     found["runner_start_s"] = metrics["compute/unpack_s"] + metrics["compute/start_s"]
-    cluster.batch.delete_namespaced_job(found["job"], cluster.namespace, propagation_policy="Background")
+    cluster.delete_job(found["job"], cluster.read_job(found["job"])["metadata"]["uid"])
     return found
 
 
