@@ -66,9 +66,7 @@ def main(revision: str) -> None:
 
 def _start(tree: Path, project: Path) -> subprocess.Popen:
     command = [sys.executable, "-c", CHILD, str(tree), str(project)]
-    return subprocess.Popen(
-        command, cwd=project.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen(command, cwd=project.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def _once(mlflow, cluster, child) -> dict:
