@@ -27,6 +27,8 @@ class Checkout(NamedTuple):
 def describe(folder: Path, ceiling: Path | None = None) -> Checkout | None:
     """The commit of the work tree that the folder is in; None where there is none, its `.gitignore` leaves the folder out,
     or git refuses it, as it does for one of another user (safe.directory). A `.git` in `ceiling` or above it does not count."""
+    if not (work_tree(folder) / ".git").exists():
+        return None  # without the cost of a process
     found = _ask(folder, ceiling, "rev-parse", "--show-toplevel", "HEAD")
     if found is None or len(lines := found.splitlines()) != 2:
         return None
@@ -40,7 +42,7 @@ def describe(folder: Path, ceiling: Path | None = None) -> Checkout | None:
 def work_tree(folder: Path, of_this_user: bool = False) -> Path:
     """The top of the git repository that the folder is in, links resolved; the folder itself where it is in none.
 
-    `of_this_user`: a `.git` that somebody else put into a folder above, such as /tmp, does not count (CVE-2022-24765).
+    `of_this_user`: a `.git` of another user in a parent folder, such as /tmp, does not count (CVE-2022-24765).
     """
     real = Path(os.path.realpath(folder))
     return next((place for place in (real, *real.parents) if _is_top(place, of_this_user)), real)

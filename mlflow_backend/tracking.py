@@ -369,7 +369,7 @@ def end(run_id: str, status: str, cause: str | None, message: str, exit_code: in
 
 
 def _remove_tag(client: Any, run_id: str, name: str) -> None:
-    """One that another process has removed meanwhile is no error: MLflow answers as if the run were missing."""
+    """A tag that another process has already removed is not an error: MLflow answers as if the run were missing."""
     from mlflow.exceptions import MlflowException
 
     try:

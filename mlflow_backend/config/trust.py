@@ -4,9 +4,7 @@ import os
 import stat
 from pathlib import Path
 
-from mlflow_backend.git_checkout import work_tree
-
-ADMINISTRATOR = 0
+from mlflow_backend.git_checkout import ADMINISTRATOR, work_tree
 
 
 def reason_against(path: Path, project: Path | None) -> str | None:

@@ -92,7 +92,7 @@ def test_a_redirect_to_another_port_takes_no_login_along(server, runner, tmp_pat
 
 @pytest.mark.parametrize("kind", ["runs", "models"])
 def test_what_mlflow_knows_of_may_lie_elsewhere_too(runner, tmp_path, web, monkeypatch, kind):
-    """A run or a model version whose artifacts are at a place that somebody else chose. Servers of today refuse that, other stores do not."""
+    """A run or a model version whose artifact location another user chose. Current MLflow servers refuse that; other stores do not."""
     use(f"sqlite:///{tmp_path}/{kind}.db", monkeypatch)
     elsewhere, client = web(), MlflowClient()
     place = f"http://{elsewhere.place}/api/2.0/mlflow-artifacts/artifacts"

@@ -314,7 +314,7 @@ def test_a_stop_while_the_inputs_are_fetched_is_told(proxy, runner, tmp_path):
 
 
 def test_a_stop_before_the_runner_has_read_what_to_do_is_not_lost(server, runner, tmp_path):
-    """To the first process of a container a signal that nobody waits for does not exist (kernel: `SIGNAL_UNKILLABLE`)."""
+    """The kernel drops a signal without a handler for the first process of a container (`SIGNAL_UNKILLABLE`)."""
     told, described = tmp_path / "told", tmp_path / "run.json"
     run_id, process = runner("sleep 300", termination_log=str(told))
     process.kill()

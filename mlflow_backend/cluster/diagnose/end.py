@@ -35,7 +35,7 @@ STOPPED = Diagnosis("KILLED", Cause.DELETED, "The pod was stopped from outside, 
 LOST_PATIENCE_S = 30
 """For how long beyond its grace period a pod may go on terminating before its node counts as lost."""
 LINGER_S = 10
-"""For how long after the run's container those beside it may go on where the Job cannot go on before they have ended."""
+"""How long other containers may run after the run's container has ended, where they keep the Job from going on."""
 CAUSES = frozenset(map(str, Cause))
 AGAIN = "submit it again, or set 'retries' in the target to have it go on by itself"
 

@@ -100,7 +100,7 @@ def tell_running(run, found: RunInfo, state: State) -> Dict[str, str]:
 
 
 def remove_earlier_end(run, found: RunInfo, stale: Dict[str, str]) -> None:
-    """Remove the end tags of an earlier attempt, unless somebody has written an end since."""
+    """Remove the end tags of an earlier attempt, unless another process has written an end since."""
     left = _end_tags_of(found)
     if left.items() <= stale.items():
         run.remove_tags(list(left))

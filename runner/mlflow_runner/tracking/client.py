@@ -102,7 +102,7 @@ class ClientRun:
         )
 
     def remove_tags(self, names: Iterable[str]) -> None:
-        """One that somebody else has removed meanwhile is no error."""
+        """A tag that another process has already removed is not an error."""
         for name in names:
             try:
                 self._call(self._client.delete_tag, self._run_id, name)

@@ -83,7 +83,7 @@ class RestServer:
         )
 
     def remove_tag(self, run_id: str, name: str) -> None:
-        """One that another process has removed meanwhile is no error: MLflow answers as if the run were missing."""
+        """A tag that another process has already removed is not an error: MLflow answers as if the run were missing."""
         try:
             self.call("POST", "runs/delete-tag", {"run_id": run_id, "key": name})
         except Missing as error:
