@@ -24,6 +24,8 @@ from mlflow_runner.tracking import login
 
 ATTEMPT = "MLFLOW_COMPUTE_ATTEMPT"
 """Tells the command whether it may find a checkpoint of its own: 1, then 2 and so on where the target has `retries`."""
+CLEAN_S = 10.0
+"""How long cleaning the cache may go on after the run's end has been told."""
 TERMINATION_BYTES = 4096
 INHERITED_RUN = "MLFLOW_COMPUTE_RUN_ID"
 """Names the run that a process belongs to, so that a project started from inside it is not taken for it."""
@@ -51,6 +53,7 @@ class Run:
         in_container_log = self._state.pod is not None
         self._output = Output(self._scratch, submission.log_backlog_bytes, self._reporter.wake, lines=in_container_log)
         self._made = False
+        self._cleaner: Optional[subprocess.Popen] = None
         self._oom_kills = oom_kills()
         self._supervisor = Supervisor(self._output, submission.grace_period_s)
 
@@ -154,6 +157,7 @@ class Run:
             return self._end("FAILED", exit_code or 1, cause=Cause.TRACKING_ERROR, message=_refused(outcome))
         self._say_farewell(outcome)
         self._output.close(timeout_s=5 if self._supervisor.stopped_by is None else 0.5)
+        self._end_cleaning()
         time.sleep(max(0.0, self._started_s + self._submission.least_lifetime_s - time.monotonic()))
         return exit_code
 
@@ -176,7 +180,15 @@ class Run:
 
     def _clean_cache(self):
         argv = program.command("clean", self._submission.cache_dir, str(self._submission.cache_limit_bytes))
-        self._supervisor.adopt(subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True), lambda _: None)
+        self._cleaner = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True)
+        self._supervisor.adopt(self._cleaner, lambda _: None)
+
+    def _end_cleaning(self):
+        """It reads from the folder that goes with the run; a command that is shorter than it leaves it some time."""
+        if self._cleaner:
+            self._supervisor.wait_until(lambda: self._cleaner.returncode is not None, CLEAN_S, stops=True)
+            if self._cleaner.returncode is None:
+                self._cleaner.kill()
 
     def _start_reporter(self):
         self._reporter.start(self._submission, self._supervisor)

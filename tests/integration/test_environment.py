@@ -387,11 +387,12 @@ def test_the_least_recently_used_go_first_and_what_is_in_use_stays(server, conda
     assert found.status == "FINISHED" and made(found) == 1, "what was removed is fetched again"
 
 
-def test_a_cache_above_its_limit_is_cleaned_beside_the_command(server, conda_project, cache, monkeypatch):
+@pytest.mark.parametrize("command", ["sleep 1", "true"])
+def test_a_cache_above_its_limit_is_cleaned_beside_the_command_however_short(command, server, conda_project, cache, monkeypatch, capfd):
     from mlflow_backend.local import submit
 
     run(conda_project([f"python={SHORT}", "alpha=1.0"], PIP), {})
     (first,) = environments(cache)
     monkeypatch.setattr(submit, "CACHE_BYTES", 1000)
-    run(conda_project([f"python={SHORT}", "alpha=2.0"], PIP, command="sleep 1"), {})
-    wait_for(lambda: not first.exists())
+    run(conda_project([f"python={SHORT}", "alpha=2.0"], PIP, command=command), {})
+    assert not first.exists() and "Traceback" not in capfd.readouterr().err
