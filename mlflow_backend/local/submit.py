@@ -20,8 +20,8 @@ from mlflow_backend.local.run import LocalRun
 from mlflow_backend.local.start import Place, access, in_container, start
 from mlflow_backend.progress import Progress
 from mlflow_backend.project import Project
+from mlflow_runner import tracking_variables
 from mlflow_runner.submission import TAG_ENVIRONMENT, TAG_TARGET, Download, Submission
-from mlflow_runner.tracking import login
 
 CACHE_BYTES = 50_000_000_000
 """Environments and packages of runs on this machine, before the least recently used ones are removed."""
@@ -72,7 +72,7 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
             cache_limit_bytes=CACHE_BYTES,
             phases=kept.phases if kept else (),
             report_timeout_s=REPORT_TIMEOUT_S,
-            credential_hosts=login.hosts_in(os.environ.get(login.CREDENTIAL_HOSTS, "")),
+            credential_hosts=tracking_variables.credential_hosts(os.environ),
             own_dirs=tuple(map(str, own_dirs)),
         )
         variables = credentials | (access(kept, scratch) if kept else {})

@@ -11,6 +11,7 @@ import time
 from typing import Callable, Optional, Sequence
 from urllib.parse import urlsplit
 
+from mlflow_runner import tracking_variables
 from mlflow_runner.output import PREFIX, as_line
 from mlflow_runner.redact import redact
 from mlflow_runner.report.backoff import Backoff
@@ -26,7 +27,7 @@ def main(arguments) -> int:
     """`fetch URI PATH`; 1 when it failed, with the reason on standard error."""
     uri, path = arguments
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    server, hosts = os.environ["MLFLOW_TRACKING_URI"], login.hosts_in(os.environ.get(login.CREDENTIAL_HOSTS, ""))
+    server, hosts = os.environ["MLFLOW_TRACKING_URI"], tracking_variables.credential_hosts(os.environ)
     run_id, _, artifact = uri[len("runs:/") :].partition("/")
     try:
         if uri.startswith("runs:/") and _is_file(artifact):

@@ -5,7 +5,6 @@ import threading
 import time
 from typing import Callable, Optional
 
-from mlflow_runner.redact import redact
 from mlflow_runner.spool import SpoolReader, SpoolWriter
 
 READ_BYTES = 1024 * 1024
@@ -35,6 +34,8 @@ class Output:
 
     def say(self, text: str) -> None:
         """A line of the runner itself, never in the middle of a line of the command, without the credentials of a URL."""
+        from mlflow_runner.redact import redact  # the first line may be the one that follows the command
+
         start = "" if self._line_start else "\n"
         self.write(f"{start}{PREFIX}{as_line(redact(text))}\n".encode(errors="replace"))
 

@@ -5,9 +5,9 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlflow_runner.closing import TERMINATION_BYTES, termination_message
 from mlflow_runner.ending import TERMINAL, end_tags, ending, is_superseded
 from mlflow_runner.outcome import TOLD, Outcome
-from mlflow_runner.run import TERMINATION_BYTES, termination_message
 from mlflow_runner.state import State
 from mlflow_runner.submission import TAG_ATTEMPT, TAG_CAUSE, TAG_EXIT_CODE, TAG_MESSAGE
 from mlflow_runner.tracking import RunInfo

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlflow_runner import tracking_variables
 from mlflow_runner.tracking import Denied, login
 
 
@@ -42,7 +43,7 @@ def test_the_newline_that_ends_a_secret_is_no_part_of_it(monkeypatch, ending):
 
 def test_variables_are_stripped_for_the_command_too():
     environ = {login.TOKEN: "abc\n", "OTHER": "x\n"}
-    login.strip_variables(environ)
+    tracking_variables.strip(environ)
     assert environ == {login.TOKEN: "abc", "OTHER": "x\n"}
 
 
@@ -79,4 +80,5 @@ def test_what_a_server_repeats_of_a_login_is_hidden(monkeypatch):
 
 
 def test_hosts_are_listed_with_commas_or_spaces():
-    assert login.hosts_in("a, b:5000 c\n") == ("a", "b:5000", "c") and login.hosts_in("") == ()
+    listed = {tracking_variables.CREDENTIAL_HOSTS: "a, b:5000 c\n"}
+    assert tracking_variables.credential_hosts(listed) == ("a", "b:5000", "c") and tracking_variables.credential_hosts({}) == ()

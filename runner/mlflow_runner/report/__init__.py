@@ -9,6 +9,7 @@ It reads the spool and `state.json` and keeps on disk how far each channel is, s
 import os
 from pathlib import Path
 
+from mlflow_runner import tracking_variables
 from mlflow_runner.outcome import DELETED, GAVE_UP, REFUSED, Outcome
 from mlflow_runner.submission import Submission
 
@@ -17,10 +18,10 @@ def main(arguments) -> int:
     """Report the run whose Submission is in the file `arguments[0]`, next to its spool and state."""
     from mlflow_runner.report.loop import Report, say
     from mlflow_runner.report.status import Deleted
-    from mlflow_runner.tracking import Refused, client, login
+    from mlflow_runner.tracking import Refused, client
 
     path = Path(arguments[0])
-    login.strip_variables(os.environ)
+    tracking_variables.strip(os.environ)
     client.be_impatient(os.environ)
     try:
         outcome = Report(Submission.from_json(path.read_text()), path.parent).follow()

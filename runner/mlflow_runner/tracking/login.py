@@ -1,32 +1,20 @@
-"""The login to the tracking server: how it is read, whom it is sent to, and that nothing shows it.
-
-The variables are those of MLflow's own client (https://mlflow.org/docs/latest/rest-api.html, "environment variables").
-"""
+"""The login to the tracking server: how it is read, whom it is sent to, and that nothing shows it."""
 
 import base64
 import os
 import re
-from typing import Iterator, MutableMapping, Optional, Sequence, Tuple
+from typing import Iterator, Optional, Sequence, Tuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from mlflow_runner.tracking import Denied
+from mlflow_runner.tracking_variables import NAMES, PASSWORD, TOKEN, USERNAME
 
-USERNAME, PASSWORD, TOKEN = NAMES = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
-CREDENTIAL_HOSTS = "MLFLOW_COMPUTE_CREDENTIAL_HOSTS"
-"""Names further hosts that the login may be sent to, HOST or HOST:PORT, separated by commas: for a run on this machine, which has no target."""
 TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 PORTS = {"http": 80, "https": 443}
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 HEADER_VALUE = re.compile(r"[\x21-\x7e]+")
 LEAST_HIDDEN_CHARS = 4
 """A shorter password is a part of too many words to be replaced in them."""
-
-
-def strip_variables(environ: MutableMapping[str, str]) -> None:
-    """Take the newline off the end that `echo TOKEN | base64` and `kubectl create secret --from-file` leave."""
-    for name in NAMES:
-        if name in environ:
-            environ[name] = environ[name].rstrip("\r\n")
 
 
 def authorization() -> Optional[str]:
@@ -71,11 +59,6 @@ def split_url(url: str) -> Tuple[str, Optional[str]]:
         return url, None
     name, _, password = user.partition(":")
     return urlunsplit(parsed._replace(netloc=host)), "Basic " + _base64({USERNAME: unquote(name), PASSWORD: unquote(password)})
-
-
-def hosts_in(text: str) -> Tuple[str, ...]:
-    """The hosts in the value of `CREDENTIAL_HOSTS`."""
-    return tuple(host for host in re.split(r"[,\s]+", text) if host)
 
 
 def hide(text: str) -> str:
