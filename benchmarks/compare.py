@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from benchmarks.measure import header, show, summary
@@ -51,7 +52,7 @@ def main(revision: str) -> None:
             measured: dict[str, list[dict]] = {name: [] for name in trees}
             for turn in range(REPETITIONS + 1):
                 for name, child in children.items():
-                    found = _once(mlflow, cluster, child)
+                    found = _once(mlflow, cluster, NAMESPACE, child)
                     if turn:  # the first of each warms up
                         measured[name].append(found)
         finally:
@@ -77,7 +78,7 @@ def _start(tree: Path, project: Path) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=project.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def _once(mlflow, cluster, child) -> dict:
+def _once(mlflow, cluster, namespace, child) -> dict:
     from benchmarks.measure import first_line_at
 
     child.stdin.write("\n")
@@ -87,6 +88,8 @@ def _once(mlflow, cluster, child) -> dict:
     found["first_line_s"] = first_line_at(cluster, found["job"]) - found["started"]
     found["runner_start_s"] = metrics["compute/unpack_s"] + metrics["compute/start_s"]
     cluster.delete_job(found["job"], cluster.read_job(found["job"])["metadata"]["uid"])
+    _kubectl("wait", "--for=delete", "pod", "--selector", f"job-name={found['job']}", "--namespace", namespace, "--timeout=60s")
+    time.sleep(1)  # what is left of it goes meanwhile, and not while the other revision is measured
     return found
 
 
