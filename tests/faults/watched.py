@@ -2,12 +2,15 @@
 
 import contextlib
 import json
+import os
+import platform
 import statistics
 import subprocess
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 
 from mlflow.tracking import MlflowClient
@@ -22,8 +25,9 @@ from tests.bed.server import BIN
 CLIENT, CONTROLLER, COMMAND = WATCHERS = ("client waiting", "controller", "no watcher, then a command")
 HEADING = """# Faults
 
-Written by `make test-faults` on a real cluster. Each fault was made for one run per watcher. *Before*: the runner had told the end before
-the Job's own end; empty: the Job was removed by the watcher that ended the run, or did not end by itself.
+Written by `make test-faults` on a real cluster, on {date}, on a machine with {cores} cores (Linux {kernel}). Each fault was made for
+one run per watcher. *Before*: the runner had told the end before the Job's own end; empty: the Job was removed by the watcher that ended
+the run, or did not end by itself.
 """
 LIMIT_S = 5.0
 """A run is to have its terminal state so soon after its Job's own end."""
@@ -64,7 +68,8 @@ class Table:
         return statistics.median(row[4] for row in self.rows if row[4] is not None and row[1] != COMMAND)
 
     def write(self, path: Path) -> None:
-        lines = [HEADING, "| fault | who watches | status | cause | seconds after the Job's end |", "| --- | --- | --- | --- | --- |"]
+        heading = HEADING.format(date=date.today().isoformat(), cores=os.cpu_count(), kernel=platform.release())
+        lines = [heading, "| fault | who watches | status | cause | seconds after the Job's end |", "| --- | --- | --- | --- | --- |"]
         for fault, watcher, status, cause, after_s in self.rows:
             shown = "" if after_s is None else "before" if after_s <= 0 else f"{after_s:.1f}"
             lines.append(f"| {fault} | {watcher} | {status} | {cause} | {shown} |")
