@@ -1,4 +1,6 @@
-"""`python -m benchmarks.builtin_faults`: what MLflow's own kubernetes backend says of five faults that tests/faults makes for ours."""
+"""`python -m benchmarks.builtin_faults`: what MLflow's own kubernetes backend says of five faults
+that tests/faults makes for ours.
+"""
 
 import functools
 import json
@@ -46,18 +48,32 @@ def case(access, command: str, resources: str, act: Callable) -> dict:
         folder = Path(directory)
         line = command_lines.theirs(folder, dev.RUNNER_IMAGE, access.context)
         (folder / "builtin/MLproject").write_text(
-            f"name: bench\ndocker_env: {{image: '{dev.RUNNER_IMAGE}'}}\nentry_points:\n  main: {{command: {json.dumps(command)}}}\n"
+            f"name: bench\ndocker_env: {{image: '{dev.RUNNER_IMAGE}'}}\nentry_points:\n  main: "
+            f"{{command: {json.dumps(command)}}}\n"
         )
         template = folder / "job.yaml"
-        template.write_text(template.read_text() + (f"          {resources}\n" if resources else ""))
+        template.write_text(
+            template.read_text() + (f"          {resources}\n" if resources else "")
+        )
         known = _newest(MlflowClient())
         jobs = set(dev.kubectl(access, "-n", dev.NAMESPACE, "get", "jobs", "-o", "name").split())
-        interruptible = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # as in a terminal, not as in the background
+        # as in a terminal, not as in the background
+        interruptible = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
         process = subprocess.Popen(
-            line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=dict(os.environ), preexec_fn=interruptible
+            line,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=dict(os.environ),
+            preexec_fn=interruptible,
         )
         try:
-            while not (made := set(dev.kubectl(access, "-n", dev.NAMESPACE, "get", "jobs", "-o", "name").split()) - jobs):
+            while not (
+                made := set(
+                    dev.kubectl(access, "-n", dev.NAMESPACE, "get", "jobs", "-o", "name").split()
+                )
+                - jobs
+            ):
                 assert process.poll() is None, process.stderr.read()
                 time.sleep(0.2)
             job = made.pop()
@@ -65,9 +81,24 @@ def case(access, command: str, resources: str, act: Callable) -> dict:
             time.sleep(WATCHED_S)
             run = _newest(MlflowClient())
             assert run and (known is None or run.info.run_id != known.info.run_id)
-            pods = dev.kubectl(access, "-n", dev.NAMESPACE, "get", "pods", "-l", f"job-name={job.split('/')[1]}", "-o", "name")
-            told = {key: value for key, value in run.data.tags.items() if "cause" in key or "message" in key}
-            return {"status_in_mlflow": run.info.status, "cause": told or None, "command_still_runs": process.poll() is None,
+            pods = dev.kubectl(
+                access,
+                "-n",
+                dev.NAMESPACE,
+                "get",
+                "pods",
+                "-l",
+                f"job-name={job.split('/')[1]}",
+                "-o",
+                "name",
+            )
+            told = {
+                key: value
+                for key, value in run.data.tags.items()
+                if "cause" in key or "message" in key
+            }
+            return {"status_in_mlflow": run.info.status, "cause": told or None,
+                "command_still_runs": process.poll() is None,
                     "pod_still_there": bool(pods), "last_words": _last_line(process)}  # fmt: skip
         finally:
             process.kill()

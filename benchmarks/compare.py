@@ -1,6 +1,8 @@
-"""`python -m benchmarks.compare REVISION`: an earlier revision and this tree, in turn, on the cluster of `make cluster`.
+"""`python -m benchmarks.compare REVISION`: an earlier revision and this tree, in turn, on the
+cluster of `make cluster`.
 
-Each is a process of its own that loads its own code; they take turns, so that a slow moment of the machine meets both.
+Each is a process of its own that loads its own code; they take turns, so that a slow moment of the
+machine meets both.
 """
 
 import json
@@ -26,10 +28,13 @@ from mlflow_backend.cluster.api import connect
 config = {"COMPUTE": "dev-cluster", "STREAM_OUTPUT": False}
 for _ in sys.stdin:
     started, clock = time.time(), time.perf_counter()
-    run = mlflow.projects.run(sys.argv[2], backend="compute", backend_config=dict(config), synchronous=False)
+    run = mlflow.projects.run(
+        sys.argv[2], backend="compute", backend_config=dict(config), synchronous=False
+    )
     submitted_s = time.perf_counter() - clock
     run.wait()
-    print(json.dumps({"run_id": run.run_id, "job": run.job_name, "started": started, "submit_s": submitted_s}), flush=True)
+    found = {"run_id": run.run_id, "job": run.job_name, "started": started, "submit_s": submitted_s}
+    print(json.dumps(found), flush=True)
 """
 
 
@@ -41,10 +46,15 @@ def main(revision: str) -> None:
     from tests.cluster.dev import NAMESPACE
 
     cluster = connect(None, NAMESPACE)
-    _kubectl("delete", *_kubectl("get", "validatingadmissionpolicybinding", "-o", "name").split())  # they refuse names of earlier revisions
+    # they refuse names of earlier revisions
+    _kubectl("delete", *_kubectl("get", "validatingadmissionpolicybinding", "-o", "name").split())
     with tempfile.TemporaryDirectory() as directory:
         earlier = Path(directory) / "earlier"
-        subprocess.run(["git", "worktree", "add", "--quiet", "--detach", str(earlier), revision], cwd=ROOT, check=True)
+        subprocess.run(
+            ["git", "worktree", "add", "--quiet", "--detach", str(earlier), revision],
+            cwd=ROOT,
+            check=True,
+        )
         try:
             project = _project(Path(directory))
             trees = {"before": earlier, "after": ROOT}
@@ -59,23 +69,33 @@ def main(revision: str) -> None:
             for child in children.values():
                 child.stdin.close()
                 child.wait(30)
-            subprocess.run(["git", "worktree", "remove", "--force", str(earlier)], cwd=ROOT, check=True)
+            subprocess.run(
+                ["git", "worktree", "remove", "--force", str(earlier)], cwd=ROOT, check=True
+            )
             use_cluster()  # which brings the admission policies back
     results = {**header(REPETITIONS), "revision": revision}
     for key in ("submit_s", "first_line_s", "runner_start_s"):
         before, after = (summary([found[key] for found in measured[name]]) for name in trees)
-        results[key] = {"before": before, "after": after, "after_over_before": round(after["median"] / before["median"], 3)}
+        results[key] = {
+            "before": before,
+            "after": after,
+            "after_over_before": round(after["median"] / before["median"], 3),
+        }
     RESULTS.write_text(show(results) + "\n")
     print(show(results))
 
 
 def _kubectl(*arguments: str) -> str:
-    return subprocess.run(["kubectl", *arguments], check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        ["kubectl", *arguments], check=True, capture_output=True, text=True
+    ).stdout
 
 
 def _start(tree: Path, project: Path) -> subprocess.Popen:
     command = [sys.executable, "-c", CHILD, str(tree), str(project)]
-    return subprocess.Popen(command, cwd=project.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=project.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
 def _once(mlflow, cluster, namespace, child) -> dict:
@@ -88,7 +108,16 @@ def _once(mlflow, cluster, namespace, child) -> dict:
     found["first_line_s"] = first_line_at(cluster, found["job"]) - found["started"]
     found["runner_start_s"] = metrics["compute/unpack_s"] + metrics["compute/start_s"]
     cluster.delete_job(found["job"], cluster.read_job(found["job"])["metadata"]["uid"])
-    _kubectl("wait", "--for=delete", "pod", "--selector", f"job-name={found['job']}", "--namespace", namespace, "--timeout=60s")
+    _kubectl(
+        "wait",
+        "--for=delete",
+        "pod",
+        "--selector",
+        f"job-name={found['job']}",
+        "--namespace",
+        namespace,
+        "--timeout=60s",
+    )
     time.sleep(1)  # what is left of it goes meanwhile, and not while the other revision is measured
     return found
 

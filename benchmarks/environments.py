@@ -1,4 +1,6 @@
-"""`python -m benchmarks.environments`: how long environments take, each beside its alternative in the same run."""
+"""`python -m benchmarks.environments`: how long environments take, each beside its alternative in
+the same run.
+"""
 
 import contextlib
 import json
@@ -23,7 +25,9 @@ RESULTS = Path(__file__).parent / "results-environments.json"
 REPETITIONS = 5
 PIP = ("pandas==2.3.3", "scikit-learn==1.7.2", "mlflow-skinny==3.17.2")
 PACKAGES, FILES_EACH = 28, 880
-"""About as many packages and files as a usual conda environment of data science: 25,000 files with CPython."""
+"""About as many packages and files as a usual conda environment of data science: 25,000 files with
+CPython.
+"""
 
 
 def main() -> None:
@@ -34,7 +38,11 @@ def main() -> None:
         server.start()
         try:
             with _variables(MLFLOW_TRACKING_URI=server.uri, XDG_CACHE_HOME=str(folder / "cache")):
-                for name, measure in (("pip_cold", _pip_cold), ("conda", _conda), ("second_run", _second_run)):
+                for name, measure in (
+                    ("pip_cold", _pip_cold),
+                    ("conda", _conda),
+                    ("second_run", _second_run),
+                ):
                     results[name] = _told(name, measure(folder))
         finally:
             server.stop()
@@ -61,12 +69,21 @@ def _told(name: str, result: dict) -> dict:
 
 def _paired(ours: Callable[[], float], theirs: Callable[[], float]) -> dict:
     mine, other = repeat_in_turn(ours, theirs, REPETITIONS, warm_up=0)
-    return {"ours_s": mine, "alternative_s": other, "ratio": round(mine["median"] / other["median"], 3)}
+    return {
+        "ours_s": mine,
+        "alternative_s": other,
+        "ratio": round(mine["median"] / other["median"], 3),
+    }
 
 
 def _pip_cold(folder: Path) -> dict:
-    """Solving here and making there, with every cache empty, against `uv venv` and `uv pip install`."""
-    project = _project(folder / "pip", {"python_env.yaml": f"python: '{SHORT}'\ndependencies: {json.dumps(PIP)}\n"})
+    """Solving here and making there, with every cache empty, against `uv venv` and `uv pip
+    install`.
+    """
+    project = _project(
+        folder / "pip",
+        {"python_env.yaml": (f"python: '{SHORT}'\ndependencies: {json.dumps(PIP)}\n")},
+    )
 
     def ours() -> float:
         shutil.rmtree(folder / "cache", ignore_errors=True)
@@ -80,8 +97,14 @@ def _pip_cold(folder: Path) -> dict:
         for path in (place, folder / "plain-cache"):
             shutil.rmtree(path, ignore_errors=True)
         started = time.perf_counter()
-        subprocess.run([uv.find_uv_bin(), "venv", "-q", "--python", SHORT, place], env=env, check=True)
-        subprocess.run([uv.find_uv_bin(), "pip", "install", "-q", "--python", place / "bin/python", *PIP], env=env, check=True)
+        subprocess.run(
+            [uv.find_uv_bin(), "venv", "-q", "--python", SHORT, place], env=env, check=True
+        )
+        subprocess.run(
+            [uv.find_uv_bin(), "pip", "install", "-q", "--python", place / "bin/python", *PIP],
+            env=env,
+            check=True,
+        )
         return time.perf_counter() - started
 
     return _paired(ours, theirs)
@@ -91,7 +114,10 @@ def _conda(folder: Path) -> dict:
     channel = Channel(folder / "channel")
     channel.add_python()
     for number in range(PACKAGES):
-        files = {f"site-packages/p{number}/m{index}.py": f"X = {number * index}\n".encode() * 200 for index in range(FILES_EACH)}
+        files = {
+            f"site-packages/p{number}/m{index}.py": f"X = {number * index}\n".encode() * 200
+            for index in range(FILES_EACH)
+        }
         channel.add_module(f"p{number}", "1.0", **files)
     for version in range(REPETITIONS + 1):
         channel.add_module("variant", f"{version}.0")
@@ -100,8 +126,16 @@ def _conda(folder: Path) -> dict:
     with serve(channel.folder) as address:
 
         def project(variant: int) -> Path:
-            names = [f"python={SHORT}", "mlflow", f"variant={variant}.0", *(f"p{number}" for number in range(PACKAGES))]
-            return _project(folder / "conda", {"conda.yaml": f"channels: ['{address}']\ndependencies: {json.dumps(names)}\n"})
+            names = [
+                f"python={SHORT}",
+                "mlflow",
+                f"variant={variant}.0",
+                *(f"p{number}" for number in range(PACKAGES)),
+            ]
+            return _project(
+                folder / "conda",
+                {"conda.yaml": f"channels: ['{address}']\ndependencies: {json.dumps(names)}\n"},
+            )
 
         def cold() -> float:
             for name in ("environments", "conda"):
@@ -114,7 +148,14 @@ def _conda(folder: Path) -> dict:
                 shutil.rmtree(folder / name, ignore_errors=True)
             started = time.perf_counter()
             subprocess.run(
-                [sys.executable, Path(__file__).with_name("rattler_alone.py"), lock, folder / "prefix", folder / "packages"], check=True
+                [
+                    sys.executable,
+                    Path(__file__).with_name("rattler_alone.py"),
+                    lock,
+                    folder / "prefix",
+                    folder / "packages",
+                ],
+                check=True,
             )
             return time.perf_counter() - started
 
@@ -123,19 +164,28 @@ def _conda(folder: Path) -> dict:
         found["new_key_from_warm_packages_s"] = summary(
             [_run(project(number + 1))["compute/environment_s"] for number in range(REPETITIONS)]
         )
-        found["warm_s"] = summary([_run(project(1))["compute/environment_s"] for _ in range(REPETITIONS)])
+        found["warm_s"] = summary(
+            [_run(project(1))["compute/environment_s"] for _ in range(REPETITIONS)]
+        )
     return found
 
 
 def _second_run(folder: Path) -> dict:
-    """The wall time of `mlflow run` once the environment is there, against MLflow's own manager `uv`."""
-    project = _project(folder / "second", {"python_env.yaml": f"python: '{SHORT}'\ndependencies: {json.dumps(PIP)}\n"})
+    """The wall time of `mlflow run` once the environment is there, against MLflow's own manager
+    `uv`.
+    """
+    project = _project(
+        folder / "second",
+        {"python_env.yaml": (f"python: '{SHORT}'\ndependencies: {json.dumps(PIP)}\n")},
+    )
     mlflow = mlflow_command("ours", "--editable", str(Path(__file__).parents[1]))
     env = {**os.environ, "PATH": f"{Path(mlflow).parent}{os.pathsep}{os.environ['PATH']}"}
 
     def wall(*options: str) -> float:
         started = time.perf_counter()
-        done = subprocess.run([mlflow, "run", project, *options], env=env, capture_output=True, text=True)
+        done = subprocess.run(
+            [mlflow, "run", project, *options], env=env, capture_output=True, text=True
+        )
         if done.returncode:
             raise SystemExit(done.stdout + done.stderr)
         return time.perf_counter() - started
@@ -143,11 +193,18 @@ def _second_run(folder: Path) -> dict:
     ours = lambda: wall("--backend", "compute")  # noqa: E731
     theirs = lambda: wall("--env-manager", "uv")  # noqa: E731
     ours(), theirs()
-    return {**_paired(ours, theirs), "both_without_environment_s": summary([wall("--env-manager", "local") for _ in range(REPETITIONS)])}
+    return {
+        **_paired(ours, theirs),
+        "both_without_environment_s": summary(
+            [wall("--env-manager", "local") for _ in range(REPETITIONS)]
+        ),
+    }
 
 
 def _pod(folder: Path) -> dict:
-    """From the runner's first instruction to the user's command, in a pod whose cache volume has the environment."""
+    """From the runner's first instruction to the user's command, in a pod whose cache volume has
+    the environment.
+    """
     from benchmarks.run import THERE, use_cluster
     from tests.cluster import dev
 
@@ -159,10 +216,21 @@ def _pod(folder: Path) -> dict:
     claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
     if not dev.kubectl(access, "get", "storageclass", "-o", "name"):
         claim["storageClassName"] = ""
-    text = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "bench-cache"}, "spec": claim}
-    kubectl = lambda *arguments, **keywords: dev.kubectl(access, "--namespace", dev.NAMESPACE, *arguments, **keywords)  # noqa: E731
+    text = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "bench-cache"},
+        "spec": claim,
+    }
+
+    def kubectl(*arguments, **keywords):
+        return dev.kubectl(access, "--namespace", dev.NAMESPACE, *arguments, **keywords)
+
     kubectl("apply", "-f", "-", stdin=json.dumps(text))
-    project = _project(folder / "pod", {"python_env.yaml": f"python: '{SHORT}'\ndependencies: {json.dumps(PIP)}\n"})
+    project = _project(
+        folder / "pod",
+        {"python_env.yaml": (f"python: '{SHORT}'\ndependencies: {json.dumps(PIP)}\n")},
+    )
     config = {**THERE, "cache": {"claim": "bench-cache"}}
     try:
         _, *warm = [_run(project, config) for _ in range(REPETITIONS + 1)]
@@ -170,7 +238,10 @@ def _pod(folder: Path) -> dict:
         kubectl("delete", "jobs", "--all", "--wait=true")
         kubectl("delete", "pvc", "bench-cache")
         kubectl("delete", "pv", "mlflow-compute-bench-cache", "--ignore-not-found")
-    until_command = [sum(metrics[f"compute/{name}_s"] for name in ("unpack", "environment", "start")) for metrics in warm]
+    until_command = [
+        sum(metrics[f"compute/{name}_s"] for name in ("unpack", "environment", "start"))
+        for metrics in warm
+    ]
     return {"runner_to_command_s": summary(until_command)}
 
 

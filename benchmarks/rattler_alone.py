@@ -1,4 +1,6 @@
-"""`rattler_alone.py LOCK PREFIX PACKAGES`: what installing conda packages is compared with: rattler's install and nothing else."""
+"""`rattler_alone.py LOCK PREFIX PACKAGES`: what installing conda packages is compared with:
+rattler's install and nothing else.
+"""
 
 import asyncio
 import os

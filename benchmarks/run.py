@@ -1,4 +1,6 @@
-"""`python -m benchmarks.run`: everything that benchmarks/README.md claims, measured in one go on the cluster of `make cluster`."""
+"""`python -m benchmarks.run`: everything that benchmarks/README.md claims, measured in one go on
+the cluster of `make cluster`.
+"""
 
 import json
 import os
@@ -9,7 +11,16 @@ import time
 from pathlib import Path
 
 from benchmarks import command_lines
-from benchmarks.measure import REPETITIONS, bare_job, first_line_at, header, repeat, repeat_in_turn, show, summary
+from benchmarks.measure import (
+    REPETITIONS,
+    bare_job,
+    first_line_at,
+    header,
+    repeat,
+    repeat_in_turn,
+    show,
+    summary,
+)
 
 RESULTS = Path(__file__).parent / "results.json"
 THERE = {"COMPUTE": "dev-cluster"}
@@ -27,7 +38,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         project = _project(folder)
-        bare, ours = repeat_in_turn(lambda: _bare(cluster, RUNNER_IMAGE), lambda: _first_line(mlflow, cluster, project))
+        bare, ours = repeat_in_turn(
+            lambda: _bare(cluster, RUNNER_IMAGE), lambda: _first_line(mlflow, cluster, project)
+        )
         results["a_bare_job_to_first_line_s"] = bare
         results["b_submit_to_first_line_s"] = ours
         results["b_over_a"] = round(ours["median"] / bare["median"], 3)
@@ -60,7 +73,9 @@ def use_cluster():
 def _project(folder: Path, command: str = "echo first", name: str = "bench") -> Path:
     root = folder / name
     root.mkdir(exist_ok=True)
-    (root / "MLproject").write_text(f"name: {name}\nentry_points:\n  main: {{command: {command!r}}}\n")
+    (root / "MLproject").write_text(
+        f"name: {name}\nentry_points:\n  main: {{command: {command!r}}}\n"
+    )
     return root
 
 
@@ -75,19 +90,28 @@ def _bare(cluster, image) -> float:
 
 def _first_line(mlflow, cluster, project) -> float:
     started = time.time()
-    run = mlflow.projects.run(str(project), backend="compute", backend_config=dict(THERE), synchronous=False)
+    run = mlflow.projects.run(
+        str(project), backend="compute", backend_config=dict(THERE), synchronous=False
+    )
     taken = first_line_at(cluster, run.job_name) - started
     cluster.delete_job(run.job_name, cluster.read_job(run.job_name)["metadata"]["uid"])
     return taken
 
 
 def _submit(mlflow, project) -> dict:
-    """The whole call until the Job exists, and MLflow's own share of it: creating a run of a project and its tags."""
+    """The whole call until the Job exists, and MLflow's own share of it: creating a run of a
+    project and its tags.
+    """
     from mlflow.projects.utils import get_or_create_run
 
     def whole() -> float:
         started = time.perf_counter()
-        run = mlflow.projects.run(str(project), backend="compute", backend_config={**THERE, "STREAM_OUTPUT": False}, synchronous=False)
+        run = mlflow.projects.run(
+            str(project),
+            backend="compute",
+            backend_config={**THERE, "STREAM_OUTPUT": False},
+            synchronous=False,
+        )
         taken = time.perf_counter() - started
         run.wait()
         return taken
@@ -101,13 +125,19 @@ def _submit(mlflow, project) -> dict:
         return taken
 
     call, mlflow_own = repeat(whole), repeat(own)
-    return {"call_s": call, "mlflow_own_s": mlflow_own, "on_top_s": round(call["median"] - mlflow_own["median"], 3)}
+    return {
+        "call_s": call,
+        "mlflow_own_s": mlflow_own,
+        "on_top_s": round(call["median"] - mlflow_own["median"], 3),
+    }
 
 
 def _wait_after_end(mlflow, folder) -> float:
     """From the last thing that the user's process does to the return of wait()."""
     project = _project(folder, "sleep 2; date +%s.%N", "ending")
-    run = mlflow.projects.run(str(project), backend="compute", backend_config=dict(THERE), synchronous=False)
+    run = mlflow.projects.run(
+        str(project), backend="compute", backend_config=dict(THERE), synchronous=False
+    )
     run.wait()
     returned = time.time()
     return returned - _printed(mlflow, run.run_id)
@@ -120,17 +150,15 @@ def _printed(mlflow, run_id) -> float:
 
 
 def _runner(mlflow, folder) -> dict:
-    """Memory of runner and reporter at their highest, and the time to the user's command, in a pod."""
+    """Memory of runner and reporter at their highest, and the time to the user's command, in a
+    pod.
+    """
     project = _project(folder, "python3 memory.py", "memory")
     (project / "memory.py").write_text(
-        "import os, time\n"
-        "time.sleep(4)\n"
-        "total = 0\n"
-        "for pid in os.listdir('/proc'):\n"
-        "    if pid.isdigit() and b'runner.pyz' in open(f'/proc/{pid}/cmdline', 'rb').read():\n"
-        "        status = dict(line.split(':', 1) for line in open(f'/proc/{pid}/status'))\n"
-        "        total += int(status['VmHWM'].split()[0])\n"
-        "print(total)\n"
+        "import os, time\ntime.sleep(4)\ntotal = 0\nfor pid in os.listdir('/proc'):\n    if "
+        "pid.isdigit() and b'runner.pyz' in open(f'/proc/{pid}/cmdline', 'rb').read():\n        "
+        "status = dict(line.split(':', 1) for line in open(f'/proc/{pid}/status'))\n        total "
+        "+= int(status['VmHWM'].split()[0])\nprint(total)\n"
     )
     starts, memory = [], []
     for _ in range(REPETITIONS):
@@ -144,11 +172,18 @@ def _runner(mlflow, folder) -> dict:
 def _help() -> dict:
     """`mlflow run --help` with the package installed, and what loading its entry point costs."""
     code = (
-        "import mlflow.projects, time; started = time.perf_counter(); import importlib.metadata as m; "
-        "next(e for e in m.entry_points(group='mlflow.project_backend') if e.name == 'compute').load(); "
-        "print(time.perf_counter() - started)"
+        "import mlflow.projects, time; started = time.perf_counter(); import importlib.metadata as "
+        "m; next(e for e in m.entry_points(group='mlflow.project_backend') if e.name == "
+        "'compute').load(); print(time.perf_counter() - started)"
     )
-    loads = [float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout) for _ in range(5)]
+    loads = [
+        float(
+            subprocess.run(
+                [sys.executable, "-c", code], capture_output=True, text=True, check=True
+            ).stdout
+        )
+        for _ in range(5)
+    ]
     return {"entry_point_load_s": summary(loads)}
 
 

@@ -1,4 +1,6 @@
-"""`python -m benchmarks.supervision`: what waiting for many runs costs the API server, and the controller its memory."""
+"""`python -m benchmarks.supervision`: what waiting for many runs costs the API server, and the
+controller its memory.
+"""
 
 import json
 import os
@@ -26,13 +28,19 @@ PORT = 18080
 
 def main() -> None:
     access = use_cluster()
-    results = {**header(1), "runs_of_one_client": many_runs(access), "controller": controller(access)}
+    results = {
+        **header(1),
+        "runs_of_one_client": many_runs(access),
+        "controller": controller(access),
+    }
     RESULTS.write_text(show(results) + "\n")
     print(show(results))
 
 
 def many_runs(access) -> dict:
-    """200 runs submitted and waited for by this process; requests as the API server counts them, and as we made them."""
+    """200 runs submitted and waited for by this process; requests as the API server counts them,
+    and as we made them.
+    """
     import mlflow
 
     from mlflow_backend.cluster.api import connect
@@ -46,10 +54,17 @@ def many_runs(access) -> dict:
         (project / "MLproject").write_text("name: many\nentry_points:\n  main: {command: 'true'}\n")
         config = {**THERE, "STREAM_OUTPUT": False, "resources": {"cpu": "100m"}}
         before, began = counted(access), time.monotonic()
-        runs = [mlflow.projects.run(str(project), backend="compute", backend_config=dict(config), synchronous=False) for _ in range(RUNS)]
+        runs = [
+            mlflow.projects.run(
+                str(project), backend="compute", backend_config=dict(config), synchronous=False
+            )
+            for _ in range(RUNS)
+        ]
         submitted_s = time.monotonic() - began
         outcomes: list[bool] = []
-        waiting = [threading.Thread(target=lambda run=run: outcomes.append(run.wait())) for run in runs]
+        waiting = [
+            threading.Thread(target=lambda run=run: outcomes.append(run.wait())) for run in runs
+        ]
         for thread in waiting:
             thread.start()
         time.sleep(2)
@@ -58,7 +73,10 @@ def many_runs(access) -> dict:
             thread.join()
         after = counted(access)
     watches = {name: during["watches"][name] - before["watches"][name] for name in ("pods", "jobs")}
-    requests = {name: after["requests"][name] - before["requests"][name] for name in sorted(after["requests"])}
+    requests = {
+        name: after["requests"][name] - before["requests"][name]
+        for name in sorted(after["requests"])
+    }
     return {
         "runs": RUNS,
         "finished": sum(outcomes),
@@ -72,7 +90,9 @@ def many_runs(access) -> dict:
 
 
 def counted(access) -> dict:
-    """Open watches on pods and Jobs, and requests for Jobs, and lists and creations, from the API server's metrics."""
+    """Open watches on pods and Jobs, and requests for Jobs, and lists and creations, from the API
+    server's metrics.
+    """
     from tests.cluster import dev
 
     text = dev.kubectl(access, "get", "--raw", "/metrics")
@@ -84,7 +104,13 @@ def counted(access) -> dict:
     requests: Counter[str] = Counter()
     for labels, value in re.findall(r"^apiserver_request_total\{(.*?)\} (\d+)", text, re.M):
         found = dict(re.findall(r'(\w+)="(.*?)"', labels))
-        ours = found["resource"] == "jobs" and found["verb"] in ("GET", "LIST", "POST", "DELETE", "WATCH")
+        ours = found["resource"] == "jobs" and found["verb"] in (
+            "GET",
+            "LIST",
+            "POST",
+            "DELETE",
+            "WATCH",
+        )
         if (ours and not found["subresource"]) or (found["resource"], found["verb"]) in (
             ("pods", "LIST"),
             ("events", "LIST"),
@@ -103,7 +129,9 @@ def controller(access) -> dict:
     try:
         cluster = Cluster(access.context, NAMESPACE)
         with ThreadPoolExecutor(16) as pool:
-            list(pool.map(lambda number: cluster.create(finished_job(number)), range(FINISHED_JOBS)))
+            list(
+                pool.map(lambda number: cluster.create(finished_job(number)), range(FINISHED_JOBS))
+            )
         while (done := _complete(cluster)) < FINISHED_JOBS:
             print(f"{done} of {FINISHED_JOBS} Jobs are complete", file=sys.stderr)
             time.sleep(5)
@@ -119,9 +147,18 @@ def finished_job(number: int) -> dict:
     from mlflow_runner.submission import Archive, Submission
 
     run_id = f"{number:032x}"
-    submission = Submission(run_id, "0", "http://mlflow:5000", "python train.py", manifest.PROJECT_DIR, "/mlflow/work/runner", "/c",
+    submission = Submission(run_id, "0", "http://mlflow:5000", "python train.py",
+        manifest.PROJECT_DIR, "/mlflow/work/runner", "/c",
                             archive=Archive("0" * 64, "/x"))  # fmt: skip
-    identity = manifest.Identity(f"finished-{number}", "bench", "ada", "c", "bench", "http://mlflow:5000/#/x", "/home/ada/project")
+    identity = manifest.Identity(
+        f"finished-{number}",
+        "bench",
+        "ada",
+        "c",
+        "bench",
+        "http://mlflow:5000/#/x",
+        "/home/ada/project",
+    )
     job = manifest.job(submission, Target(image="i"), identity, "bundle", None, {})
     job["spec"].update(completions=0, parallelism=0)
     return job
@@ -129,23 +166,38 @@ def finished_job(number: int) -> dict:
 
 def _complete(cluster) -> int:
     def complete(job):
-        return any(item["type"] == "Complete" for item in job.get("status", {}).get("conditions") or ())
+        return any(
+            item["type"] == "Complete" for item in job.get("status", {}).get("conditions") or ()
+        )
 
     return sum(cluster.list_objects("Job", "mlflow-compute/project=bench", complete)[0])
 
 
 def _controller_beside(access) -> dict:
-    command = [Path(sys.executable).parent / "mlflow-compute", "controller", "--namespace", NAMESPACE, "--port", str(PORT)]
+    command = [
+        Path(sys.executable).parent / "mlflow-compute",
+        "controller",
+        "--namespace",
+        NAMESPACE,
+        "--port",
+        str(PORT),
+    ]
     process = subprocess.Popen(command, env={**os.environ, "MALLOC_ARENA_MAX": "2"})
     began = time.monotonic()
     try:
-        while not _ready() or 'call="runs/search"' not in _metrics():  # it searches when it has listed everything
+        # it searches when it has listed everything
+        while not _ready() or 'call="runs/search"' not in _metrics():
             assert process.poll() is None, "the controller has ended"
             time.sleep(0.1)
         listed_s = time.monotonic() - began
-        time.sleep(15)  # its first complete look at what MLflow holds, and some rounds of asking for KILLED runs
+        # its first complete look at what MLflow holds, and some rounds of asking for KILLED runs
+        time.sleep(15)
         text = _metrics()
-        peak = next(line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
+        peak = next(
+            line
+            for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
+            if line.startswith("VmHWM")
+        )
         resident = float(re.search(r"^process_resident_memory_bytes (\S+)", text, re.M)[1])
         return {
             "ready_after_s": round(listed_s, 1),
@@ -174,6 +226,8 @@ def _ready() -> bool:
 if __name__ == "__main__":
     if len(sys.argv) > 1:
         place = use_cluster()
-        print(json.dumps({"runs": many_runs, "controller": controller}[sys.argv[1]](place), indent=2))
+        print(
+            json.dumps({"runs": many_runs, "controller": controller}[sys.argv[1]](place), indent=2)
+        )
     else:
         main()

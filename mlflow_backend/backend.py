@@ -13,7 +13,9 @@ from mlflow.projects.backend.abstract_backend import AbstractBackend
 class ComputeBackend(AbstractBackend):
     """Runs a project on this machine, or where `COMPUTE` of the backend_config says."""
 
-    def run(self, project_uri, entry_point, params, version, backend_config, tracking_uri, experiment_id):
+    def run(
+        self, project_uri, entry_point, params, version, backend_config, tracking_uri, experiment_id
+    ):
         """Start the run and return its SubmittedRun without waiting.
 
         The arguments are those of `AbstractBackend.run`. Raises MLflow's ExecutionException
@@ -27,7 +29,15 @@ class ComputeBackend(AbstractBackend):
         if command:
             scratch.end_in_order()
         with as_mlflow_does():
-            run, streams = _submit(project_uri, entry_point, params, version, backend_config, tracking_uri, experiment_id)
+            run, streams = _submit(
+                project_uri,
+                entry_point,
+                params,
+                version,
+                backend_config,
+                tracking_uri,
+                experiment_id,
+            )
         if streams and command:
             _wait_at_the_end(command, run)
         return run
@@ -46,7 +56,9 @@ def _submit(project_uri, entry_point, params, version, backend_config, tracking_
     else:
         from mlflow_backend.cluster.submit import submit
     try:
-        return submit(config, project, experiment_id, tracking_uri, Progress()), config.STREAM_OUTPUT
+        return submit(
+            config, project, experiment_id, tracking_uri, Progress()
+        ), config.STREAM_OUTPUT
     except BaseException:
         project.discard()
         raise

@@ -1,4 +1,6 @@
-"""The project's files, by the rules for code: without what ignore files name, secrets, and what never belongs to a project."""
+"""The project's files, by the rules for code: without what ignore files name, secrets, and what
+never belongs to a project.
+"""
 
 import errno
 import itertools
@@ -11,14 +13,42 @@ from typing import NamedTuple
 from mlflow_backend.errors import SnapshotError
 from mlflow_backend.git_checkout import work_tree
 from mlflow_backend.ignore import MOST_BYTES, Pattern, Rules
-from mlflow_backend.listing import DEFAULT_LIMITS, Folder, Limits, Listing, Member, Walk, check_limits, count, readable
+from mlflow_backend.listing import (
+    DEFAULT_LIMITS,
+    Folder,
+    Limits,
+    Listing,
+    Member,
+    Walk,
+    check_limits,
+    count,
+    readable,
+)
 from mlflow_backend.plain_text import plain
 from mlflow_runner.unpack import leads_out
 
 IGNORE_FILES = (".mlflowignore", ".amlignore", ".gitignore")
 GIT_IGNORE = IGNORE_FILES[-1]
-OF_PROGRAMS = {".git", ".hg", ".svn", "__pycache__", ".ipynb_checkpoints", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".DS_Store"}
-OF_RUNS = {"mlruns", "mlartifacts", "mlflow.db", "mlflow.db-journal", "mlflow.db-wal", "mlflow.db-shm", "node_modules"}
+OF_PROGRAMS = {
+    ".git",
+    ".hg",
+    ".svn",
+    "__pycache__",
+    ".ipynb_checkpoints",
+    ".pytest_cache",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".DS_Store",
+}
+OF_RUNS = {
+    "mlruns",
+    "mlartifacts",
+    "mlflow.db",
+    "mlflow.db-journal",
+    "mlflow.db-wal",
+    "mlflow.db-shm",
+    "node_modules",
+}
 """Never part of a project, unless a `!` pattern without wildcards names one."""
 ENVIRONMENT_MARKS = {"pyvenv.cfg", "conda-meta"}
 MOST_COMPARISONS = 20_000_000
@@ -31,26 +61,37 @@ MOST_NAMED = 3
 def project_files(directory: Path, limits: Limits = DEFAULT_LIMITS) -> Listing:
     """The files of the project in `directory`.
 
-    Raises SnapshotError on a link out of the project, on what cannot be read, above the limits, and where nothing is left.
+    Raises SnapshotError on a link out of the project, on what cannot be read, above the limits, and
+    where nothing is left.
     """
     walk = _ProjectWalk(directory, limits)
     check_limits(walk.members, limits)  # before any file is read
-    secrets = {name for name in walk.members if name not in walk.asked_for and walk.looks_secret(name)}
+    secrets = {
+        name for name in walk.members if name not in walk.asked_for and walk.looks_secret(name)
+    }
     members = {name: member for name, member in walk.members.items() if name not in secrets}
     if not members:
-        raise SnapshotError("the project has no files that may travel: see its ignore files (.mlflowignore, .amlignore, .gitignore)")
-    links = {name: os.readlink(member.path) for name, member in members.items() if member.kind == "link"}
+        raise SnapshotError(
+            "the project has no files that may travel: see its ignore files (.mlflowignore, "
+            ".amlignore, .gitignore)"
+        )
+    links = {
+        name: os.readlink(member.path) for name, member in members.items() if member.kind == "link"
+    }
     for name, target in links.items():
         if leads_out(name, links):
             raise walk.link_out(name, target)
     members |= {name: Member(directory / name, "folder") for name in walk.leaves(members)}
     check_limits(members, limits)
     ignored = dict(sorted(walk.ignored.items()))
-    return Listing(dict(sorted(members.items())), tuple(sorted(secrets)), ignored, tuple(walk.passed_over))
+    return Listing(
+        dict(sorted(members.items())), tuple(sorted(secrets)), ignored, tuple(walk.passed_over)
+    )
 
 
 def describe_ignored(directory: Path, listing: Listing) -> str | None:
-    """What ignore files leave out, as `left out by .gitignore: 12 files, 3.4 MB (data/, x.log)`; None where that is nothing.
+    """What ignore files leave out, as `left out by .gitignore: 12 files, 3.4 MB (data/, x.log)`;
+    None where that is nothing.
 
     The count ends at some thousand files.
     """
@@ -61,7 +102,10 @@ def describe_ignored(directory: Path, listing: Listing) -> str | None:
     if len(listing.ignored) > MOST_NAMED:
         names.append(f"and {len(listing.ignored) - MOST_NAMED} more")
     kinds = " and ".join(sorted(set(listing.ignored.values())))
-    return f"left out by {kinds}: {'more than ' * more}{count(files)}, {readable(size_bytes)} ({plain(', '.join(names))})"
+    return (
+        f"left out by {kinds}: {'more than ' * more}{count(files)}, {readable(size_bytes)} "
+        f"({plain(', '.join(names))})"
+    )
 
 
 def _count(pending: list[Path]) -> tuple[int, int, bool]:
@@ -83,7 +127,9 @@ def _count(pending: list[Path]) -> tuple[int, int, bool]:
 
 
 class _Layer(NamedTuple):
-    """An ignore file in force: its kind, its folder's name in the repository with a `/` behind it, and its rules."""
+    """An ignore file in force: its kind, its folder's name in the repository with a `/` behind it,
+    and its rules.
+    """
 
     kind: str
     base: bytes
@@ -100,7 +146,10 @@ class _ProjectFolder(NamedTuple):
 
 
 class _ProjectWalk(Walk):
-    """The files of a project, secrets included. `asked_for` are those that a `!` pattern names, without wildcards."""
+    """The files of a project, secrets included.
+
+    `asked_for` are those that a `!` pattern names, without wildcards.
+    """
 
     def __init__(self, root: Path, limits: Limits):
         super().__init__(root, limits, "name it in .mlflowignore to leave it out")
@@ -126,7 +175,13 @@ class _ProjectWalk(Walk):
             if not is_named and entry.name in OF_PROGRAMS:
                 continue
             is_ignored = pattern and not pattern.negated
-            if not is_named and entry.name in OF_RUNS or is_ignored and is_folder and _is_environment(entry):
+            if (
+                not is_named
+                and entry.name in OF_RUNS
+                or is_ignored
+                and is_folder
+                and _is_environment(entry)
+            ):
                 self.passed_over.append(name)
             elif is_ignored:
                 self.ignored[name + "/" * is_folder] = kind
@@ -142,31 +197,50 @@ class _ProjectWalk(Walk):
         try:
             if entry.is_symlink():
                 target = os.readlink(entry)
-                if os.path.isabs(target) or not Path(os.path.realpath(entry)).is_relative_to(os.path.realpath(self.root)):
+                if os.path.isabs(target) or not Path(os.path.realpath(entry)).is_relative_to(
+                    os.path.realpath(self.root)
+                ):
                     raise self.link_out(name, target)
                 return Member(Path(entry), "link")
-            return Member(Path(entry), "file", entry.stat(follow_symlinks=False).st_size) if entry.is_file() else None
+            return (
+                Member(Path(entry), "file", entry.stat(follow_symlinks=False).st_size)
+                if entry.is_file()
+                else None
+            )
         except FileNotFoundError:
             return None
         except OSError as error:
             raise self.cannot_read(name, error) from None
 
     def _repository(self, root: Path) -> tuple[bytes, tuple[_Layer, ...]]:
-        """Where the project is in its git repository, and the rules of the folders above it there."""
+        """Where the project is in its git repository, and the rules of the folders above it
+        there.
+        """
         real = Path(os.path.realpath(root))
         top = work_tree(root, of_this_user=True)
         if any((root / kind).is_file() for kind in IGNORE_FILES[:-1]):
             return b"", ()
         between = [place for place in reversed(real.parents) if place.is_relative_to(top)]
         files = [(place, place / GIT_IGNORE) for place in between if (place / GIT_IGNORE).is_file()]
-        return _base(real, top), tuple(_Layer(GIT_IGNORE, _base(place, top), self._read(file, str(file))) for place, file in files)
+        return _base(real, top), tuple(
+            _Layer(GIT_IGNORE, _base(place, top), self._read(file, str(file)))
+            for place, file in files
+        )
 
-    def _layers(self, folder: _ProjectFolder, names: set[str]) -> tuple[tuple[_Layer, ...], tuple[str, ...]]:
-        """With the folder's own ignore file: the first kind there is; of a later kind none counts from there on."""
+    def _layers(
+        self, folder: _ProjectFolder, names: set[str]
+    ) -> tuple[tuple[_Layer, ...], tuple[str, ...]]:
+        """With the folder's own ignore file: the first kind there is; of a later kind none counts
+        from there on.
+        """
         layers = folder.layers
-        if folder.name and ".git" in names:  # another repository: git reads no rules of the one around it there
+        # another repository: git reads no rules of the one around it there
+        if folder.name and ".git" in names:
             layers = tuple(layer for layer in layers if layer.kind != GIT_IGNORE)
-        kind = next((kind for kind in folder.kinds if kind in names and (folder.path / kind).is_file()), None)
+        kind = next(
+            (kind for kind in folder.kinds if kind in names and (folder.path / kind).is_file()),
+            None,
+        )
         if kind is None:
             return layers, folder.kinds
         rules = self._read(folder.path / kind, folder.name + kind)
@@ -180,18 +254,27 @@ class _ProjectWalk(Walk):
             if len(data) > MOST_BYTES:
                 raise OSError(errno.EFBIG, f"it is larger than {readable(MOST_BYTES)}")
         except OSError as error:
-            raise SnapshotError(f"{name}: cannot be read: {error.strerror}: correct or remove it") from None
+            raise SnapshotError(
+                f"{name}: cannot be read: {error.strerror}: correct or remove it"
+            ) from None
         return Rules(data)
 
-    def _match(self, layers: tuple[_Layer, ...], name: str, is_folder: bool) -> tuple[Pattern | None, str]:
-        """The pattern that decides, and the kind of file it is in: the deepest file that speaks of the name."""
+    def _match(
+        self, layers: tuple[_Layer, ...], name: str, is_folder: bool
+    ) -> tuple[Pattern | None, str]:
+        """The pattern that decides, and the kind of file it is in: the deepest file that speaks of
+        the name.
+        """
         path = self._above + os.fsencode(name)
         for layer in reversed(layers):
             self._compared += layer.rules.cost
             if pattern := layer.rules.match(path[len(layer.base) :], is_folder):
                 return pattern, layer.kind
         if self._compared > MOST_COMPARISONS:
-            raise SnapshotError(f"{self.root}: its ignore files have too many patterns for so many files: name whole folders in them")
+            raise SnapshotError(
+                f"{self.root}: its ignore files have too many patterns for so many files: name "
+                "whole folders in them"
+            )
         return None, ""
 
 

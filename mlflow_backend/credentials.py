@@ -9,7 +9,8 @@ NAME = re.compile(
     re.I,
 )
 PROVIDER = re.compile(
-    r"(MLFLOW|AWS|AZURE|GOOGLE|GCP|GCLOUD|DATABRICKS|HF|HUGGING_FACE|WANDB|OPENAI|ANTHROPIC|GITHUB|GITLAB|SNOWFLAKE)_", re.I
+    r"(MLFLOW|AWS|AZURE|GOOGLE|GCP|GCLOUD|DATABRICKS|HF|HUGGING_FACE|WANDB|OPENAI|ANTHROPIC|GITHUB|GITLAB|SNOWFLAKE)_",
+    re.I,
 )
 """Variables of services that mean a login more often than not."""
 
@@ -20,7 +21,9 @@ def is_credential_name(name: str) -> bool:
 
 
 def may_be_credential(name: str) -> bool:
-    """Whether a variable that a project asks for by this name is withheld unless its user allows it."""
+    """Whether a variable that a project asks for by this name is withheld unless its user allows
+    it.
+    """
     return is_credential_name(name) or bool(PROVIDER.match(name))
 
 

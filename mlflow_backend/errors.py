@@ -15,7 +15,8 @@ from mlflow_runner.redact import without_logins as without_logins
 class ComputeError(Exception):
     """Base of all errors of this package.
 
-    The message shows no credentials of a URL (`redact`), and nothing of a file's name or content that a terminal
+    The message shows no credentials of a URL (`redact`), and nothing of a file's name or content
+    that a terminal
     would obey (`plain`).
     """
 
@@ -61,7 +62,9 @@ class ClusterUnavailable(ClusterError):
 
 
 class UnknownCluster(ClusterError):
-    """A context that the kubeconfig does not have, or a run that was sent to another cluster than the one it leads to."""
+    """A context that the kubeconfig does not have, or a run that was sent to another cluster than
+    the one it leads to.
+    """
 
 
 class AlreadyExists(ClusterError):
@@ -70,7 +73,9 @@ class AlreadyExists(ClusterError):
 
 @contextlib.contextmanager
 def as_mlflow_does() -> Iterator[None]:
-    """At the border to MLflow: `mlflow run` prints an ExecutionException as one line and exits 1; any other class is a traceback."""
+    """At the border to MLflow: `mlflow run` prints an ExecutionException as one line and exits 1;
+    any other class is a traceback.
+    """
     try:
         yield
     except ComputeError as error:
@@ -82,7 +87,9 @@ def as_mlflow_does() -> Iterator[None]:
 def hint(word: str, known: Iterable[str]) -> str:
     """The nearest known word as a question, or all of them: the tail of an error's sentence."""
     names = sorted(known)
-    near = difflib.get_close_matches(word, names, n=1) or difflib.get_close_matches(word.lower(), [name.lower() for name in names], n=1)
+    near = difflib.get_close_matches(word, names, n=1) or difflib.get_close_matches(
+        word.lower(), [name.lower() for name in names], n=1
+    )
     if near:
         return f"did you mean '{next(name for name in names if name.lower() == near[0].lower())}'?"
     return "known: " + (", ".join(names) or "none")

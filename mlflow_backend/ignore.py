@@ -1,7 +1,10 @@
-"""Ignore files, read as git reads them (https://git-scm.com/docs/gitignore), in time that no pattern can make long.
+"""Ignore files, read as git reads them (https://git-scm.com/docs/gitignore), in time that no
+pattern can make long.
 
-Every way of matching `*` by trying again can be made exponential. Here a pattern is cut at its stars, and each
-piece is taken at the first place where it fits, which is enough: if any place fits, the first one does.
+Every way of matching `*` by trying again can be made exponential. Here a pattern is cut at its
+stars, and each
+piece is taken at the first place where it fits, which is enough: if any place fits, the first one
+does.
 """
 
 import re
@@ -14,9 +17,12 @@ LONGEST_PATTERN = 4096
 """The longest path that Linux takes: a longer pattern fits nothing."""
 STAR, ANY, SLASH = "*", frozenset(range(256)), frozenset(b"/")
 CLASSES = {
-    "alnum": string.ascii_letters + string.digits, "alpha": string.ascii_letters, "blank": " \t", "digit": string.digits,
-    "cntrl": "".join(map(chr, [*range(32), 127])), "graph": "".join(map(chr, range(33, 127))), "lower": string.ascii_lowercase,
-    "print": "".join(map(chr, range(32, 127))), "punct": string.punctuation, "space": " \t\r\n", "upper": string.ascii_uppercase,
+    "alnum": string.ascii_letters + string.digits, "alpha": string.ascii_letters, "blank": " \t",
+    "digit": string.digits,
+    "cntrl": "".join(map(chr, [*range(32), 127])), "graph": "".join(map(chr, range(33, 127))),
+    "lower": string.ascii_lowercase,
+    "print": "".join(map(chr, range(32, 127))), "punct": string.punctuation, "space": " \t\r\n",
+    "upper": string.ascii_uppercase,
     "xdigit": string.hexdigits,
 }  # fmt: skip
 
@@ -31,7 +37,9 @@ class Rules:
         for index, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n")):
             pattern = _read(index, line.removesuffix(b"\r"))
             if pattern and pattern.literal is not None:
-                (self._paths if pattern.is_path else self._names).setdefault(pattern.literal, []).append(pattern)
+                (self._paths if pattern.is_path else self._names).setdefault(
+                    pattern.literal, []
+                ).append(pattern)
             elif pattern:
                 self._wild.append(pattern)
 
@@ -44,7 +52,9 @@ class Rules:
         """The last pattern that fits, which decides; None: no pattern speaks of the path."""
         segments = path.split(b"/")
         found = [*self._names.get(segments[-1], ()), *self._paths.get(path, ())]
-        best = max((pattern for pattern in found if is_folder or not pattern.folders_only), default=None)
+        best = max(
+            (pattern for pattern in found if is_folder or not pattern.folders_only), default=None
+        )
         for pattern in reversed(self._wild):
             if best and pattern.index < best.index:
                 break
@@ -54,7 +64,8 @@ class Rules:
 
 
 class Pattern(NamedTuple):
-    """One line of a file: what it fits is ignored, or taken back in if it is `negated`. `literal` is its text without wildcards.
+    """One line of a file: what it fits is ignored, or taken back in if it is `negated`. `literal`
+    is its text without wildcards.
 
     Else `groups` are the parts between `**`, each a row of globs for as many names of a path.
     """
@@ -67,11 +78,15 @@ class Pattern(NamedTuple):
     groups: "Sequence[Sequence[_Glob]]" = ()
 
     def fits(self, path: Sequence[bytes]) -> bool:
-        return _fit_in_order(self.groups, path) if self.is_path else self.groups[0][0].fits(path[-1])
+        return (
+            _fit_in_order(self.groups, path) if self.is_path else self.groups[0][0].fits(path[-1])
+        )
 
 
 class _Glob:
-    """A pattern for one name: pieces of fixed length, with any text where a star stood between them."""
+    """A pattern for one name: pieces of fixed length, with any text where a star stood between
+    them.
+    """
 
     def __init__(self, tokens: Sequence):
         pieces: list[list] = [[]]
@@ -105,11 +120,21 @@ class _Piece:
 
     def __init__(self, tokens: Sequence[frozenset[int]]):
         self.length = len(tokens)
-        self._text = bytes(next(iter(token)) for token in tokens) if all(len(token) == 1 for token in tokens) else None
-        self._regex = re.compile(b"".join(map(_class, tokens)), re.S) if self._text is None else None
+        self._text = (
+            bytes(next(iter(token)) for token in tokens)
+            if all(len(token) == 1 for token in tokens)
+            else None
+        )
+        self._regex = (
+            re.compile(b"".join(map(_class, tokens)), re.S) if self._text is None else None
+        )
 
     def fits_at(self, name: bytes, place: int) -> bool:
-        return name.startswith(self._text, place) if self._regex is None else bool(self._regex.match(name, place))
+        return (
+            name.startswith(self._text, place)
+            if self._regex is None
+            else bool(self._regex.match(name, place))
+        )
 
     def end_of_first(self, name: bytes, start: int, end: int) -> int:
         """Where the first place in this range that fits ends; -1 without one."""
@@ -127,7 +152,8 @@ def _class(token: frozenset[int]) -> bytes:
 
 
 def _fit_in_order(groups: Sequence[Sequence[_Glob]], path: Sequence[bytes]) -> bool:
-    """Whether the path is the groups one after the other, with any number of folders where a `**` stood between them.
+    """Whether the path is the groups one after the other, with any number of folders where a `**`
+    stood between them.
 
     At the end it stands for one name at least: `a/**` is all that is in `a`, not `a` itself.
     """
@@ -140,7 +166,9 @@ def _fit_in_order(groups: Sequence[Sequence[_Glob]], path: Sequence[bytes]) -> b
         return False
     place = len(first)
     for group in middle:
-        found = next((at for at in range(place, end - len(group) + 1) if _fit_at(group, path, at)), None)
+        found = next(
+            (at for at in range(place, end - len(group) + 1) if _fit_at(group, path, at)), None
+        )
         if found is None:
             return False
         place = found + len(group)
@@ -152,7 +180,9 @@ def _fit_at(group: Sequence[_Glob], path: Sequence[bytes], place: int) -> bool:
 
 
 def _read(index: int, line: bytes) -> Pattern | None:
-    """The pattern of a line; None where it has none, or one that fits nothing, as with a bracket that is never closed."""
+    """The pattern of a line; None where it has none, or one that fits nothing, as with a bracket
+    that is never closed.
+    """
     text = _without_trailing_spaces(line)
     if not text or text.startswith(b"#") or len(text) > LONGEST_PATTERN:
         return None
@@ -182,7 +212,9 @@ def _without_trailing_spaces(line: bytes) -> bytes:
 
 
 def _segments(text: bytes, is_path: bool) -> list[list]:
-    """The tokens of each part between slashes: STAR, or the set of bytes that may stand there. Raises ValueError."""
+    """The tokens of each part between slashes: STAR, or the set of bytes that may stand there.
+    Raises ValueError.
+    """
     segments: list[list] = [[]]
     for token in _tokens(text):
         if is_path and token == SLASH:
@@ -223,14 +255,20 @@ def _tokens(text: bytes) -> Iterator:
 
 
 def _bracket(text: bytes, place: int) -> tuple[frozenset[int], int]:
-    """The set of bytes that `[...]` stands for, never a slash, and where it ends; `place` is behind the `[`. As git's wildmatch.c."""
+    """The set of bytes that `[...]` stands for, never a slash, and where it ends; `place` is behind
+    the `[`. As git's wildmatch.c.
+    """
     negated = text[place : place + 1] in (b"!", b"^")
     place += negated
     members: set[int] = set()
     previous, start = None, place
     while place == start or text[place : place + 1] != b"]":
         character = text[place : place + 1]
-        if character == b"-" and previous is not None and text[place + 1 : place + 2] not in (b"", b"]"):
+        if (
+            character == b"-"
+            and previous is not None
+            and text[place + 1 : place + 2] not in (b"", b"]")
+        ):
             last, place = _escaped(text, place + 1)
             members.update(range(previous, last + 1))
             previous = None

@@ -10,15 +10,22 @@ from mlflow_backend.errors import SnapshotError
 from mlflow_backend.listing import DEFAULT_LIMITS, Folder, Limits, Listing, Member, Walk
 
 
-def input_files(path: Path, name: str, limits: Limits = DEFAULT_LIMITS, within: Path | None = None) -> Listing:
+def input_files(
+    path: Path, name: str, limits: Limits = DEFAULT_LIMITS, within: Path | None = None
+) -> Listing:
     """All that the file or folder `path` holds, below `name` in the archive.
 
-    `within`: the folder of the project whose own default names it. Then no link may lead out of it, and what looks
-    like a secret is left out; without it secrets travel and are only named. Raises SnapshotError on what cannot be read.
+    `within`: the folder of the project whose own default names it. Then no link may lead out of it,
+    and what looks
+    like a secret is left out; without it secrets travel and are only named. Raises SnapshotError on
+    what cannot be read.
     """
     top = Path(os.path.realpath(within)) if within else None
     walk = _InputWalk(path, name, limits, top)
-    paths = {name: member.path.relative_to(top) if top else member.path for name, member in walk.members.items()}
+    paths = {
+        name: member.path.relative_to(top) if top else member.path
+        for name, member in walk.members.items()
+    }
     secrets = [name for name, real in paths.items() if walk.looks_secret(name, real.as_posix())]
     left_out = set(secrets) if within else set()
     members = {name: member for name, member in walk.members.items() if name not in left_out}
@@ -57,11 +64,15 @@ class _InputWalk(Walk):
             name = folder.name + entry.name
             found = self._find(Path(entry), name)
             if found is None:
-                continue  # it has vanished, or a link points to nothing: the command would not find it here either
+                # it has vanished, or a link points to nothing: the command would not find it here
+                # either
+                continue
             real, status = found
             if stat.S_ISDIR(status.st_mode):
                 if _identity(status) in folder.chain:
-                    raise SnapshotError(f"{name}: is a link to a folder that it is in: remove the link")
+                    raise SnapshotError(
+                        f"{name}: is a link to a folder that it is in: remove the link"
+                    )
                 yield _InputFolder(real, f"{name}/", (*folder.chain, _identity(status)))
             elif stat.S_ISREG(status.st_mode):
                 self.members[name] = Member(real, "file", status.st_size)

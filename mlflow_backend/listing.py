@@ -1,6 +1,7 @@
 """What would travel with a run, and the walk that finds it.
 
-Folders are walked without recursion, and every number that a project chooses has a limit: no tree makes this long.
+Folders are walked without recursion, and every number that a project chooses has a limit: no tree
+makes this long.
 """
 
 import errno
@@ -21,18 +22,27 @@ SEEN_PER_FILE = 50
 
 
 class Limits(NamedTuple):
-    """How much may travel, and what to do about more. The defaults are those of Azure Machine Learning's snapshots."""
+    """How much may travel, and what to do about more.
+
+    The defaults are those of Azure Machine Learning's snapshots.
+    """
 
     files: int = 2_000
     bytes: int = 300_000_000
-    remedy: str = "name what is not needed in .mlflowignore, or set 'snapshot_bytes' and 'snapshot_files' in the target"
+    remedy: str = (
+        "name what is not needed in .mlflowignore, or set 'snapshot_bytes' and 'snapshot_files' in "
+        "the target"
+    )
 
 
 DEFAULT_LIMITS = Limits()
 
 
 class Member(NamedTuple):
-    """What stands at one name of the archive. A `required` one that has vanished when it is read is an error."""
+    """What stands at one name of the archive.
+
+    A `required` one that has vanished when it is read is an error.
+    """
 
     path: Path
     kind: Literal["file", "link", "folder"]
@@ -44,7 +54,8 @@ class Member(NamedTuple):
 class Listing:
     """What would travel: names (with `/`) to members, sorted, and what would not.
 
-    A folder is a member where nothing in it is one. `ignored` are names with the kind of file that says so,
+    A folder is a member where nothing in it is one. `ignored` are names with the kind of file that
+    says so,
     `passed_over` data and environments that never belong to a project.
     """
 
@@ -62,9 +73,15 @@ class Listing:
         return sum(member.size_bytes for member in self.members.values())
 
     def is_whole(self, folder: str) -> bool:
-        """Whether all that the folder holds travels, but for what programs leave everywhere, such as `__pycache__`."""
-        names = (name.rstrip("/") + "/" for name in (*self.secrets, *self.ignored, *self.passed_over))
-        return not any(name.startswith(f"{folder}/") or f"{folder}/".startswith(name) for name in names)
+        """Whether all that the folder holds travels, but for what programs leave everywhere, such
+        as `__pycache__`.
+        """
+        names = (
+            name.rstrip("/") + "/" for name in (*self.secrets, *self.ignored, *self.passed_over)
+        )
+        return not any(
+            name.startswith(f"{folder}/") or f"{folder}/".startswith(name) for name in names
+        )
 
 
 def check_limits(members: Mapping[str, Member], limits: Limits) -> None:
@@ -73,10 +90,13 @@ def check_limits(members: Mapping[str, Member], limits: Limits) -> None:
     if total <= limits.bytes and len(members) <= limits.files:
         return
     largest = sorted(members, key=lambda name: members[name].size_bytes, reverse=True)[:5]
-    listed = ", ".join(f"{name.removeprefix('project/')} ({readable(members[name].size_bytes)})" for name in largest)
+    listed = ", ".join(
+        f"{name.removeprefix('project/')} ({readable(members[name].size_bytes)})"
+        for name in largest
+    )
     raise SnapshotError(
-        f"{readable(total)} in {count(len(members))}, but at most {readable(limits.bytes)} in {count(limits.files)} travel with a run; "
-        f"largest: {listed}; {limits.remedy}"
+        f"{readable(total)} in {count(len(members))}, but at most {readable(limits.bytes)} in "
+        f"{count(limits.files)} travel with a run; largest: {listed}; {limits.remedy}"
     )
 
 
@@ -89,7 +109,9 @@ def readable(size_bytes: int) -> str:
 
 
 class Folder(NamedTuple):
-    """A folder to visit: where it is, and its name with a `/` behind it (empty for the project's own)."""
+    """A folder to visit: where it is, and its name with a `/` behind it (empty for the project's
+    own).
+    """
 
     path: Path
     name: str
@@ -122,7 +144,9 @@ class Walk:
         """Sorted by name; none where the folder has vanished."""
         most = self.limits.files * SEEN_PER_FILE
         if folder.name.count("/") > MOST_DEPTH:
-            raise SnapshotError(f"{folder.name[:80]}...: is nested deeper than {MOST_DEPTH} folders: {self.remedy}")
+            raise SnapshotError(
+                f"{folder.name[:80]}...: is nested deeper than {MOST_DEPTH} folders: {self.remedy}"
+            )
         try:
             with os.scandir(folder.path) as scan:
                 found = list(itertools.islice(scan, most + 1))
@@ -133,7 +157,8 @@ class Walk:
         self.seen += len(found)
         if self.seen > most:
             raise SnapshotError(
-                f"{self.root}: has more than {most} files and folders, those that are left out included; {self.limits.remedy}"
+                f"{self.root}: has more than {most} files and folders, those that are left out "
+                f"included; {self.limits.remedy}"
             )
         return sorted(found, key=lambda entry: entry.name)
 
@@ -141,7 +166,10 @@ class Walk:
         return SnapshotError(f"{name}: cannot be read: {error.strerror}: {self.remedy}")
 
     def link_out(self, name: str, target: str) -> SnapshotError:
-        return SnapshotError(f"{name}: is a link out of the project (to {target}): copy what it points to, or {self.remedy}")
+        return SnapshotError(
+            f"{name}: is a link out of the project (to {target}): copy what it points to, or "
+            f"{self.remedy}"
+        )
 
     def looks_secret(self, name: str, path: str | None = None) -> bool:
         """By its path (its name, if none is given) and, unless it is a link, by what it holds."""
@@ -176,7 +204,10 @@ class Walk:
 
 
 def open_file(path: Path) -> BinaryIO:
-    """The regular file that was listed. Raises FileNotFoundError where something else has taken its place, a link for example; OSError."""
+    """The regular file that was listed.
+
+    Raises FileNotFoundError where something else has taken its place, a link for example; OSError.
+    """
     flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         file = open(path, "rb", opener=lambda name, mode: os.open(name, mode | flags))

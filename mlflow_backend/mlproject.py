@@ -1,4 +1,6 @@
-"""The MLproject file, looked at before MLflow reads it, which takes any YAML and fails on most with a traceback."""
+"""The MLproject file, looked at before MLflow reads it, which takes any YAML and fails on most with
+a traceback.
+"""
 
 import os
 from collections.abc import Mapping
@@ -19,23 +21,36 @@ def read(directory: Path) -> Mapping[str, Any]:
 
     Raises ProjectError with the line where MLflow could not read it.
     """
-    path = next((directory / name for name in os.listdir(directory) if name.lower() == FILE_NAME.lower()), None)
+    path = next(
+        (directory / name for name in os.listdir(directory) if name.lower() == FILE_NAME.lower()),
+        None,
+    )
     if path is None:
         return {}
-    content, root = yaml_files.parse(yaml_files.read(path, ProjectError, MOST_BYTES), str(path), ProjectError)
+    content, root = yaml_files.parse(
+        yaml_files.read(path, ProjectError, MOST_BYTES), str(path), ProjectError
+    )
 
     def check(value: Any, kind: type, place: tuple, write: str) -> None:
         if not isinstance(value, kind):
             where = ".".join(map(str, place))
             named = f", {where}" if place else ""
-            raise ProjectError(f"{path}, line {yaml_files.line_of(root, place)}{named}: write {write}, found {value!r:.50}")
+            raise ProjectError(
+                f"{path}, line {yaml_files.line_of(root, place)}{named}: write {write}, found "
+                f"{value!r:.50}"
+            )
 
     check(content, dict, (), "'entry_points:' with an entry point's name below it")
     for key in TEXTS:
         check(content.get(key) or "", str, (key,), "the name of a file")
     for key in MAPPINGS:
         check(content.get(key) or {}, dict, (key,), "fields below it")
-    check((content.get("docker_env") or {}).get("image") or "", str, ("docker_env", "image"), "an image's name")
+    check(
+        (content.get("docker_env") or {}).get("image") or "",
+        str,
+        ("docker_env", "image"),
+        "an image's name",
+    )
     entry_points = content.get("entry_points", {})
     check(entry_points, dict, ("entry_points",), "an entry point's name below it")
     for name, entry_point in entry_points.items():
@@ -45,5 +60,10 @@ def read(directory: Path) -> Mapping[str, Any]:
         parameters = entry_point.get("parameters", {})
         check(parameters, dict, (*place, "parameters"), "a parameter's name below it")
         for parameter, fields in parameters.items():
-            check(fields, (str, dict), (*place, "parameters", parameter), "a type such as float, or 'type:' and 'default:'")
+            check(
+                fields,
+                (str, dict),
+                (*place, "parameters", parameter),
+                "a type such as float, or 'type:' and 'default:'",
+            )
     return content

@@ -4,10 +4,13 @@ import unicodedata
 
 
 def plain(text: str) -> str:
-    r"""`text` on one line, every character that a terminal would obey or hide written as its escape: ESC becomes `\x1b`.
+    r"""`text` on one line, every character that a terminal would obey or hide written as its
+    escape: ESC becomes `\x1b`.
 
-    That covers control characters, the invisible ones that turn the direction of writing (CVE-2021-42574), lone
-    surrogates, and line separators. Letters, marks, symbols and emoji of all scripts stay as they are.
+    That covers control characters, the invisible ones that turn the direction of writing
+    (CVE-2021-42574), lone
+    surrogates, and line separators. Letters, marks, symbols and emoji of all scripts stay as they
+    are.
     """
     return text if text.isprintable() else "".join(map(_shown, text))
 

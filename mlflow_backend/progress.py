@@ -1,4 +1,7 @@
-"""What happens to a run while its script prints nothing: on standard error, for people. A reader that is gone ends nothing (`| head`)."""
+"""What happens to a run while its script prints nothing: on standard error, for people.
+
+A reader that is gone ends nothing (`| head`).
+"""
 
 import os
 import re
@@ -39,7 +42,9 @@ class Progress:
         _write(sys.stderr, f"mlflow-compute: {self._prefix()}{plain(text)}\n")
 
     def waiting(self, text: str, kind: str | None = None) -> None:
-        """What is being waited for: a spinner on a terminal, a line elsewhere, there once for each `kind` in a row."""
+        """What is being waited for: a spinner on a terminal, a line elsewhere, there once for each
+        `kind` in a row.
+        """
         if not sys.stderr.isatty():
             if kind is None or kind != self._last:
                 self.say(text)
@@ -53,14 +58,18 @@ class Progress:
         self._status.start()
 
     def count(self, text: str, done: int, total: int) -> None:
-        """How far long work is, `{text}: 3 of 14`: each step on a terminal; elsewhere the last, and one in five seconds before it."""
+        """How far long work is, `{text}: 3 of 14`: each step on a terminal; elsewhere the last, and
+        one in five seconds before it.
+        """
         now = time.monotonic()
         if sys.stderr.isatty() or done == total or now - self._counted_at >= COUNT_EVERY_S:
             self._counted_at = now
             self.waiting(f"{text}: {done} of {total}")
 
     def output(self, text: str) -> None:
-        """A piece of the script's own output, to standard output; nothing once that has no reader any more (`| head`)."""
+        """A piece of the script's own output, to standard output; nothing once that has no reader
+        any more (`| head`).
+        """
         self._stop()
         for piece in LINES.findall(text):
             goes_on = not self._line_start or (piece == "\n" and self._last_end == "\r")
@@ -95,5 +104,7 @@ def _write(stream: TextIO, text: str) -> None:
             encoding = stream.encoding or "ascii"
             stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         stream.flush()
-    except BrokenPipeError:  # what follows goes nowhere; the run is waited for all the same (docs.python.org, library/signal: SIGPIPE)
+    except BrokenPipeError:
+        # what follows goes nowhere; the run is waited for all the same (docs.python.org,
+        # library/signal: SIGPIPE)
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

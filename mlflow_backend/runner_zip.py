@@ -5,7 +5,10 @@ import io
 import zipfile
 from pathlib import Path
 
-MAIN = "import sys\nfrom mlflow_runner.__main__ import main\nif __name__ == '__main__':\n    sys.exit(main(sys.argv[1:]))\n"
+MAIN = (
+    "import sys\nfrom mlflow_runner.__main__ import main\nif __name__ == '__main__':\n    "
+    "sys.exit(main(sys.argv[1:]))\n"
+)
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -15,7 +18,10 @@ def build() -> bytes:
     import mlflow_runner
 
     root = Path(mlflow_runner.__file__).parent
-    sources = {f"mlflow_runner/{path.relative_to(root).as_posix()}": path.read_bytes() for path in root.rglob("*.py")}
+    sources = {
+        f"mlflow_runner/{path.relative_to(root).as_posix()}": path.read_bytes()
+        for path in root.rglob("*.py")
+    }
     sources["__main__.py"] = MAIN.encode()
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -1,4 +1,5 @@
-"""Temporary folders that only their user can open, and that are gone when they are not needed: after an error, at
+"""Temporary folders that only their user can open, and that are gone when they are not needed:
+after an error, at
 the process's exit and, in a command, on SIGTERM and SIGHUP.
 """
 
@@ -13,11 +14,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PREFIX = "mlflow-compute-"
-ENDING_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+ENDING_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 
 
 class Stopped(SystemExit):
-    """The process was asked to end by the signal `number`; the exit code is the one that shells give for it."""
+    """The process was asked to end by the signal `number`; the exit code is the one that shells
+    give for it.
+    """
 
     def __init__(self, number: int):
         super().__init__(128 + number)
@@ -28,12 +33,16 @@ class Stopped(SystemExit):
 
 
 _folders: dict[Path, int] = {}
-"""The folders to remove, with the process that made each: a forked child removes none of its parent's."""
+"""The folders to remove, with the process that made each: a forked child removes none of its
+parent's.
+"""
 
 
 @contextlib.contextmanager
 def folder(parent: str | os.PathLike | None = None) -> Iterator[Path]:
-    """A new folder (mode 0700) below `parent`, by default the machine's temporary folder; gone when the context ends."""
+    """A new folder (mode 0700) below `parent`, by default the machine's temporary folder; gone when
+    the context ends.
+    """
     path = make(parent)
     try:
         yield path
@@ -42,7 +51,10 @@ def folder(parent: str | os.PathLike | None = None) -> Iterator[Path]:
 
 
 def make(parent: str | os.PathLike | None = None) -> Path:
-    """A new folder as `folder` gives it, which lives until `discard`, or until the process ends. `release` keeps it longer."""
+    """A new folder as `folder` gives it, which lives until `discard`, or until the process ends.
+
+    `release` keeps it longer.
+    """
     path = Path(os.path.abspath(parent or tempfile.gettempdir()), PREFIX + secrets.token_hex(8))
     _folders[path] = os.getpid()  # before it exists: a signal may come in between
     try:
@@ -59,7 +71,10 @@ def release(path: Path) -> None:
 
 
 def discard(path: Path) -> None:
-    """Remove the folder and what is in it, as far as that is possible. One that is gone already is no error."""
+    """Remove the folder and what is in it, as far as that is possible.
+
+    One that is gone already is no error.
+    """
     _remove(path)
     _folders.pop(path, None)
 
@@ -67,7 +82,8 @@ def discard(path: Path) -> None:
 def end_in_order() -> None:
     """On SIGTERM and SIGHUP, leave by `Stopped`, so that contexts end and exit handlers run.
 
-    For the commands; a library does not change its host's signals. A signal that is ignored (nohup) stays so,
+    For the commands; a library does not change its host's signals. A signal that is ignored (nohup)
+    stays so,
     one that has a handler gets to it. A second signal ends the process at once.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -93,7 +109,9 @@ def _discard_all() -> None:
 
 
 def _remove(root: Path) -> None:
-    """Folders are moved up and then emptied: none is too deep for the stack, or its path too long for the system."""
+    """Folders are moved up and then emptied: none is too deep for the stack, or its path too long
+    for the system.
+    """
     folders = [root]
     for place in folders:
         with contextlib.suppress(OSError):

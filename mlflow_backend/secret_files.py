@@ -1,4 +1,7 @@
-"""Files that look like secrets: by their name, by the folder they are in, or by what they hold. Each check takes linear time."""
+"""Files that look like secrets: by their name, by the folder they are in, or by what they hold.
+
+Each check takes linear time.
+"""
 
 import os
 import re
@@ -8,15 +11,19 @@ SEEN_BYTES = 1_000_000
 """How much of a file is looked at, from its start."""
 
 NAMES = {
-    ".env", ".envrc", ".netrc", "_netrc", ".pypirc", ".npmrc", ".pgpass", ".my.cnf", ".git-credentials", ".htpasswd", ".dockercfg",
-    ".dockerconfigjson", ".boto", ".s3cfg", ".vault-token", ".databrickscfg", "kubeconfig", "kaggle.json", "credentials.tfrc.json",
-    "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "id_ecdsa_sk", "id_ed25519_sk", "application_default_credentials.json",
+    ".env", ".envrc", ".netrc", "_netrc", ".pypirc", ".npmrc", ".pgpass", ".my.cnf",
+    ".git-credentials", ".htpasswd", ".dockercfg",
+    ".dockerconfigjson", ".boto", ".s3cfg", ".vault-token", ".databrickscfg", "kubeconfig",
+    "kaggle.json", "credentials.tfrc.json",
+    "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "id_ecdsa_sk", "id_ed25519_sk",
+    "application_default_credentials.json",
 }  # fmt: skip
 SUFFIXES = (".key", ".p12", ".pfx", ".ppk", ".jks", ".keystore", ".kubeconfig")
 PREFIXES = (".env.",)
 NOT_SECRET = {f".env.{word}" for word in ("example", "sample", "template", "dist")}
 PLACES = (
-    ".ssh/", ".aws/", ".azure/", ".config/gcloud/", ".gnupg/", ".kube/config", ".docker/config.json", ".mlflow/credentials",
+    ".ssh/", ".aws/", ".azure/", ".config/gcloud/", ".gnupg/", ".kube/config",
+    ".docker/config.json", ".mlflow/credentials",
     ".config/gh/hosts.yml", ".huggingface/token", ".cache/huggingface/token",
 )  # fmt: skip
 """Where programs keep credentials: a folder with everything in it, or the end of a path."""
@@ -33,13 +40,35 @@ EXPRESSION = re.compile(rb"[$(\[{<%.]")
 VALUE = re.compile(rb"[\"']?[ \t]*:[ \t]*[\"']?[^\s\"'{}\[\],|>]")
 LONGEST_LINE = 200
 KUBECONFIG_KEYS = (b"token", b"password", b"client-key-data", b"id-token", b"refresh-token")
-CODE = (".py", ".ipynb", ".r", ".rmd", ".jl", ".js", ".ts", ".go", ".java", ".scala", ".rs", ".rb", ".c", ".cpp", ".h")
+CODE = (
+    ".py",
+    ".ipynb",
+    ".r",
+    ".rmd",
+    ".jl",
+    ".js",
+    ".ts",
+    ".go",
+    ".java",
+    ".scala",
+    ".rs",
+    ".rb",
+    ".c",
+    ".cpp",
+    ".h",
+)
 """Programs: they name what they look for, so only a key's own text makes one a secret."""
 
 
 def is_secret(path: str, head: bytes) -> bool:
-    """Whether the file at `path` (with `/`, as far as it is known) looks like one; `head` is its start."""
-    return has_secret_name(path) or _has_private_key(head) or (_has_literal_key if path.lower().endswith(CODE) else _has_login)(head)
+    """Whether the file at `path` (with `/`, as far as it is known) looks like one; `head` is its
+    start.
+    """
+    return (
+        has_secret_name(path)
+        or _has_private_key(head)
+        or (_has_literal_key if path.lower().endswith(CODE) else _has_login)(head)
+    )
 
 
 def looks_secret(path: str, file: str | os.PathLike) -> bool:
@@ -55,30 +84,49 @@ def has_secret_name(path: str) -> bool:
         return False
     if name in NAMES or name.startswith(PREFIXES) or name.endswith(SUFFIXES):
         return True
-    return any(f"/{place}" in f"/{path}" if place.endswith("/") else f"/{path}".endswith(f"/{place}") for place in PLACES)
+    return any(
+        f"/{place}" in f"/{path}" if place.endswith("/") else f"/{path}".endswith(f"/{place}")
+        for place in PLACES
+    )
 
 
 def _has_private_key(head: bytes) -> bool:
-    """A key begins a line, or its text follows, as in the JSON of a service account; a program that looks for keys has neither."""
+    """A key begins a line, or its text follows, as in the JSON of a service account; a program that
+    looks for keys has neither.
+    """
     for match in PEM.finditer(head):
         begin = head.rfind(PEM_BEGINNING, max(0, match.start() - PEM_LONGEST), match.start())
-        if begin >= 0 and (begin == 0 or head[begin - 1 : begin] == b"\n" or PEM_BODY.match(head, match.end(), match.end() + PEM_LONGEST)):
+        if begin >= 0 and (
+            begin == 0
+            or head[begin - 1 : begin] == b"\n"
+            or PEM_BODY.match(head, match.end(), match.end() + PEM_LONGEST)
+        ):
             return True
     return head.startswith(b"PuTTY-User-Key-File-")
 
 
 def _has_literal_key(head: bytes) -> bool:
-    return any(AWS_LITERAL.match(head, end, end + LONGEST_LINE) for end in _ends(head.lower(), AWS_KEY))
+    return any(
+        AWS_LITERAL.match(head, end, end + LONGEST_LINE) for end in _ends(head.lower(), AWS_KEY)
+    )
 
 
 def _has_login(head: bytes) -> bool:
     """An AWS key, a kubeconfig with a login, docker's and gcloud's own files."""
-    values = (AWS_VALUE.match(head, end, end + LONGEST_LINE) for end in _ends(head.lower(), AWS_KEY))
-    if any(value and not EXPRESSION.search(value[1]) for value in values) or _has_value(head, b"client-key-data"):
+    values = (
+        AWS_VALUE.match(head, end, end + LONGEST_LINE) for end in _ends(head.lower(), AWS_KEY)
+    )
+    if any(value and not EXPRESSION.search(value[1]) for value in values) or _has_value(
+        head, b"client-key-data"
+    ):
         return True
-    if all(word in head for word in (b"clusters", b"users", b"contexts")) and any(_has_value(head, key) for key in KUBECONFIG_KEYS):
+    if all(word in head for word in (b"clusters", b"users", b"contexts")) and any(
+        _has_value(head, key) for key in KUBECONFIG_KEYS
+    ):
         return True
-    docker = b'"auths"' in head and any(_has_value(head, key) for key in (b"auth", b"identitytoken", b"password"))
+    docker = b'"auths"' in head and any(
+        _has_value(head, key) for key in (b"auth", b"identitytoken", b"password")
+    )
     return docker or (b'"refresh_token"' in head and b'"client_secret"' in head)
 
 
@@ -87,7 +135,11 @@ def _has_value(head: bytes, key: bytes) -> bool:
     for end in _ends(head, key):
         start = end - len(key)
         before = head[start - 1 : start] if start else b"\n"
-        if not before.isalnum() and before not in (b"-", b"_") and VALUE.match(head, end, end + LONGEST_LINE):
+        if (
+            not before.isalnum()
+            and before not in (b"-", b"_")
+            and VALUE.match(head, end, end + LONGEST_LINE)
+        ):
             return True
     return False
 

@@ -22,9 +22,11 @@ FILE_NAME = "snapshot.tar.gz"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """An archive on disk (`path`, a tar.gz of `size_bytes`) and its hash; `project` and `inputs` are its top folders.
+    """An archive on disk (`path`, a tar.gz of `size_bytes`) and its hash; `project` and `inputs`
+    are its top folders.
 
-    `changed` are files that were written to while they were packed: what they held at first travels.
+    `changed` are files that were written to while they were packed: what they held at first
+    travels.
     """
 
     path: Path
@@ -39,10 +41,14 @@ class Snapshot:
         scratch.discard(self.path.parent)
 
 
-def take(listing: Listing, inputs: Mapping[str, Member], limits: Limits = DEFAULT_LIMITS) -> Snapshot:
-    """Archive the project's files below `project/`, and `inputs` at their names. What has vanished since is left out.
+def take(
+    listing: Listing, inputs: Mapping[str, Member], limits: Limits = DEFAULT_LIMITS
+) -> Snapshot:
+    """Archive the project's files below `project/`, and `inputs` at their names. What has vanished
+    since is left out.
 
-    Raises SnapshotError above the limits, on what cannot be read or becomes smaller meanwhile, and for a required file that is gone.
+    Raises SnapshotError above the limits, on what cannot be read or becomes smaller meanwhile, and
+    for a required file that is gone.
     """
     members = {f"project/{name}": member for name, member in listing.members.items()} | dict(inputs)
     members = dict(sorted(members.items()))
@@ -52,7 +58,9 @@ def take(listing: Listing, inputs: Mapping[str, Member], limits: Limits = DEFAUL
         return _archive(members, folder / FILE_NAME)
     except OSError as error:  # of the archive: what is read has errors of its own
         scratch.discard(folder)
-        raise SnapshotError(f"{folder}: the archive cannot be written: {error.strerror}: make room, or set TMPDIR") from None
+        raise SnapshotError(
+            f"{folder}: the archive cannot be written: {error.strerror}: make room, or set TMPDIR"
+        ) from None
     except BaseException:
         scratch.discard(folder)
         raise
@@ -62,7 +70,9 @@ def _archive(members: Mapping[str, Member], path: Path) -> Snapshot:
     changed = []
     with open(path, "wb") as raw:
         hashed = _Hashed(raw)
-        with gzip.GzipFile(filename="", mode="wb", fileobj=hashed, mtime=0, compresslevel=6) as zipped:
+        with gzip.GzipFile(
+            filename="", mode="wb", fileobj=hashed, mtime=0, compresslevel=6
+        ) as zipped:
             with tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as archive:
                 for name, member in members.items():
                     if _add(archive, name, member):
@@ -135,6 +145,7 @@ class _Source:
         self._left_bytes -= len(data)
         if len(data) < size_bytes and self._left_bytes:
             raise SnapshotError(
-                f"{self._name}: became smaller while it was packed: submit again when nothing writes to it, or name it in .mlflowignore"
+                f"{self._name}: became smaller while it was packed: submit again when nothing "
+                "writes to it, or name it in .mlflowignore"
             )
         return data

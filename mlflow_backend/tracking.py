@@ -1,4 +1,6 @@
-"""The MLflow side of a submit: the run, where pods find the tracking server, and what a client there needs."""
+"""The MLflow side of a submit: the run, where pods find the tracking server, and what a client
+there needs.
+"""
 
 import contextlib
 import os
@@ -19,8 +21,16 @@ from mlflow_runner.causes import Cause
 FORWARDED = re.compile(
     r"MLFLOW_(TRACKING|HTTP|S3|GCS|ENABLE|ARTIFACT|MULTIPART|ASYNC|SYSTEM_METRICS|LOG|REGISTRY|REQUESTER|TRUNCATE|DISABLE|WORKSPACE)\w*"
 )
-"""Settings of MLflow that mean something to a client elsewhere; a server's own (store URIs, secret keys) do not match."""
-SET_FOR_EACH_RUN = {"MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_TRACKING_DIR"}
+"""Settings of MLflow that mean something to a client elsewhere; a server's own (store URIs, secret
+keys) do not match.
+"""
+SET_FOR_EACH_RUN = {
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_RUN_ID",
+    "MLFLOW_EXPERIMENT_ID",
+    "MLFLOW_EXPERIMENT_NAME",
+    "MLFLOW_TRACKING_DIR",
+}
 FILES = {"MLFLOW_TRACKING_SERVER_CERT_PATH", "MLFLOW_TRACKING_CLIENT_CERT_PATH"}
 TRANSIENT = {
     "INTERNAL_ERROR",
@@ -39,7 +49,9 @@ NOT_FROM_A_POD = ("localhost", "127.", "0.0.0.0", "::1")
 
 @dataclass(frozen=True)
 class Settings:
-    """MLflow variables for a client elsewhere: `plain` ones, `secret` ones, and `files` by the variable that holds their path."""
+    """MLflow variables for a client elsewhere: `plain` ones, `secret` ones, and `files` by the
+    variable that holds their path.
+    """
 
     plain: Mapping[str, str]
     secret: Mapping[str, str]
@@ -47,7 +59,8 @@ class Settings:
 
 
 def settings(environ: Mapping[str, str], tracking_uri: str) -> tuple[str, Settings]:
-    """The tracking URI without credentials, and every MLflow setting of `environ` that a client elsewhere needs.
+    """The tracking URI without credentials, and every MLflow setting of `environ` that a client
+    elsewhere needs.
 
     Raises TrackingError when a certificate file cannot be read.
     """
@@ -63,11 +76,14 @@ def settings(environ: Mapping[str, str], tracking_uri: str) -> tuple[str, Settin
         else:
             (secret if is_credential_name(name) or has_credential(value) else plain)[name] = value
     plain_uri, credentials = split_credentials(tracking_uri)
-    return plain_uri, Settings(plain, secret | _login(tracking_uri, secret | credentials) | credentials, files)
+    return plain_uri, Settings(
+        plain, secret | _login(tracking_uri, secret | credentials) | credentials, files
+    )
 
 
 def _login(uri: str, known: Mapping[str, str]) -> dict[str, str]:
-    """The login that MLflow's client takes from its credentials file or from .netrc, where no variable holds one.
+    """The login that MLflow's client takes from its credentials file or from .netrc, where no
+    variable holds one.
 
     https://mlflow.org/docs/latest/auth/ (credentials file), mlflow#11214.
     """
@@ -77,8 +93,14 @@ def _login(uri: str, known: Mapping[str, str]) -> dict[str, str]:
     from requests.utils import get_netrc_auth
 
     found = read_mlflow_creds()
-    user, password = (found.username, found.password) if found.username else get_netrc_auth(uri) or (None, None)
-    return {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password or ""} if user else {}
+    user, password = (
+        (found.username, found.password) if found.username else get_netrc_auth(uri) or (None, None)
+    )
+    return (
+        {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password or ""}
+        if user
+        else {}
+    )
 
 
 def split_credentials(uri: str) -> tuple[str, dict[str, str]]:
@@ -93,7 +115,9 @@ def split_credentials(uri: str) -> tuple[str, dict[str, str]]:
     }
 
 
-def uri_for_pods(target_uri: str | None, client_uri: str, target: str, on_host_network: bool) -> str:
+def uri_for_pods(
+    target_uri: str | None, client_uri: str, target: str, on_host_network: bool
+) -> str:
     """The tracking URI that a pod uses: the target's, else the client's.
 
     Raises TrackingError when a pod cannot reach it: a file, a database of this
@@ -102,17 +126,21 @@ def uri_for_pods(target_uri: str | None, client_uri: str, target: str, on_host_n
     uri = target_uri or client_uri
     parsed = urllib.parse.urlsplit(uri)
     host = parsed.hostname or ""
-    remote = parsed.scheme in ("http", "https") and (on_host_network or not host.startswith(NOT_FROM_A_POD))
+    remote = parsed.scheme in ("http", "https") and (
+        on_host_network or not host.startswith(NOT_FROM_A_POD)
+    )
     if remote or parsed.scheme.startswith(("databricks", "postgresql", "mysql", "mssql")):
         return uri
     raise TrackingError(
-        f"tracking URI {uri}: a pod of target '{target}' cannot reach it; set MLFLOW_TRACKING_URI to a server's "
-        "address that is valid in the cluster, or 'tracking_uri' in the targets file"
+        f"tracking URI {uri}: a pod of target '{target}' cannot reach it; set MLFLOW_TRACKING_URI "
+        "to a server's address that is valid in the cluster, or 'tracking_uri' in the targets file"
     )
 
 
 def uri_for_here(client_uri: str) -> str:
-    """The tracking URI with its path made absolute: the command runs in the project's folder, not in this one."""
+    """The tracking URI with its path made absolute: the command runs in the project's folder, not
+    in this one.
+    """
     relative = re.fullmatch(r"(sqlite:///)(?!/)(.+)", client_uri)
     if relative:
         return relative[1] + os.path.abspath(relative[2])
@@ -124,7 +152,8 @@ def uri_for_here(client_uri: str) -> str:
 def client_warning(version: str | None, uri: str) -> str | None:
     """A sentence where an MLflow client of `version` may not be understood by the server at `uri`.
 
-    A server must not be older than its clients; it is asked only when the version is not this client's own.
+    A server must not be older than its clients; it is asked only when the version is not this
+    client's own.
     """
     from mlflow.version import VERSION
 
@@ -134,8 +163,8 @@ def client_warning(version: str | None, uri: str) -> str | None:
     if server is None or _minor(version) <= _minor(server):
         return None
     return (
-        f"the environment has mlflow {version}, newer than the tracking server's {server}: what it logs may be refused; "
-        f"list mlflow<={server} instead"
+        f"the environment has mlflow {version}, newer than the tracking server's {server}: what it "
+        f"logs may be refused; list mlflow<={server} instead"
     )
 
 
@@ -145,8 +174,14 @@ def _server_version(uri: str) -> str | None:
     from mlflow.utils.rest_utils import http_request
 
     try:
-        response = http_request(get_default_host_creds(uri), "/version", "GET", timeout=5, max_retries=0)
-        return response.text.strip() if response.ok and re.match(r"\d+\.\d+", response.text.strip()) else None
+        response = http_request(
+            get_default_host_creds(uri), "/version", "GET", timeout=5, max_retries=0
+        )
+        return (
+            response.text.strip()
+            if response.ok and re.match(r"\d+\.\d+", response.text.strip())
+            else None
+        )
     except MlflowException:
         return None  # whether it can be reached is found out, and said, when the run is created
 
@@ -159,13 +194,16 @@ def run_url(tracking_uri: str, experiment_id: str, run_id: str) -> str | None:
     """The run's page in MLflow's UI; None where no server is there to show it."""
     if not tracking_uri.startswith(("http://", "https://")):
         return None
-    return f"{split_credentials(tracking_uri)[0].rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+    server = split_credentials(tracking_uri)[0].rstrip("/")
+    return f"{server}/#/experiments/{experiment_id}/runs/{run_id}"
 
 
 def create_run(project: Project, experiment_id: str, run_id: str | None):
-    """The MLflow run of a submit: a new one as MLflow's own backends make it, or `run_id` taken up again.
+    """The MLflow run of a submit: a new one as MLflow's own backends make it, or `run_id` taken up
+    again.
 
-    Returns an mlflow.entities.Run. Raises TrackingError; a run that cannot be continued is left as it is.
+    Returns an mlflow.entities.Run. Raises TrackingError; a run that cannot be continued is left as
+    it is.
     """
     if run_id:
         return _continue_run(project, run_id)
@@ -186,23 +224,33 @@ def create_run(project: Project, experiment_id: str, run_id: str | None):
 def _continue_run(project: Project, run_id: str):
     from mlflow.tracking import MlflowClient
 
-    from mlflow_runner.submission import END_TAGS, TAG_ATTEMPT, TAG_JOB, TAG_JOB_UID, TAG_NODE, TAG_POD
+    from mlflow_runner.submission import (
+        END_TAGS,
+        TAG_ATTEMPT,
+        TAG_JOB,
+        TAG_JOB_UID,
+        TAG_NODE,
+        TAG_POD,
+    )
 
     client = MlflowClient()
     with one_line(f"run {run_id} cannot be continued"):
         run = client.get_run(run_id)
         client.log_batch(run_id, params=_params(project))
-        for tag in (TAG_JOB_UID, TAG_JOB):  # first: the earlier Job tells nothing about this run any more
+        # first: the earlier Job tells nothing about this run any more
+        for tag in (TAG_JOB_UID, TAG_JOB):
             if tag in run.data.tags:
                 _remove_tag(client, run_id, tag)
-        client.update_run(run_id, "RUNNING")  # as a new one; a status KILLED without a cause means that its user wants it stopped
+        # as a new one; a status KILLED without a cause means that its user wants it stopped
+        client.update_run(run_id, "RUNNING")
         for tag in {*END_TAGS, TAG_NODE, TAG_POD, TAG_ATTEMPT} & set(run.data.tags):
             _remove_tag(client, run_id, tag)
     return run
 
 
 def _source_tags(project: Project) -> dict[str, str]:
-    """The tags of a project's run as MLflow's own backends set them (mlflow/projects/utils.py, `_create_run`).
+    """The tags of a project's run as MLflow's own backends set them (mlflow/projects/utils.py,
+    `_create_run`).
 
     The parent is the active run, else the run of the process that we are in (MLFLOW_RUN_ID).
     """
@@ -218,11 +266,15 @@ def _source_tags(project: Project) -> dict[str, str]:
     active = fluent.active_run()
     tags = {
         names.MLFLOW_USER: _get_user(),
-        names.MLFLOW_SOURCE_NAME: _in_repository(_expand_uri(uri), checkout) if _is_local_uri(uri) else _expand_uri(uri),
+        names.MLFLOW_SOURCE_NAME: _in_repository(_expand_uri(uri), checkout)
+        if _is_local_uri(uri)
+        else _expand_uri(uri),
         names.MLFLOW_SOURCE_TYPE: SourceType.to_string(SourceType.PROJECT),
         names.MLFLOW_PROJECT_ENTRY_POINT: project.entry_point,
         names.MLFLOW_GIT_COMMIT: checkout and checkout.commit,
-        names.MLFLOW_PARENT_RUN_ID: active.info.run_id if active else os.environ.get("MLFLOW_RUN_ID"),
+        names.MLFLOW_PARENT_RUN_ID: active.info.run_id
+        if active
+        else os.environ.get("MLFLOW_RUN_ID"),
         names.MLFLOW_GIT_REPO_URL: checkout and checkout.url and without_logins(checkout.url),
         names.MLFLOW_GIT_BRANCH: project.version if is_branch else None,
     }
@@ -234,7 +286,11 @@ def _in_repository(path: str, checkout: git_checkout.Checkout | None) -> str:
     if checkout is None:
         return path
     below = os.path.relpath(os.path.realpath(path), checkout.top)
-    return path if below.startswith("..") else f"file://{checkout.top}" + ("" if below == "." else f"#{below}")
+    return (
+        path
+        if below.startswith("..")
+        else f"file://{checkout.top}" + ("" if below == "." else f"#{below}")
+    )
 
 
 def get_run(run_id: str):
@@ -264,7 +320,9 @@ def schedule(run_id: str) -> None:
 
 @contextlib.contextmanager
 def one_line(what: str) -> Iterator[None]:
-    """Turn what MLflow's client raises into a TrackingError of one line that begins with `what`; an outage is a TrackingUnavailable."""
+    """Turn what MLflow's client raises into a TrackingError of one line that begins with `what`; an
+    outage is a TrackingUnavailable.
+    """
     from mlflow import get_tracking_uri
     from mlflow.exceptions import MlflowException
 
@@ -274,13 +332,17 @@ def one_line(what: str) -> Iterator[None]:
         outage = _outage(error)
         if outage:
             where = f"tracking server {get_tracking_uri()} cannot be reached"
-            raise TrackingUnavailable(f"{what}: {where}: {outage}: check MLFLOW_TRACKING_URI") from None
+            raise TrackingUnavailable(
+                f"{what}: {where}: {outage}: check MLFLOW_TRACKING_URI"
+            ) from None
         kind = TrackingUnavailable if _is_transient(error) else TrackingError
         raise kind(f"{what}: {str(error).splitlines()[0]}") from None
 
 
 def _is_transient(error: Any) -> bool:
-    """Of an answer that is not MLflow's own (a proxy's, which may be JSON too), the HTTP status says it."""
+    """Of an answer that is not MLflow's own (a proxy's, which may be JSON too), the HTTP status
+    says it.
+    """
     told = getattr(error, "json", None)
     is_mlflows = isinstance(told, Mapping) and told.get("error_code") == error.error_code
     status = None if is_mlflows else _status(error)
@@ -290,7 +352,9 @@ def _is_transient(error: Any) -> bool:
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status of the answer that MLflow's client raised the error for: the error itself does not hold it."""
+    """The HTTP status of the answer that MLflow's client raised the error for: the error itself
+    does not hold it.
+    """
     from requests import Response
 
     for frame, _ in traceback.walk_tb(error.__traceback__):
@@ -300,7 +364,9 @@ def _status(error: BaseException) -> int | None:
 
 
 def _outage(error: BaseException | None) -> str | None:
-    """What the operating system says of a server that could not be reached; None where the server answered."""
+    """What the operating system says of a server that could not be reached; None where the server
+    answered.
+    """
     from requests import RequestException
 
     while error is not None and not isinstance(error, RequestException):
@@ -313,10 +379,14 @@ def _outage(error: BaseException | None) -> str | None:
 
 
 def _params(project: Project) -> list:
-    """The params of the entry point, as MLflow logs them for a run that it creates, without the logins of URIs."""
+    """The params of the entry point, as MLflow logs them for a run that it creates, without the
+    logins of URIs.
+    """
     from mlflow.entities import Param
 
-    declared, extra = project.spec.get_entry_point(project.entry_point).compute_parameters(dict(project.parameters), None)
+    declared, extra = project.spec.get_entry_point(project.entry_point).compute_parameters(
+        dict(project.parameters), None
+    )
     return [Param(key, redact(str(value))) for key, value in {**declared, **extra}.items()]
 
 
@@ -329,11 +399,14 @@ def artifact_root(experiment_id: str) -> str:
 
 
 def check_artifact_root(uri: str, experiment_id: str) -> None:
-    """Raises TrackingError for a folder of one machine, which pods do not have: logs and models would be lost."""
+    """Raises TrackingError for a folder of one machine, which pods do not have: logs and models
+    would be lost.
+    """
     if urllib.parse.urlsplit(uri).scheme in ("", "file"):
         raise TrackingError(
-            f"experiment {experiment_id}: stores artifacts in the folder {uri}, which pods do not have: use an experiment of a server "
-            "that serves artifacts (mlflow server --artifacts-destination), or mount the folder with the target's 'pod_template'"
+            f"experiment {experiment_id}: stores artifacts in the folder {uri}, which pods do not "
+            "have: use an experiment of a server that serves artifacts (mlflow server "
+            "--artifacts-destination), or mount the folder with the target's 'pod_template'"
         )
 
 
@@ -346,13 +419,19 @@ def upload(run_id: str, path: Path, folder: str) -> None:
 
 
 def fail(run_id: str, error: BaseException) -> None:
-    """Mark the run of a submit that broke FAILED, as far as the tracking server lets us; `error` is the one to be raised."""
+    """Mark the run of a submit that broke FAILED, as far as the tracking server lets us; `error` is
+    the one to be raised.
+    """
     with contextlib.suppress(TrackingError):
         end(run_id, "FAILED", Cause.SUBMIT_ERROR, str(error) or type(error).__name__)
 
 
-def end(run_id: str, status: str, cause: str | None, message: str, exit_code: int | None = None) -> None:
-    """Write a run's end: its tags in one call, then the removal of an earlier end's, then the status. Raises TrackingError."""
+def end(
+    run_id: str, status: str, cause: str | None, message: str, exit_code: int | None = None
+) -> None:
+    """Write a run's end: its tags in one call, then the removal of an earlier end's, then the
+    status. Raises TrackingError.
+    """
     from mlflow.entities import RunTag
     from mlflow.tracking import MlflowClient
 
@@ -369,7 +448,9 @@ def end(run_id: str, status: str, cause: str | None, message: str, exit_code: in
 
 
 def _remove_tag(client: Any, run_id: str, name: str) -> None:
-    """A tag that another process has already removed is not an error: MLflow answers as if the run were missing."""
+    """A tag that another process has already removed is not an error: MLflow answers as if the run
+    were missing.
+    """
     from mlflow.exceptions import MlflowException
 
     try:

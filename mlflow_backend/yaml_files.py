@@ -1,6 +1,7 @@
 """YAML that others wrote, read safely: the one place where this package parses it.
 
-PyYAML alone lets a small text take all time and memory: aliases multiply (the "billion laughs"), nesting
+PyYAML alone lets a small text take all time and memory: aliases multiply (the "billion laughs"),
+nesting
 overflows the stack, and one number may be megabytes long.
 """
 
@@ -25,16 +26,25 @@ NUMBERS = tuple(f"tag:yaml.org,2002:{name}" for name in ("int", "float", "timest
 
 
 class Document(NamedTuple):
-    """A parsed text: its plain values, and the node tree that knows the lines (None for an empty text)."""
+    """A parsed text: its plain values, and the node tree that knows the lines (None for an empty
+    text).
+    """
 
     content: Any
     root: yaml.Node | None
 
 
 def read(path: Path, error: type[ComputeError], most_bytes: int = MOST_BYTES) -> str:
-    """The text of the regular file `path`, UTF-8 with or without a byte order mark. Raises `error` with one line."""
+    """The text of the regular file `path`, UTF-8 with or without a byte order mark.
+
+    Raises `error` with one line.
+    """
     try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        with open(
+            path,
+            "rb",
+            opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)),
+        ) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise error(f"{path}: is no regular file")
             data = file.read(most_bytes + 1)
@@ -54,7 +64,8 @@ def decode(data: bytes, source: str, error: type[ComputeError]) -> str:
 
 
 def parse(text: str, source: str, error: type[ComputeError], as_text: bool = False) -> Document:
-    """The one document in `text`; `as_text`: every scalar is text, so that `3.10` is a version and not a number.
+    """The one document in `text`; `as_text`: every scalar is text, so that `3.10` is a version and
+    not a number.
 
     Raises `error` with one line that names `source` (a file's path) and the line.
     """
@@ -71,14 +82,21 @@ def parse(text: str, source: str, error: type[ComputeError], as_text: bool = Fal
     except yaml.YAMLError as failure:
         mark = getattr(failure, "problem_mark", None) or getattr(failure, "context_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(failure, "problem", None) or getattr(failure, "reason", None) or str(failure)
+        problem = (
+            getattr(failure, "problem", None) or getattr(failure, "reason", None) or str(failure)
+        )
         raise error(f"{source}{line}: {' '.join(problem.split())}: correct the YAML") from None
-    except (ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as failure:  # `2024-13-01`, `!!bool x`
-        raise error(f"{source}: has a value of another type than it says ({failure}): write it in quotes") from None
+    except (ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as failure:
+        # `2024-13-01`, `!!bool x`
+        raise error(
+            f"{source}: has a value of another type than it says ({failure}): write it in quotes"
+        ) from None
 
 
 def line_of(root: yaml.Node | None, path: tuple) -> int:
-    """The line of the entry at `path` (keys and indexes), or of the nearest entry around it that is in the text itself."""
+    """The line of the entry at `path` (keys and indexes), or of the nearest entry around it that is
+    in the text itself.
+    """
     line, node = 1, root
     for part in path:
         if isinstance(node, yaml.MappingNode):
@@ -86,7 +104,9 @@ def line_of(root: yaml.Node | None, path: tuple) -> int:
             if pair is None:
                 break
             line, node = pair[0].start_mark.line + 1, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        elif (
+            isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value)
+        ):
             node = node.value[part]
             line = node.start_mark.line + 1
         else:
@@ -121,14 +141,21 @@ def _check_size(root: yaml.Node) -> None:
     measured: dict[int, tuple[int, int] | None] = {}
 
     def measure(node: yaml.Node) -> tuple[int, int]:
-        """The number of nodes and of levels that `node` stands for. It calls itself no deeper than the text is nested."""
+        """The number of nodes and of levels that `node` stands for.
+
+        It calls itself no deeper than the text is nested.
+        """
         if id(node) in measured:
             known = measured[id(node)]
             if known is None:
                 raise _refuse("an alias names what it is in", node)
             return known
         measured[id(node)] = None
-        if isinstance(node, yaml.ScalarNode) and node.tag in NUMBERS and len(node.value) > LONGEST_NUMBER:
+        if (
+            isinstance(node, yaml.ScalarNode)
+            and node.tag in NUMBERS
+            and len(node.value) > LONGEST_NUMBER
+        ):
             raise _refuse("a number is too long: write it in quotes", node)
         size, depth = 1, 0
         for below in _children(node):

@@ -10,7 +10,10 @@ settings.load_profile("default")
 
 FAULTS = Path(__file__).parent / "faults"
 GROUPS = {"docker": "docker", "guarded": "policy", "controller": "controller"}
-"""By fixture: what there is once in a cluster or on a machine. Tests of a group run in one process: see `--dist loadgroup`."""
+"""By fixture: what there is once in a cluster or on a machine.
+
+Tests of a group run in one process: see `--dist loadgroup`.
+"""
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

@@ -26,10 +26,14 @@ parser.add_argument("--l1-ratio", type=float, default=0.1)
 arguments = parser.parse_args()
 
 features, target = load_diabetes(return_X_y=True, as_frame=True)
-train_x, test_x, train_y, test_y = train_test_split(features, target, test_size=0.25, random_state=0)
+train_x, test_x, train_y, test_y = train_test_split(
+    features, target, test_size=0.25, random_state=0
+)
 
 with mlflow.start_run():
-    model = make_pipeline(StandardScaler(), ElasticNet(alpha=arguments.alpha, l1_ratio=arguments.l1_ratio))
+    model = make_pipeline(
+        StandardScaler(), ElasticNet(alpha=arguments.alpha, l1_ratio=arguments.l1_ratio)
+    )
     model.fit(train_x, train_y)
     predicted = model.predict(test_x)
     metrics = {
@@ -38,7 +42,10 @@ with mlflow.start_run():
         "r2": r2_score(test_y, predicted),
     }
     mlflow.log_metrics(metrics)
-    print(f"alpha={arguments.alpha} l1_ratio={arguments.l1_ratio}:", ", ".join(f"{name} {value:.3f}" for name, value in metrics.items()))
+    print(
+        f"alpha={arguments.alpha} l1_ratio={arguments.l1_ratio}:",
+        ", ".join(f"{name} {value:.3f}" for name, value in metrics.items()),
+    )
 
     figure, axes = plt.subplots()
     axes.scatter(test_y, predicted, s=12)

@@ -1,7 +1,8 @@
 """A training that goes on where an earlier pod of the same run stopped.
 
 Before a pod is stopped it gets SIGTERM and has the target's `grace_period` to end. What it
-saves as an artifact of its run by then, the next pod (MLFLOW_COMPUTE_ATTEMPT 2, 3, ...) finds there.
+saves as an artifact of its run by then, the next pod (MLFLOW_COMPUTE_ATTEMPT 2, 3, ...) finds
+there.
 """
 
 import json
@@ -19,9 +20,16 @@ CHECKPOINT = "checkpoint/state.json"
 def load() -> dict:
     """The state that the pod before this one left, or the beginning."""
     if int(os.environ.get("MLFLOW_COMPUTE_ATTEMPT", "1")) > 1:
-        saved = [item.path for item in mlflow.MlflowClient().list_artifacts(os.environ["MLFLOW_RUN_ID"], "checkpoint")]
+        saved = [
+            item.path
+            for item in mlflow.MlflowClient().list_artifacts(
+                os.environ["MLFLOW_RUN_ID"], "checkpoint"
+            )
+        ]
         if CHECKPOINT in saved:
-            path = mlflow.artifacts.download_artifacts(run_id=os.environ["MLFLOW_RUN_ID"], artifact_path=CHECKPOINT)
+            path = mlflow.artifacts.download_artifacts(
+                run_id=os.environ["MLFLOW_RUN_ID"], artifact_path=CHECKPOINT
+            )
             return json.loads(Path(path).read_text())
     return {"step": 0, "loss": 1.0}
 

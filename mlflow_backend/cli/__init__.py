@@ -20,7 +20,9 @@ COMMANDS = {
 }
 """Module and name of each command; a module is imported when one of its commands is called."""
 IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
-"""MLflow's client tries for minutes to reach a server (7 tries, 120 s each); a person who types a command is told within seconds."""
+"""MLflow's client tries for minutes to reach a server (7 tries, 120 s each); a person who types a
+command is told within seconds.
+"""
 
 
 class Lazy(click.Group):
@@ -39,15 +41,19 @@ class Lazy(click.Group):
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mlflow-compute", prog_name="mlflow-compute")
 def main() -> None:
-    """Run MLflow Projects on this machine or as Kubernetes Jobs: what `mlflow run --backend compute` works with."""
+    """Run MLflow Projects on this machine or as Kubernetes Jobs: what `mlflow run --backend
+    compute` works with.
+    """
     from mlflow_backend import scratch
 
     scratch.end_in_order()
-    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # standard output is for what was asked
+    # standard output is for what was asked
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     for name, value in IMPATIENT.items():
         os.environ.setdefault(name, value)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8, and a run's name that is
+        # a terminal that is not UTF-8, and a run's name that is
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 @main.command()
@@ -64,7 +70,11 @@ def version(as_json: bool) -> None:
             found[package] = version_of(package)
         except PackageNotFoundError:
             continue
-    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(f"{name} {value}" for name, value in found.items()))
+    click.echo(
+        json.dumps(found, indent=2)
+        if as_json
+        else "\n".join(f"{name} {value}" for name, value in found.items())
+    )
 
 
 if __name__ == "__main__":

@@ -12,12 +12,14 @@ NAMESPACES = "MLFLOW_COMPUTE_NAMESPACES"
 @click.command()
 @click.option(
     "--namespace", "names", multiple=True, metavar="NAME",
-    help=f"Where runs are settled; may be given several times. Default: {NAMESPACES} (comma-separated), else the controller's own.",
+    help=f"Where runs are settled; may be given several times. Default: {NAMESPACES} "
+         "(comma-separated), else the controller's own.",
 )  # fmt: skip
 @click.option("--port", default=8080, show_default=True, help="For /metrics, /healthz and /readyz.")
 @report_errors
 def command(names: tuple[str, ...], port: int) -> None:
-    """Settle the runs of one or more namespaces that no client waits for. Runs in the cluster, as a Deployment (k8s/controller).
+    """Settle the runs of one or more namespaces that no client waits for. Runs in the cluster, as a
+    Deployment (k8s/controller).
 
     Its Lease is in its own namespace: the pod's, or that of the current context.
     MLFLOW_TRACKING_URI and MLFLOW_TRACKING_USERNAME, _PASSWORD or _TOKEN say where runs are.
@@ -28,6 +30,8 @@ def command(names: tuple[str, ...], port: int) -> None:
     log_to_stderr()
     own = connect()
     wanted = names or os.environ.get(NAMESPACES, "").split(",")
-    namespaces = list(dict.fromkeys(name.strip() for name in wanted if name.strip())) or [own.namespace]
+    namespaces = list(dict.fromkeys(name.strip() for name in wanted if name.strip())) or [
+        own.namespace
+    ]
     clusters = [connect(None, namespace) for namespace in namespaces]
     serve(own, clusters, os.environ.get("MLFLOW_TRACKING_URI", ""), port)

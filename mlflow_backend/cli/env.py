@@ -11,7 +11,9 @@ import click
 from mlflow_backend.cli.output import print_table, report_errors
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-TARGET = click.option("--target", metavar="NAME", help="Lock for this compute target; without it for this machine.")
+TARGET = click.option(
+    "--target", metavar="NAME", help="Lock for this compute target; without it for this machine."
+)
 PROJECT = click.argument("project", default=".", metavar="[PROJECT]")
 
 
@@ -24,12 +26,29 @@ def command() -> None:
 @PROJECT
 @TARGET
 @click.option("--refresh", is_flag=True, help="Solve again although the files have not changed.")
-@click.option("--allow-builds", is_flag=True, help="Let packages without a wheel run their build here, to learn what they need.")
-@click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Copy the lock files into this folder.")
+@click.option(
+    "--allow-builds",
+    is_flag=True,
+    help="Let packages without a wheel run their build here, to learn what they need.",
+)
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Copy the lock files into this folder.",
+)
 @AS_JSON
 @report_errors
-def lock(project: str, target: str | None, refresh: bool, allow_builds: bool, output: Path | None, as_json: bool) -> None:
-    """Solve the environment of PROJECT (a folder or a URI) and keep the lock for the runs to come."""
+def lock(
+    project: str,
+    target: str | None,
+    refresh: bool,
+    allow_builds: bool,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Solve the environment of PROJECT (a folder or a URI) and keep the lock for the runs to
+    come.
+    """
     kept = _obtain(project, target, refresh, allow_builds)
     from mlflow_backend.environment import locks
 
@@ -38,7 +57,10 @@ def lock(project: str, target: str | None, refresh: bool, allow_builds: bool, ou
         output.mkdir(parents=True, exist_ok=True)
         files = [Path(shutil.copy(file, output)) for file in files]
     if as_json:
-        fields = kept.environment._asdict() | {"lock_dir": str(output or kept.folder), "files": [str(file) for file in files]}
+        fields = kept.environment._asdict() | {
+            "lock_dir": str(output or kept.folder),
+            "files": [str(file) for file in files],
+        }
         click.echo(json.dumps(fields, indent=2))
         return
     click.echo(f"environment {kept.environment.key}")
@@ -82,23 +104,48 @@ def list_(as_json: bool) -> None:
     rows = []
     for entry in entries:
         used = datetime.datetime.fromtimestamp(entry.used_at).strftime("%Y-%m-%d %H:%M")
-        rows.append((entry.key[:12], entry.platform, f"{entry.size_bytes / 1e6:.0f} MB", used, "in use" if entry.in_use else entry.state))
+        rows.append(
+            (
+                entry.key[:12],
+                entry.platform,
+                f"{entry.size_bytes / 1e6:.0f} MB",
+                used,
+                "in use" if entry.in_use else entry.state,
+            )
+        )
     print_table(("ENVIRONMENT", "PLATFORM", "SIZE", "LAST USED", "STATE"), rows)
-    click.echo(f"{cache.usage_bytes(str(cache_dir())) / 1e6:.0f} MB with packages and locks, in {cache_dir()}")
+    click.echo(
+        f"{cache.usage_bytes(str(cache_dir())) / 1e6:.0f} MB with packages and locks, in "
+        f"{cache_dir()}"
+    )
 
 
 @command.command()
 @click.argument("keys", nargs=-1, metavar="[ENVIRONMENT]...")
-@click.option("--size", metavar="SIZE", help="Remove the least recently used until at most SIZE is left, such as 5G or 500M.")
-@click.option("--all", "everything", is_flag=True, help="Remove all that no run uses now, packages and locks included.")
+@click.option(
+    "--size",
+    metavar="SIZE",
+    help="Remove the least recently used until at most SIZE is left, such as 5G or 500M.",
+)
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Remove all that no run uses now, packages and locks included.",
+)
 @report_errors
 def clean(keys: tuple[str, ...], size: str | None, everything: bool) -> None:
-    """Remove environments from this machine by the start of their names, by size, or all. What a run uses stays."""
+    """Remove environments from this machine by the start of their names, by size, or all.
+
+    What a run uses stays.
+    """
     from mlflow_backend.environment.locks import cache_dir
     from mlflow_runner.environment import cache
 
     if bool(keys) + bool(size) + everything != 1:
-        raise click.UsageError("name environments (see: mlflow-compute env list), or give --size or --all")
+        raise click.UsageError(
+            "name environments (see: mlflow-compute env list), or give --size or --all"
+        )
     if keys:
         _remove(keys, cache.listing(str(cache_dir()), sizes=False))
         return
@@ -114,10 +161,14 @@ def _remove(keys, entries) -> None:
     for key in keys:
         found = [entry for entry in entries if entry.key.startswith(key)]
         if not found:
-            raise click.ClickException(f"there is no environment {key} here: see mlflow-compute env list")
+            raise click.ClickException(
+                f"there is no environment {key} here: see mlflow-compute env list"
+            )
         for entry in found:
             if not cache.discard(entry):
-                raise click.ClickException(f"environment {entry.key[:12]} is in use by a run: wait for it, or cancel it")
+                raise click.ClickException(
+                    f"environment {entry.key[:12]} is in use by a run: wait for it, or cancel it"
+                )
             click.echo(f"environment {entry.key[:12]} removed")
 
 
@@ -129,7 +180,9 @@ def _bytes(size: str) -> int:
     try:
         return int(float(number) * units[unit if unit.isalpha() else ""])
     except (ValueError, KeyError):
-        raise ConfigError(f"--size {size}: write a number with K, M, G or T behind it, such as 5G") from None
+        raise ConfigError(
+            f"--size {size}: write a number with K, M, G or T behind it, such as 5G"
+        ) from None
 
 
 def _obtain(project: str, target: str | None, refresh: bool = False, allow_builds: bool = False):
@@ -147,14 +200,23 @@ def _obtain(project: str, target: str | None, refresh: bool = False, allow_build
         if target:
             from mlflow_backend.cluster import shared_targets
 
-            found = lookup.find(BackendConfig(COMPUTE=target), shared_targets.load, fetched.work_dir, progress.say)
-            platform, allowed = platforms.of_target(found.target), permissions.of_target(found.target)
+            found = lookup.find(
+                BackendConfig(COMPUTE=target), shared_targets.load, fetched.work_dir, progress.say
+            )
+            platform, allowed = (
+                platforms.of_target(found.target),
+                permissions.of_target(found.target),
+            )
         allowed = dataclasses.replace(allowed, builds=allowed.builds or allow_builds)
-        kept = locks.obtain(fetched.work_dir, fetched.environment_files, platform, allowed, progress, refresh)
+        kept = locks.obtain(
+            fetched.work_dir, fetched.environment_files, platform, allowed, progress, refresh
+        )
     finally:
         fetched.discard()
     if kept is None:
-        raise ProjectError(f"{project}: lists no environment (conda.yaml, python_env.yaml, or a lock)")
+        raise ProjectError(
+            f"{project}: lists no environment (conda.yaml, python_env.yaml, or a lock)"
+        )
     return kept
 
 

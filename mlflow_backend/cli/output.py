@@ -12,7 +12,10 @@ UNLIMITED_WIDTH = 10_000
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table as wide as the terminal; where the output is not a terminal, as wide as its texts. Texts are data, never markup."""
+    """A table as wide as the terminal; where the output is not a terminal, as wide as its texts.
+
+    Texts are data, never markup.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -37,7 +40,10 @@ def report_errors(function: Callable) -> Callable:
 
 
 def readable(error: Exception) -> str:
-    """The error's text as it may be written to a terminal. Of MLflow's errors the first line: a traceback may follow it."""
+    """The error's text as it may be written to a terminal.
+
+    Of MLflow's errors the first line: a traceback may follow it.
+    """
     from mlflow_backend.errors import ComputeError
 
     lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -45,7 +51,11 @@ def readable(error: Exception) -> str:
 
 
 def _reported() -> tuple[type[Exception], ...]:
-    """The classes of such errors. MLflow's counts where MLflow is loaded: without it nothing raises it, and importing it takes a second."""
+    """The classes of such errors.
+
+    MLflow's counts where MLflow is loaded: without it nothing raises it, and importing it takes a
+    second.
+    """
     from mlflow_backend.errors import ComputeError
 
     mlflow = sys.modules.get("mlflow.exceptions")

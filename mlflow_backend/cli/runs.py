@@ -1,6 +1,8 @@
-"""`mlflow-compute runs|wait|cancel|logs|settle`: runs that were sent to a cluster, from any machine that can reach it.
+"""`mlflow-compute runs|wait|cancel|logs|settle`: runs that were sent to a cluster, from any machine
+that can reach it.
 
-`runs` and `logs` show and change nothing. `runs --settle`, `settle`, `wait` and `cancel` settle: a run whose Job has ended or is gone
+`runs` and `logs` show and change nothing. `runs --settle`, `settle`, `wait` and `cancel` settle: a
+run whose Job has ended or is gone
 gets its end and its cause.
 """
 
@@ -16,21 +18,43 @@ import click
 
 from mlflow_backend.cli.output import print_table, readable, report_errors
 from mlflow_backend.plain_text import plain
-from mlflow_runner.submission import TAG_CAUSE, TAG_CLUSTER, TAG_JOB, TAG_MESSAGE, TAG_NAMESPACE, TAG_TARGET
+from mlflow_runner.submission import (
+    TAG_CAUSE,
+    TAG_CLUSTER,
+    TAG_JOB,
+    TAG_MESSAGE,
+    TAG_NAMESPACE,
+    TAG_TARGET,
+)
 
 RUN = click.argument("run_id", metavar="RUN")
 AT_ONCE = 8
-"""Runs that are settled at a time: each costs some round trips to the cluster and to the tracking server."""
+"""Runs that are settled at a time: each costs some round trips to the cluster and to the tracking
+server.
+"""
 
 
 @click.command()
-@click.option("--experiment", "names", multiple=True, metavar="NAME", help="Only runs of this experiment; may be given several times.")
+@click.option(
+    "--experiment",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Only runs of this experiment; may be given several times.",
+)
 @click.option("--all", "everything", is_flag=True, help="Finished runs too.")
-@click.option("--settle", "is_settled", is_flag=True, help="First bring those that have not ended in line with their Jobs.")
+@click.option(
+    "--settle",
+    "is_settled",
+    is_flag=True,
+    help="First bring those that have not ended in line with their Jobs.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @report_errors
 def runs(names: tuple[str, ...], everything: bool, is_settled: bool, as_json: bool) -> None:
-    """List the runs that were sent to a cluster and have not ended, as the tracking server knows them."""
+    """List the runs that were sent to a cluster and have not ended, as the tracking server knows
+    them.
+    """
     from mlflow_backend.cluster import runs as runs_of
 
     found = list(runs_of.search(runs_of.experiments_of(names), unfinished=not everything))
@@ -42,10 +66,14 @@ def runs(names: tuple[str, ...], everything: bool, is_settled: bool, as_json: bo
     elif found:
         columns = ("run_id", "name", "target", "status", "cause", "job", "started")
         print_table(
-            [column.upper().replace("_", " ") for column in columns], [[_summary(run)[key] or "-" for key in columns] for run in found]
+            [column.upper().replace("_", " ") for column in columns],
+            [[_summary(run)[key] or "-" for key in columns] for run in found],
         )
     else:
-        click.echo("No runs." if everything else "No unfinished runs; --all shows the others too.", err=True)
+        click.echo(
+            "No runs." if everything else "No unfinished runs; --all shows the others too.",
+            err=True,
+        )
     sys.exit(1 if failures else 0)
 
 
@@ -76,7 +104,10 @@ def wait(run_id: str, no_logs: bool) -> None:
 @RUN
 @report_errors
 def cancel(run_id: str) -> None:
-    """Stop RUN: it becomes KILLED, and its Job and pod are deleted. The Job of a run that has ended or was deleted in MLflow goes too."""
+    """Stop RUN: it becomes KILLED, and its Job and pod are deleted.
+
+    The Job of a run that has ended or was deleted in MLflow goes too.
+    """
     from mlflow_backend.cluster import attach
     from mlflow_backend.cluster import runs as runs_of
     from mlflow_backend.cluster.run import ClusterRun
@@ -91,7 +122,9 @@ def cancel(run_id: str) -> None:
 
 @click.command()
 @RUN
-@click.option("-f", "--follow", is_flag=True, help="Go on showing what the run prints until it ends.")
+@click.option(
+    "-f", "--follow", is_flag=True, help="Go on showing what the run prints until it ends."
+)
 @report_errors
 def logs(run_id: str, follow: bool) -> None:
     """Show what RUN printed, also after its pod is gone."""
@@ -107,7 +140,10 @@ def logs(run_id: str, follow: bool) -> None:
     for parts, part in enumerate(runs_of.log_parts(run_id), 1):  # noqa: B007
         _write(part)
     if not parts:
-        click.echo(f"run {run_id}: nothing is stored of its output yet; --follow shows it as it comes", err=True)
+        click.echo(
+            f"run {run_id}: nothing is stored of its output yet; --follow shows it as it comes",
+            err=True,
+        )
 
 
 @click.command()
@@ -115,12 +151,20 @@ def logs(run_id: str, follow: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
 @report_errors
 def settle(run_ids: tuple[str, ...], as_json: bool) -> None:
-    """Bring runs in line with their Jobs: those named, or all that have not ended and say which cluster they were sent to."""
+    """Bring runs in line with their Jobs: those named, or all that have not ended and say which
+    cluster they were sent to.
+    """
     from mlflow_backend.cluster import runs as runs_of
 
-    wanted = [runs_of.run_of(run_id) for run_id in run_ids] or list(runs_of.search(None, unfinished=True, with_tag=TAG_CLUSTER))
+    wanted = [runs_of.run_of(run_id) for run_id in run_ids] or list(
+        runs_of.search(None, unfinished=True, with_tag=TAG_CLUSTER)
+    )
     found, failures = _settle_all(wanted, ended_too=True, asked_for=bool(run_ids))
-    changed = [after for before, after in zip(wanted, found, strict=True) if after.info.status != before.info.status]
+    changed = [
+        after
+        for before, after in zip(wanted, found, strict=True)
+        if after.info.status != before.info.status
+    ]
     if as_json:
         click.echo(json.dumps([_summary(run) for run in changed], indent=2))
     else:
@@ -130,10 +174,14 @@ def settle(run_ids: tuple[str, ...], as_json: bool) -> None:
     sys.exit(1 if failures else 0)
 
 
-def _settle_all(found: Sequence[Any], ended_too: bool, asked_for: bool = False) -> tuple[list[Any], int]:
-    """The runs as they are after settling, and how many could not be settled; why is said once for each reason.
+def _settle_all(
+    found: Sequence[Any], ended_too: bool, asked_for: bool = False
+) -> tuple[list[Any], int]:
+    """The runs as they are after settling, and how many could not be settled; why is said once for
+    each reason.
 
-    `ended_too`: a run that has its end may have left a Job that holds something. A run of a cluster that is not reached
+    `ended_too`: a run that has its end may have left a Job that holds something. A run of a cluster
+    that is not reached
     from here is left alone, which is a failure only where the user named it (`asked_for`).
     """
     from mlflow_backend.errors import ComputeError, UnknownCluster

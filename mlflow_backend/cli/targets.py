@@ -22,12 +22,17 @@ def command(context: click.Context, as_json: bool) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @report_errors
 def allow(file: Path) -> None:
-    """Use the targets of FILE although a project's author may have written it. A change of the file needs a new permission."""
+    """Use the targets of FILE although a project's author may have written it.
+
+    A change of the file needs a new permission.
+    """
     from mlflow_backend.config import targets_file
 
     path = file.absolute()
     found = targets_file.allow(path)
-    click.echo(f"{path} is used from now on, as it is: {', '.join(found.targets) or 'it has no targets'}")
+    click.echo(
+        f"{path} is used from now on, as it is: {', '.join(found.targets) or 'it has no targets'}"
+    )
 
 
 def _list(as_json: bool) -> None:
@@ -54,7 +59,10 @@ def _list(as_json: bool) -> None:
         ]
         click.echo(json.dumps(listed, indent=2))
     elif not rows:
-        click.echo(f"No targets. Write a file {search_path()[-1]}; see the README for an example.", err=True)
+        click.echo(
+            f"No targets. Write a file {search_path()[-1]}; see the README for an example.",
+            err=True,
+        )
     else:
         _print(rows)
     for line in files.refused:
@@ -64,18 +72,29 @@ def _list(as_json: bool) -> None:
 
 
 def _project_here() -> Path | None:
-    """The current directory where it is a project or in a git repository: `mlflow run .` takes no targets from there."""
+    """The current directory where it is a project or in a git repository: `mlflow run .` takes no
+    targets from there.
+    """
     from mlflow_backend.git_checkout import work_tree
 
     here = Path.cwd()
-    is_project = (work_tree(here) / ".git").exists() or any(path.name.lower() == "mlproject" for path in here.iterdir())
+    is_project = (work_tree(here) / ".git").exists() or any(
+        path.name.lower() == "mlproject" for path in here.iterdir()
+    )
     return here if is_project else None
 
 
 def _print(rows) -> None:
     lines = []
     for name, (source, target) in rows.items():
-        resources = ", ".join(f"{key} {value}" for key, value in target.resources.model_dump(exclude_none=True).items())
-        where = (target.context or "(current)", target.namespace or "(context's)", target.image or "(missing)")
+        resources = ", ".join(
+            f"{key} {value}"
+            for key, value in target.resources.model_dump(exclude_none=True).items()
+        )
+        where = (
+            target.context or "(current)",
+            target.namespace or "(context's)",
+            target.image or "(missing)",
+        )
         lines.append((name, *where, resources or "-", source))
     print_table(("TARGET", "CONTEXT", "NAMESPACE", "IMAGE", "RESOURCES", "DEFINED IN"), lines)

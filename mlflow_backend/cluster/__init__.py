@@ -1,1 +1,3 @@
-"""A run as a Kubernetes Job: made (`manifest`), submitted (`api`), followed (`observe`, `run`), explained (`diagnose`, `settle`)."""
+"""A run as a Kubernetes Job: made (`manifest`), submitted (`api`), followed (`observe`, `run`),
+explained (`diagnose`, `settle`).
+"""

@@ -14,10 +14,13 @@ CERTIFICATE = re.compile(r"certificate|unknown ca|hostname", re.I)
 
 
 def repeat_after_s(error: Any, is_safe: bool) -> float | None:
-    """In how many seconds the server (an ApiException) wants the call again; None if it does not say so.
+    """In how many seconds the server (an ApiException) wants the call again; None if it does not
+    say so.
 
-    429 and 503 refuse a request before it is executed; other 5xx may come after that, so only calls that may
-    be executed twice (`is_safe`) are repeated then. As client-go's rest.WithRetry, which needs Retry-After too.
+    429 and 503 refuse a request before it is executed; other 5xx may come after that, so only calls
+    that may
+    be executed twice (`is_safe`) are repeated then. As client-go's rest.WithRetry, which needs
+    Retry-After too.
     """
     refused = error.status in (429, 503)
     if not refused and not (is_safe and error.status >= 500):
@@ -28,19 +31,30 @@ def repeat_after_s(error: Any, is_safe: bool) -> float | None:
 
 
 def from_status(what: str, where: str, error: Any) -> ClusterError:
-    """The ClusterError of an ApiException. `what` was tried ("list Pods"), `where` names context and namespace."""
+    """The ClusterError of an ApiException.
+
+    `what` was tried ("list Pods"), `where` names context and namespace.
+    """
     message = message_of(error)
     said = f"{where}: cannot {what}: "
     if error.status == 401:
         return ClusterError(f"{said}not logged in (401): renew the kubeconfig's credentials")
     if error.status == 403 and "is forbidden: User" in message:
-        return ClusterError(f"{said}{message}: ask an administrator of the namespace for the Role mlflow-compute-submitter")
+        return ClusterError(
+            f"{said}{message}: ask an administrator of the namespace for the Role "
+            "mlflow-compute-submitter"
+        )
     if error.status == 404 and "namespaces" in message:
-        return ClusterError(f"{said}{message}: create the namespace or correct 'namespace' in the target")
+        return ClusterError(
+            f"{said}{message}: create the namespace or correct 'namespace' in the target"
+        )
     if error.status == 409 and _field(error, "reason") == "AlreadyExists":
         return AlreadyExists(f"{said}{message}")
     if not error.status and CERTIFICATE.search(message):  # the library's sign of a failure in TLS
-        return ClusterError(f"{said}{message}: check 'certificate-authority' and the client certificate in the kubeconfig")
+        return ClusterError(
+            f"{said}{message}: check 'certificate-authority' and the client certificate in the "
+            "kubeconfig"
+        )
     if not error.status or error.status >= 500 or error.status in PASSING:
         return ClusterUnavailable(f"{said}{message}")
     return ClusterError(f"{said}{message}")
@@ -52,11 +66,17 @@ def from_transport(server: str, context: str, error: Exception) -> ClusterError:
 
     kind = ClusterError if isinstance(error, LocationValueError) else ClusterUnavailable
     inner = getattr(error, "reason", None) or error
-    return kind(f"cluster {server} (context {context}) cannot be reached: {_cause(inner)}: check the address and VPN")
+    return kind(
+        f"cluster {server} (context {context}) cannot be reached: {_cause(inner)}: check the "
+        "address and VPN"
+    )
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """The JSON object of an answer. Raises ValueError where it is anything else, as a proxy's page is."""
+    """The JSON object of an answer.
+
+    Raises ValueError where it is anything else, as a proxy's page is.
+    """
     try:
         answer = json.loads(body)
     except RecursionError:
@@ -84,7 +104,8 @@ def _field(error: Any, name: str) -> Any:
 
 
 def _cause(error: Any) -> str:
-    if isinstance(error.args[-1] if error.args else None, Exception):  # urllib3's ("Connection aborted.", the reason)
+    # urllib3's ("Connection aborted.", the reason)
+    if isinstance(error.args[-1] if error.args else None, Exception):
         error = error.args[-1]
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return re.sub(r"^\[Errno \d+\] ", "", first.rpartition(": ")[2])

@@ -1,4 +1,6 @@
-"""Find a run's Job again from what MLflow knows: its tags name cluster, context, namespace and Job."""
+"""Find a run's Job again from what MLflow knows: its tags name cluster, context, namespace and
+Job.
+"""
 
 from typing import Any
 
@@ -17,7 +19,10 @@ GRACE_PERIOD_S = 30.0
 
 
 def attach(run: Any, stream: bool, progress: Progress) -> SubmittedJob:
-    """The run (an mlflow.entities.Run) as its submitter has it, to wait for or cancel. Raises ClusterError."""
+    """The run (an mlflow.entities.Run) as its submitter has it, to wait for or cancel.
+
+    Raises ClusterError.
+    """
     cluster, known = cluster_of(run), runs.known(run)
     claim = claim_of(known)
     seen = look_for(cluster, known.run_id, claim)
@@ -25,11 +30,22 @@ def attach(run: Any, stream: bool, progress: Progress) -> SubmittedJob:
     pod = job.get("spec", {}).get("template", {}).get("spec", {})
     grace_s = float(pod.get("terminationGracePeriodSeconds", GRACE_PERIOD_S))
     observer = Observer(cluster, labels.RUN, known.run_id)
-    return SubmittedJob(cluster, observer, claim, known.run_id, mark_of(job), stream, grace_s, settle.start_timeout_s(job), progress)
+    return SubmittedJob(
+        cluster,
+        observer,
+        claim,
+        known.run_id,
+        mark_of(job),
+        stream,
+        grace_s,
+        settle.start_timeout_s(job),
+        progress,
+    )
 
 
 def settle_now(run: Any) -> bool:
-    """Bring the run (an mlflow.entities.Run) in line with its Job as it is now; True if it has ended. Raises ClusterError.
+    """Bring the run (an mlflow.entities.Run) in line with its Job as it is now; True if it has
+    ended. Raises ClusterError.
 
     Of a run that has its end already, a Job that still holds something is deleted.
     """
@@ -45,17 +61,27 @@ def has_active_job(run: Any) -> bool:
 
 
 def cluster_of(run: Any) -> Cluster:
-    """The namespace that the run was sent to. Raises ClusterError where nothing proves that it is reached from here."""
+    """The namespace that the run was sent to.
+
+    Raises ClusterError where nothing proves that it is reached from here.
+    """
     tags, run_id = run.data.tags, run.info.run_id
     if not tags.get(TAG_CLUSTER):
-        raise UnknownCluster(f"run {run_id}: does not say which cluster it was sent to (tag {TAG_CLUSTER}): its Job is left alone")
+        raise UnknownCluster(
+            f"run {run_id}: does not say which cluster it was sent to (tag {TAG_CLUSTER}): its Job "
+            "is left alone"
+        )
     cluster = connect(tags.get(TAG_CONTEXT), tags.get(TAG_NAMESPACE))
     where = f"context {cluster.context}, namespace {cluster.namespace}"
     identity = cluster.identity()
     if identity is None:
         raise ClusterError(
-            f"{where}: its uid cannot be read, so whether run {run_id} was sent there is unknown: ask for the right to get it"
+            f"{where}: its uid cannot be read, so whether run {run_id} was sent there is unknown: "
+            "ask for the right to get it"
         )
     if identity != tags[TAG_CLUSTER]:
-        raise UnknownCluster(f"{where}: is not the cluster that run {run_id} was sent to: use the kubeconfig that it was submitted with")
+        raise UnknownCluster(
+            f"{where}: is not the cluster that run {run_id} was sent to: use the kubeconfig that "
+            "it was submitted with"
+        )
     return cluster

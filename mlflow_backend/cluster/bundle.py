@@ -1,6 +1,8 @@
-"""What a pod is started from: the runner, the Submission, the code and the credentials, each pinned by its sha256 in the Job.
+"""What a pod is started from: the runner, the Submission, the code and the credentials, each pinned
+by its sha256 in the Job.
 
-A ConfigMap or Secret can be replaced by others who may create them; the command of a Job cannot be changed.
+A ConfigMap or Secret can be replaced by others who may create them; the command of a Job cannot be
+changed.
 """
 
 import hashlib
@@ -22,7 +24,8 @@ with open(source, "rb") as file:
 if hashlib.sha256(data).hexdigest() != sha256:
     message = "The runner in the run's ConfigMap is not the one that was submitted. Submit again."
     with open("/dev/termination-log", "w") as file:
-        file.write('{"status": "FAILED", "exit_code": 1, "cause": "RunnerError", "message": "%s", "reported": false}' % message)
+        told = '{"status": "FAILED", "exit_code": 1, "cause": "RunnerError", "message": "%s", '
+        file.write(told % message + '"reported": false}')
     sys.exit("[mlflow-compute] " + message)
 with open(runner, "wb") as file:
     file.write(data)
@@ -31,12 +34,16 @@ sys.path.insert(0, runner)
 from mlflow_runner.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
-"""Checks the runner and starts it from a copy in the pod: the file that was checked is the one that runs."""
+"""Checks the runner and starts it from a copy in the pod: the file that was checked is the one that
+runs.
+"""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """The files of a run's ConfigMap and of its Secret (empty: it has none), and the path of the runner's copy in the pod."""
+    """The files of a run's ConfigMap and of its Secret (empty: it has none), and the path of the
+    runner's copy in the pod.
+    """
 
     public: Mapping[str, bytes]
     secret: Mapping[str, bytes]
@@ -45,7 +52,11 @@ class Bundle:
     @property
     def command(self) -> list[str]:
         """The container's command, with the hash of all that the pod reads."""
-        place, files = (SECRETS_DIR, self.secret) if SUBMISSION_FILE in self.secret else (BUNDLE_DIR, self.public)
+        place, files = (
+            (SECRETS_DIR, self.secret)
+            if SUBMISSION_FILE in self.secret
+            else (BUNDLE_DIR, self.public)
+        )
         pins = [_sha256(files[SUBMISSION_FILE]), *([digest(self.secret)] if self.secret else [])]
         runner = [_sha256(self.public[RUNNER_KEY]), f"{BUNDLE_DIR}/{RUNNER_KEY}", self.runner]
         return ["python3", "-I", "-c", BOOT, *runner, "run", f"{place}/{SUBMISSION_FILE}", *pins]
@@ -60,7 +71,10 @@ def make(
     nonce: bytes,
     work_dir: str,
 ) -> Bundle:
-    """The bundle of one run. `is_secret`: the Submission itself holds a credential; `nonce` is random."""
+    """The bundle of one run.
+
+    `is_secret`: the Submission itself holds a credential; `nonce` is random.
+    """
     text = submission.to_json().encode()
     public = {RUNNER_KEY: runner}
     if archive is not None:

@@ -1,4 +1,6 @@
-"""One login to one API server: every call of this package goes through `Connection.ask` or `Connection.stream`."""
+"""One login to one API server: every call of this package goes through `Connection.ask` or
+`Connection.stream`.
+"""
 
 import contextlib
 import logging
@@ -33,9 +35,11 @@ class Clients(NamedTuple):
 
 
 class Connection:
-    """Calls as one user, with one-line errors. Credentials are renewed in place, so threads that read go on reading.
+    """Calls as one user, with one-line errors. Credentials are renewed in place, so threads that
+    read go on reading.
 
-    `on_call` is told of every request, `list Pods` for example. `sleep` waits for as many seconds as it is told,
+    `on_call` is told of every request, `list Pods` for example. `sleep` waits for as many seconds
+    as it is told,
     and returns early when the connection is closed.
     """
 
@@ -61,7 +65,9 @@ class Connection:
         self._session = login, _clients(login)
 
     def now_s(self) -> float:
-        """The time of the API server's last answer and what has passed since: this machine's clock may be wrong."""
+        """The time of the API server's last answer and what has passed since: this machine's clock
+        may be wrong.
+        """
         return time.time() + self._clock_offset_s
 
     def ask(
@@ -75,24 +81,32 @@ class Connection:
     ) -> dict[str, Any] | None:
         """The JSON object that the server answers; None for the HTTP statuses `none_on`.
 
-        `call` gets the Clients and the library's keywords for a raw answer. `is_safe`: it may be executed twice.
+        `call` gets the Clients and the library's keywords for a raw answer. `is_safe`: it may be
+        executed twice.
         Raises ClusterError; ClusterUnavailable if the same call may succeed later.
         """
         with self._errors(what):
-            raw = {"_preload_content": False, "_request_timeout": (min(CONNECT_TIMEOUT_S, timeout_s), timeout_s)}
-            response = self._request(what, lambda clients: call(clients, **raw), none_on, is_safe, repeats)
+            raw = {
+                "_preload_content": False,
+                "_request_timeout": (min(CONNECT_TIMEOUT_S, timeout_s), timeout_s),
+            }
+            response = self._request(
+                what, lambda clients: call(clients, **raw), none_on, is_safe, repeats
+            )
             if response is None:
                 return None
             try:
                 return answers.parse(response.data)
             except ValueError:
                 raise ClusterUnavailable(
-                    f"{self._where}: cannot {what}: {self._login.server} answered with something that is not of a Kubernetes API: "
-                    "check the server's address and proxies"
+                    f"{self._where}: cannot {what}: {self._login.server} answered with something "
+                    "that is not of a Kubernetes API: check the server's address and proxies"
                 ) from None
 
     @contextlib.contextmanager
-    def stream(self, what: str, call: Callable[..., Any], silence_s: float, stop: Stop) -> Iterator[Iterator[bytes]]:
+    def stream(
+        self, what: str, call: Callable[..., Any], silence_s: float, stop: Stop
+    ) -> Iterator[Iterator[bytes]]:
         """The blocks of an answer that goes on, until it ends or `stop` is set.
 
         Raises ClusterError as `ask` does, also when nothing comes for `silence_s` seconds.
@@ -110,9 +124,11 @@ class Connection:
                         raise
 
     def _request(self, what, call, none_on=(), is_safe=True, repeats=REPEATS):
-        """The raw answer. What the server refused before it executed it is repeated: with a new login, or when it says so.
+        """The raw answer. What the server refused before it executed it is repeated: with a new
+        login, or when it says so.
 
-        A safe call is also repeated, once, when the server closed a connection that it had kept open.
+        A safe call is also repeated, once, when the server closed a connection that it had kept
+        open.
         """
         from kubernetes.client import ApiException
         from urllib3.exceptions import ProtocolError
@@ -136,7 +152,9 @@ class Connection:
                     self._renew(login)
                     login_is_new = True
                 elif after_s is not None and repeats > 0:
-                    log.info("cannot %s yet: %s; again in %g s", what, answers.message_of(error), after_s)
+                    log.info(
+                        "cannot %s yet: %s; again in %g s", what, answers.message_of(error), after_s
+                    )
                     self.sleep(after_s)
                     repeats -= 1
                 else:
@@ -155,7 +173,8 @@ class Connection:
     def _renew(self, used: Login) -> None:
         """Read the credentials again, unless another thread has done so since `used` was read.
 
-        Credentials that were valid and cannot be read now may be readable later: ClusterUnavailable.
+        Credentials that were valid and cannot be read now may be readable later:
+        ClusterUnavailable.
         """
         with self._renewing:
             if self._login is not used:
@@ -165,7 +184,10 @@ class Connection:
             except ClusterError as error:
                 raise ClusterUnavailable(str(error)) from None
             if login.server != used.server:
-                raise ClusterError(f"{self._where}: the kubeconfig's server was {used.server} and is now {login.server}: start again")
+                raise ClusterError(
+                    f"{self._where}: the kubeconfig's server was {used.server} and is now "
+                    f"{login.server}: start again"
+                )
             self.use(login)
 
     def _note_time(self, headers: Any) -> None:
@@ -199,5 +221,8 @@ def _clients(login: Login) -> Clients:
     if login.ssl_context:
         api_client.rest_client.pool_manager.connection_pool_kw["ssl_context"] = login.ssl_context
     return Clients(
-        client.CoreV1Api(api_client), client.BatchV1Api(api_client), client.CoordinationV1Api(api_client), client.VersionApi(api_client)
+        client.CoreV1Api(api_client),
+        client.BatchV1Api(api_client),
+        client.CoordinationV1Api(api_client),
+        client.VersionApi(api_client),
     )

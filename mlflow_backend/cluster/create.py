@@ -1,4 +1,6 @@
-"""Create what a run needs in a cluster, in an order in which every step that breaks off can be told and undone."""
+"""Create what a run needs in a cluster, in an order in which every step that breaks off can be told
+and undone.
+"""
 
 import contextlib
 from collections.abc import Mapping
@@ -26,16 +28,20 @@ class Creation:
     tags: Mapping[str, str]
 
     def create(self) -> dict[str, Any]:
-        """The created Job. Raises ComputeError, after deleting the Job and with it all that it owns.
+        """The created Job. Raises ComputeError, after deleting the Job and with it all that it
+        owns.
 
-        The run's tags name the Job before it exists, so that a run without its Job is known as a submit that
+        The run's tags name the Job before it exists, so that a run without its Job is known as a
+        submit that
         broke off; they name its uid after, without which no Job tells anything about a run.
         """
         tracking.tag(self.run_id, {**self.tags, **self._place()})
         try:
             job = self.cluster.create(self.job)
         except AlreadyExists:
-            raise ClusterError(f"Job {self.job['metadata']['name']}: another Job of this name exists: submit again") from None
+            raise ClusterError(
+                f"Job {self.job['metadata']['name']}: another Job of this name exists: submit again"
+            ) from None
         try:
             self._complete(job)
         except BaseException:
@@ -88,7 +94,9 @@ class Creation:
 
 
 def _is_same(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether a ConfigMap is ours, created by a call whose answer was lost: same content and owner, and not to be changed."""
+    """Whether a ConfigMap is ours, created by a call whose answer was lost: same content and owner,
+    and not to be changed.
+    """
     owners = [owner.get("uid") for owner in found.get("metadata", {}).get("ownerReferences") or ()]
     ours = [owner["uid"] for owner in wanted["metadata"]["ownerReferences"]]
     keys = ("data", "binaryData", "immutable")
@@ -96,4 +104,7 @@ def _is_same(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 
 
 def _taken(kind: str, wanted: Mapping[str, Any]) -> str:
-    return f"{kind} {wanted['metadata']['name']}: one of this name exists and is not this run's: another user created it: submit again"
+    return (
+        f"{kind} {wanted['metadata']['name']}: one of this name exists and is not this run's: "
+        "another user created it: submit again"
+    )

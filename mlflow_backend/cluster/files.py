@@ -25,7 +25,9 @@ MOST_NAMED = 10
 
 
 class Packed(NamedTuple):
-    """The archive of project and local inputs, the parameters' values in a pod, and what the runner must download."""
+    """The archive of project and local inputs, the parameters' values in a pod, and what the runner
+    must download.
+    """
 
     taken: snapshot.Snapshot
     placed: Mapping[str, str]
@@ -33,10 +35,13 @@ class Packed(NamedTuple):
 
 
 @contextlib.contextmanager
-def pack(project: Project, kept: Kept | None, limits: Limits, progress: Progress) -> Iterator[Packed]:
+def pack(
+    project: Project, kept: Kept | None, limits: Limits, progress: Progress
+) -> Iterator[Packed]:
     """Pack the project and its environment's lock; the archive is gone when the context ends.
 
-    `progress` is told what is left out and what is taken from outside of the project. Raises SnapshotError or ProjectError.
+    `progress` is told what is left out and what is taken from outside of the project. Raises
+    SnapshotError or ProjectError.
     """
     parameters = projects.file_parameters(project, confined=True)
     listing = project_files(project.work_dir, limits)
@@ -60,16 +65,28 @@ def pack(project: Project, kept: Kept | None, limits: Limits, progress: Progress
         taken.discard()
 
 
-def _take_along(project: Project, parameter: FileParameter, name: str, limits: Limits, progress: Progress) -> Mapping[str, Member]:
+def _take_along(
+    project: Project, parameter: FileParameter, name: str, limits: Limits, progress: Progress
+) -> Mapping[str, Member]:
     """The files of a parameter's value, which do not travel with the project."""
-    found = input_files(parameter.local, name, limits, within=None if parameter.given else project.work_dir)
-    secrets = _named([secret.removeprefix(f"{name}/") for secret in found.secrets if secret != name])
+    found = input_files(
+        parameter.local, name, limits, within=None if parameter.given else project.work_dir
+    )
+    secrets = _named(
+        [secret.removeprefix(f"{name}/") for secret in found.secrets if secret != name]
+    )
     if parameter.given:
         amount = f"{count(found.files)}, {readable(found.size_bytes)}"
         warning = "; may be secret" * bool(found.secrets) + f": {secrets}" * bool(secrets)
-        progress.say(f"parameter '{parameter.name}': {plain(str(parameter.local))} travels with the run ({amount}){warning}")
+        progress.say(
+            f"parameter '{parameter.name}': {plain(str(parameter.local))} travels with the run "
+            f"({amount}){warning}"
+        )
     elif secrets:
-        progress.say(f"parameter '{parameter.name}': left out of {plain(str(parameter.local))}, may be secret: {secrets}")
+        progress.say(
+            f"parameter '{parameter.name}': left out of {plain(str(parameter.local))}, may be "
+            f"secret: {secrets}"
+        )
     return found.members
 
 
@@ -80,7 +97,9 @@ def _lock_files(kept: Kept | None) -> Mapping[str, Member]:
     files = dict(kept.files)
     if bundle := index_settings.own_ca_bundle():
         files[CA_BUNDLE] = Path(bundle)
-    return {f"{folder}/{name}": _required(Path(os.path.realpath(path))) for name, path in files.items()}
+    return {
+        f"{folder}/{name}": _required(Path(os.path.realpath(path))) for name, path in files.items()
+    }
 
 
 def _required(path: Path) -> Member:
@@ -93,7 +112,10 @@ def _required(path: Path) -> Member:
 def _tell(project: Project, listing: Listing, taken: snapshot.Snapshot, progress: Progress) -> None:
     """What the user may miss in the pod."""
     if listing.secrets:
-        progress.say(f"left out, may be secret: {_named(listing.secrets)} (write !NAME in .mlflowignore to send one)")
+        progress.say(
+            f"left out, may be secret: {_named(listing.secrets)} (write !NAME in .mlflowignore to "
+            "send one)"
+        )
     if ignored := describe_ignored(project.work_dir, listing):
         progress.say(ignored)
     if taken.changed:
@@ -112,5 +134,7 @@ def _inside(path: Path, root: Path, listing: Listing) -> str | None:
     if not real.is_relative_to(top):
         return None
     name = real.relative_to(top).as_posix()
-    travels = listing.is_whole(name) if real.is_dir() and name != "." else name in (".", *listing.members)
+    travels = (
+        listing.is_whole(name) if real.is_dir() and name != "." else name in (".", *listing.members)
+    )
     return name if travels else None

@@ -1,4 +1,6 @@
-"""Show what a run prints while it runs, and change nothing, neither in MLflow nor in the cluster."""
+"""Show what a run prints while it runs, and change nothing, neither in MLflow nor in the
+cluster.
+"""
 
 from collections.abc import Callable
 
@@ -21,7 +23,8 @@ def follow(cluster: Cluster, run: Known, write: Callable[[bytes], None]) -> None
     seen = look(cluster, run)
     while True:
         pod = seen.pod
-        has_ended = diagnose.ended(seen.job, pod, seen.events) is not None  # a sidecar may keep Job and pod
+        # a sidecar may keep Job and pod
+        has_ended = diagnose.ended(seen.job, pod, seen.events) is not None
         is_over = has_ended or (not is_active(seen.job) and (pod is None or diagnose.is_over(pod)))
         try:
             if pod is not None and diagnose.has_started(pod):

@@ -11,14 +11,23 @@ PAUSE_S = 1.0
 """Between two lists: a proxy may end every watch at once."""
 
 
-def pods_are_gone(cluster: Cluster, selector: str, job_uid: str, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> bool:
-    """Wait until the Job has no pod any more, for at most `timeout_s` seconds; whether it has none. `selector` finds its pods, and may find more.
+def pods_are_gone(
+    cluster: Cluster,
+    selector: str,
+    job_uid: str,
+    timeout_s: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> bool:
+    """Wait until the Job has no pod any more, for at most `timeout_s` seconds; whether it has none.
+    `selector` finds its pods, and may find more.
 
     Raises ClusterError.
     """
     deadline = clock() + timeout_s
     while (left_s := deadline - clock()) > 0:
-        pods, version = cluster.list_objects("Pod", selector, lambda pod: pod["metadata"]["uid"] if _is_of(pod, job_uid) else None)
+        pods, version = cluster.list_objects(
+            "Pod", selector, lambda pod: pod["metadata"]["uid"] if _is_of(pod, job_uid) else None
+        )
         if _watch(cluster, selector, version, set(filter(None, pods)), max(1, int(left_s))):
             return True
         cluster.connection.sleep(PAUSE_S)

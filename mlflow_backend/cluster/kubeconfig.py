@@ -19,13 +19,18 @@ IN_CLUSTER = "in-cluster"
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 HINT = "set KUBECONFIG to a file that works with kubectl"
 CERTIFICATE_KEYS = tuple(
-    f"{name}{suffix}" for name in ("certificate-authority", "client-certificate", "client-key") for suffix in ("", "-data")
+    f"{name}{suffix}"
+    for name in ("certificate-authority", "client-certificate", "client-key")
+    for suffix in ("", "-data")
 )
 
 
 class Login(NamedTuple):
-    """A way into one cluster as one user. `configuration` is a kubernetes.client.Configuration without certificates:
-    those are in `ssl_context` (None for plain HTTP). `expires_s` is when the credentials do, in seconds since the epoch."""
+    """A way into one cluster as one user. `configuration` is a kubernetes.client.Configuration
+    without certificates:
+    those are in `ssl_context` (None for plain HTTP). `expires_s` is when the credentials do, in
+    seconds since the epoch.
+    """
 
     context: str
     user: str | None
@@ -44,14 +49,18 @@ class _NotThere(ValueError):
 
 
 class _Entry(NamedTuple):
-    """A named entry of a kubeconfig (of clusters, contexts or users); `folder` is that of its file, for relative paths."""
+    """A named entry of a kubeconfig (of clusters, contexts or users); `folder` is that of its file,
+    for relative paths.
+    """
 
     value: Mapping[str, Any]
     folder: str
 
 
 def path() -> str:
-    """KUBECONFIG or its default, read at each call: the client library looks at the variable only once, when it is imported."""
+    """KUBECONFIG or its default, read at each call: the client library looks at the variable only
+    once, when it is imported.
+    """
     return os.environ.get("KUBECONFIG") or os.path.expanduser("~/.kube/config")
 
 
@@ -62,7 +71,8 @@ def stamps() -> tuple[int | None, ...]:
 
 
 def log_in(context: str | None = None) -> Login:
-    """Read the credentials of a context, the current one if None, as they are now; an exec plugin is run.
+    """Read the credentials of a context, the current one if None, as they are now; an exec plugin
+    is run.
 
     In a pod, where no kubeconfig names a context, the service account's. Raises ClusterError.
     """
@@ -78,7 +88,8 @@ def log_in(context: str | None = None) -> Login:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         kind = UnknownCluster if isinstance(error, _NotThere) else ClusterError
         raise kind(f"{where}: {reason}: {HINT}") from None
-    except (AttributeError, KeyError, TypeError):  # a list where a mapping belongs, an entry without its name
+    except (AttributeError, KeyError, TypeError):
+        # a list where a mapping belongs, an entry without its name
         raise ClusterError(f"{where}: is no valid kubeconfig: {HINT}") from None
 
 
@@ -87,15 +98,24 @@ def _log_in(context: str | None) -> Login:
 
     merger = KubeConfigMerger(path())
     contents = [merger.config_files[name] for name in merger.paths]
-    current = next((content["current-context"] for content in contents if content.get("current-context")), None)
+    current = next(
+        (content["current-context"] for content in contents if content.get("current-context")), None
+    )
     if context in (None, IN_CLUSTER) and not current and "KUBERNETES_SERVICE_HOST" in os.environ:
         return _service_account()
     if not contents:
         raise ValueError("there is no such file")
     name = context or current
     if name is None:
-        known = ", ".join(entry["name"] for content in contents for entry in content.get("contexts") or ()) or "none"
-        raise ValueError(f"has no current-context: name a context in the target ('context', known: {known})")
+        known = (
+            ", ".join(
+                entry["name"] for content in contents for entry in content.get("contexts") or ()
+            )
+            or "none"
+        )
+        raise ValueError(
+            f"has no current-context: name a context in the target ('context', known: {known})"
+        )
     return _log_in_as_told(merger, name)
 
 
@@ -112,11 +132,20 @@ def _log_in_as_told(merger: Any, name: str) -> Login:
         where = f"kubeconfig {path()}, user '{user_name}'"
         credentials = exec_plugin.run(where, plugin, cluster.value, user.folder)
 
-    # The library writes certificates to files that it removes at the end of the process at the earliest, and not at
-    # all when a signal ends it: it gets everything but these. What it renews itself (`auth-provider`) it writes back.
-    values = {"contexts": {"context": context}, "clusters": {"cluster": _bare(cluster)}, "users": {"user": _bare(user, credentials)}}
+    # The library writes certificates to files that it removes at the end of the process at the
+    # earliest, and not at
+    # all when a signal ends it: it gets everything but these. What it renews itself
+    # (`auth-provider`) it writes back.
+    values = {
+        "contexts": {"context": context},
+        "clusters": {"cluster": _bare(cluster)},
+        "users": {"user": _bare(user, credentials)},
+    }
     names = {"contexts": name, "clusters": context["cluster"], "users": user_name}
-    entries = {kind: [ConfigNode(kind, {"name": names[kind], **value}, os.devnull)] for kind, value in values.items()}
+    entries = {
+        kind: [ConfigNode(kind, {"name": names[kind], **value}, os.devnull)]
+        for kind, value in values.items()
+    }
     only = ConfigNode("kubeconfig", {"current-context": name, **entries}, os.devnull)
     configuration = client.Configuration()
     loader = KubeConfigLoader(only, config_base_path="", config_persister=merger.save_changes)
@@ -134,7 +163,10 @@ def _log_in_as_told(merger: Any, name: str) -> Login:
 
 
 def _find(merger: Any, kind: str, name: str) -> _Entry:
-    """The first entry of this name, as kubectl takes it when several files have one. Raises _NotThere."""
+    """The first entry of this name, as kubectl takes it when several files have one.
+
+    Raises _NotThere.
+    """
     names = []
     for file in merger.paths:
         for item in merger.config_files[file].get(kind) or ():
@@ -146,7 +178,9 @@ def _find(merger: Any, kind: str, name: str) -> _Entry:
 
 def _bare(entry: _Entry, credentials: exec_plugin.Credentials | None = None) -> dict[str, Any]:
     """The entry without certificates and plugin, with paths made absolute, for the library."""
-    value = {key: value for key, value in entry.value.items() if key not in (*CERTIFICATE_KEYS, "exec")}
+    value = {
+        key: value for key, value in entry.value.items() if key not in (*CERTIFICATE_KEYS, "exec")
+    }
     if "tokenFile" in value:
         value["tokenFile"] = os.path.join(entry.folder, value["tokenFile"])
     if credentials and credentials.token:
@@ -154,7 +188,9 @@ def _bare(entry: _Entry, credentials: exec_plugin.Credentials | None = None) -> 
     return value
 
 
-def _ssl_context(cluster: _Entry, user: _Entry, credentials: exec_plugin.Credentials | None, verify: bool) -> ssl.SSLContext:
+def _ssl_context(
+    cluster: _Entry, user: _Entry, credentials: exec_plugin.Credentials | None, verify: bool
+) -> ssl.SSLContext:
     client = credentials and credentials.client
     certificates, key = _content(user, "client-certificate"), _content(user, "client-key")
     if client is None and bool(certificates) != bool(key):
@@ -164,11 +200,15 @@ def _ssl_context(cluster: _Entry, user: _Entry, credentials: exec_plugin.Credent
     try:
         return tls.make_context(_content(cluster, "certificate-authority"), client, verify)
     except ssl.SSLError as error:
-        raise ValueError(f"a certificate or key could not be read ({error.reason or error})") from None
+        raise ValueError(
+            f"a certificate or key could not be read ({error.reason or error})"
+        ) from None
 
 
 def _content(entry: _Entry, name: str) -> bytes | None:
-    """The content of a certificate or key, of the file that is named or of the entry itself, which kubectl prefers."""
+    """The content of a certificate or key, of the file that is named or of the entry itself, which
+    kubectl prefers.
+    """
     if data := entry.value.get(f"{name}-data"):
         try:
             return base64.b64decode("".join(data.split()), validate=True)
@@ -186,7 +226,10 @@ def _service_account() -> Login:
     configuration = client.Configuration()
     config.load_incluster_config(client_configuration=configuration)
     configuration.retries = False
-    with open(configuration.ssl_ca_cert, "rb") as authorities, open(f"{SERVICE_ACCOUNT}/namespace") as namespace:
+    with (
+        open(configuration.ssl_ca_cert, "rb") as authorities,
+        open(f"{SERVICE_ACCOUNT}/namespace") as namespace,
+    ):
         context = tls.make_context(authorities.read(), None, verify=True)
         return Login(IN_CLUSTER, None, namespace.read().strip(), configuration, context, None)
 

@@ -30,7 +30,8 @@ REPORT_S = 5
 """Of the pod's grace period, the seconds kept for the runner to report the end."""
 LEAST_LIFETIME_S = 1.2
 """The kubelet lists containers once a second. One that it never saw running is shown two seconds
-later than it ended, its log not before that: a runner stays as long as it takes to be seen."""
+later than it ended, its log not before that: a runner stays as long as it takes to be seen.
+"""
 USER_ID = 1000
 UNKNOWN_UID = "00000000-0000-0000-0000-000000000000"
 """Stands for the uid of a Job that the API server judges without creating it."""
@@ -58,13 +59,17 @@ class Identity:
 
 
 def job_name(project: str, run_id: str, unique: str) -> str:
-    """A Job's name with the project, the run and `unique` (hex): a DNS label of at most 63 characters."""
+    """A Job's name with the project, the run and `unique` (hex): a DNS label of at most 63
+    characters.
+    """
     slug = re.sub(r"[^a-z0-9]+", "-", project.lower()).strip("-")[:40].strip("-") or "project"
     return f"{slug}-{run_id[:8]}-{unique}"
 
 
 def config_map(job: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:
-    """The immutable ConfigMap of the bundle, named as the created Job `job`, owned by it and so deleted with it."""
+    """The immutable ConfigMap of the bundle, named as the created Job `job`, owned by it and so
+    deleted with it.
+    """
     return _owned("ConfigMap", job, "binaryData", bundle.public)
 
 
@@ -73,7 +78,9 @@ def secret(job: Mapping[str, Any], bundle: Bundle) -> dict[str, Any] | None:
     return _owned("Secret", job, "data", bundle.secret) if bundle.secret else None
 
 
-def _owned(kind: str, job: Mapping[str, Any], field: str, files: Mapping[str, bytes]) -> dict[str, Any]:
+def _owned(
+    kind: str, job: Mapping[str, Any], field: str, files: Mapping[str, bytes]
+) -> dict[str, Any]:
     name, uid = job["metadata"]["name"], job["metadata"].get("uid", UNKNOWN_UID)
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": uid}
     return {
@@ -85,8 +92,17 @@ def _owned(kind: str, job: Mapping[str, Any], field: str, files: Mapping[str, by
     }
 
 
-def job(submission: Submission, target: Target, identity: Identity, bundle: Bundle, variables: Mapping[str, str]) -> dict[str, Any]:
-    """The Job of one run. `variables` are MLflow settings without credentials; the target's `env` overrides them."""
+def job(
+    submission: Submission,
+    target: Target,
+    identity: Identity,
+    bundle: Bundle,
+    variables: Mapping[str, str],
+) -> dict[str, Any]:
+    """The Job of one run.
+
+    `variables` are MLflow settings without credentials; the target's `env` overrides them.
+    """
     own_labels = {
         **_managed(),
         labels.RUN: submission.run_id,
@@ -128,18 +144,30 @@ def job(submission: Submission, target: Target, identity: Identity, bundle: Bund
 
 
 def _attempts(target: Target) -> dict[str, Any]:
-    """How many pods may follow each other, and after what. The rules leave in the Job why it failed, for when its pod is gone.
+    """How many pods may follow each other, and after what. The rules leave in the Job why it
+    failed, for when its pod is gone.
 
     One index that is retried (KEP-3850), because its pods are told how many came before them.
     """
     disrupted = {"onPodConditions": [{"type": "DisruptionTarget"}]}
-    exits = {"containerName": CONTAINER, "operator": "NotIn", "values": sorted({0, *target.retry_on})}
+    exits = {
+        "containerName": CONTAINER,
+        "operator": "NotIn",
+        "values": sorted({0, *target.retry_on}),
+    }
     fails = {"action": "FailJob", "onExitCodes": exits}
     if not target.retries:
-        return {"backoffLimit": 0, "podFailurePolicy": {"rules": [{"action": "FailJob", **disrupted}, fails]}}
+        return {
+            "backoffLimit": 0,
+            "podFailurePolicy": {"rules": [{"action": "FailJob", **disrupted}, fails]},
+        }
     rules = [{"action": "Count", **disrupted}]
     if target.retry_on:
-        again = {"containerName": CONTAINER, "operator": "In", "values": sorted(set(target.retry_on))}
+        again = {
+            "containerName": CONTAINER,
+            "operator": "In",
+            "values": sorted(set(target.retry_on)),
+        }
         rules.append({"action": "Count", "onExitCodes": again})
     return {
         "completionMode": "Indexed",
@@ -156,7 +184,9 @@ def grace_period_s(target: Target) -> float:
 
 
 def cache_limit_bytes(target: Target) -> int | None:
-    """How large the cache may become before the least recently used environments are removed; None: it dies with its pod."""
+    """How large the cache may become before the least recently used environments are removed; None:
+    it dies with its pod.
+    """
     from kubernetes.utils.quantity import parse_quantity
 
     limit = target.cache.size_limit
@@ -177,9 +207,16 @@ def _pod(submission, target, identity, bundle, variables) -> dict[str, Any]:
     if submission.environment:
         volumes.append({"name": "cache", **_cache_volume(target)})
     if bundle.secret:
-        volumes.append({"name": "secrets", "secret": {"secretName": identity.name, "defaultMode": 0o440}})
+        volumes.append(
+            {"name": "secrets", "secret": {"secretName": identity.name, "defaultMode": 0o440}}
+        )
     if target.secret:
-        volumes.append({"name": "target-secrets", "secret": {"secretName": target.secret, "defaultMode": 0o440}})
+        volumes.append(
+            {
+                "name": "target-secrets",
+                "secret": {"secretName": target.secret, "defaultMode": 0o440},
+            }
+        )
     pod = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": target.grace_period,
@@ -206,7 +243,11 @@ def _pod(submission, target, identity, bundle, variables) -> dict[str, Any]:
 
 def _container(submission, target, identity, bundle, variables) -> dict[str, Any]:
     values = {
-        **({} if has_credential(submission.tracking_uri) else {"MLFLOW_TRACKING_URI": literal(submission.tracking_uri)}),
+        **(
+            {}
+            if has_credential(submission.tracking_uri)
+            else {"MLFLOW_TRACKING_URI": literal(submission.tracking_uri)}
+        ),
         "MLFLOW_RUN_ID": submission.run_id,
         "MLFLOW_EXPERIMENT_ID": submission.experiment_id,
         **{name: literal(value) for name, value in variables.items()},
@@ -218,16 +259,25 @@ def _container(submission, target, identity, bundle, variables) -> dict[str, Any
         **{key: _text(value) for key, value in target.env.items()},
     }
     env = [{"name": name, "value": value} for name, value in values.items()]
-    env += [{"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in FROM_POD.items()]
+    env += [
+        {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+        for name, path in FROM_POD.items()
+    ]
     if target.retries:
-        env.append({"name": "MLFLOW_COMPUTE_FAILURES", "valueFrom": {"fieldRef": {"fieldPath": FAILURES}}})
+        env.append(
+            {"name": "MLFLOW_COMPUTE_FAILURES", "valueFrom": {"fieldRef": {"fieldPath": FAILURES}}}
+        )
     mounts = [
         {"name": "bundle", "mountPath": BUNDLE_DIR, "readOnly": True},
         {"name": "work", "mountPath": WORK_DIR},
         {"name": "tmp", "mountPath": "/tmp"},
     ]
     if submission.environment:
-        folder = {"subPath": f"users/{_label(identity.user) or USER_ID}"} if target.cache.per_user else {}
+        folder = (
+            {"subPath": f"users/{_label(identity.user) or USER_ID}"}
+            if target.cache.per_user
+            else {}
+        )
         mounts.append({"name": "cache", "mountPath": CACHE_DIR, **folder})
     if bundle.secret:
         mounts.append({"name": "secrets", "mountPath": SECRETS_DIR, "readOnly": True})
@@ -254,7 +304,9 @@ def _container(submission, target, identity, bundle, variables) -> dict[str, Any
 
 
 def literal(text: str) -> str:
-    """`text` as the value of a variable that a container gets unchanged: Kubernetes expands `$(NAME)`, and takes `$$` for `$`."""
+    """`text` as the value of a variable that a container gets unchanged: Kubernetes expands
+    `$(NAME)`, and takes `$$` for `$`.
+    """
     return text.replace("$", "$$")
 
 

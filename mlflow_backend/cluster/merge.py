@@ -1,4 +1,6 @@
-"""Strategic merge, as `kubectl patch --type strategic` does it without its `$` directives, for the parts of a pod."""
+"""Strategic merge, as `kubectl patch --type strategic` does it without its `$` directives, for the
+parts of a pod.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +11,9 @@ MERGE_KEYS = {**POD_LISTS, **CONTAINER_LISTS}
 
 
 def strategic_merge(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `patch` (as `pod_template.check` accepts it) merged onto it; a null removes a field, neither argument is changed."""
+    """`base` with `patch` (as `pod_template.check` accepts it) merged onto it; a null removes a
+    field, neither argument is changed.
+    """
     merged = dict(base)
     for key, value in patch.items():
         if value is None:
@@ -26,7 +30,9 @@ def strategic_merge(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[s
 
 def _are_named(items, merge_key):
     """Other lists may bear the same name elsewhere in a pod."""
-    return isinstance(items, (list, tuple)) and all(isinstance(item, Mapping) and merge_key in item for item in items)
+    return isinstance(items, (list, tuple)) and all(
+        isinstance(item, Mapping) and merge_key in item for item in items
+    )
 
 
 def _merge_lists(base, patch, merge_key):

@@ -1,8 +1,12 @@
-"""Watches that are shared: one on the pods and one on the Jobs of a namespace, however many runs a process waits for.
+"""Watches that are shared: one on the pods and one on the Jobs of a namespace, however many runs a
+process waits for.
 
-What follows the consumer (wait.py) must know: a watch that cannot go on ends for all its waiters. Each of their queues then
-gets `Change("Error", "", error)`, once, with the exception as `value`: a ClusterError that repeating does not help (403, a
-login that is over), or a defect. Nothing follows it, and the consumer raises it. A server that does not answer now is no such
+What follows the consumer (wait.py) must know: a watch that cannot go on ends for all its waiters.
+Each of their queues then
+gets `Change("Error", "", error)`, once, with the exception as `value`: a ClusterError that
+repeating does not help (403, a
+login that is over), or a defect. Nothing follows it, and the consumer raises it. A server that does
+not answer now is no such
 error: the watch takes it up again by itself.
 """
 
@@ -23,11 +27,14 @@ log = logging.getLogger(__name__)
 
 KINDS = ("Pod", "Job")
 VALUES = 100
-"""A selector that names more values is longer than proxies take: then all objects that have the label are watched."""
+"""A selector that names more values is longer than proxies take: then all objects that have the
+label are watched.
+"""
 
 
 class Change(NamedTuple):
-    """`value` is the Pod or Job (`kind`) of this name as it is now, or None when it is gone; `last` is how it was then.
+    """`value` is the Pod or Job (`kind`) of this name as it is now, or None when it is gone; `last`
+    is how it was then.
 
     Of kind `Error`, `value` is the exception that has ended the watch.
     """
@@ -40,14 +47,19 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class Observer:
-    """The way to the changes of Jobs that have the label `label=value`, and of their pods. Cheap; all of a label share two watches."""
+    """The way to the changes of Jobs that have the label `label=value`, and of their pods.
+
+    Cheap; all of a label share two watches.
+    """
 
     cluster: Cluster
     label: str
     value: str
 
     def subscribe(self, job_name: str) -> "queue.Queue[Change]":
-        """A queue that gets what is known of the Job and its pods at once, then every Change (one of them perhaps twice)."""
+        """A queue that gets what is known of the Job and its pods at once, then every Change (one
+        of them perhaps twice).
+        """
         return self._watch.subscribe(job_name, self.value)
 
     def unsubscribe(self, job_name: str, changes: "queue.Queue[Change]") -> None:
@@ -97,14 +109,28 @@ class SharedWatch:
                 self._end()
 
     def _selector(self) -> str:
-        """For all that is waited for. Who leaves is still in it until the next one comes: that is cheaper than to list again."""
+        """For all that is waited for.
+
+        Who leaves is still in it until the next one comes: that is cheaper than to list again.
+        """
         self._selected = frozenset(self._values)
-        return self._label if len(self._selected) > VALUES else f"{self._label} in ({','.join(sorted(self._selected))})"
+        return (
+            self._label
+            if len(self._selected) > VALUES
+            else (f"{self._label} in ({','.join(sorted(self._selected))})")
+        )
 
     def _start(self) -> None:
         selector, stop = self._selector(), self._cluster.closing.child()
         self._reflectors = {
-            kind: Reflector(self._cluster, kind, selector, partial(self._deliver, stop), died=partial(self._fail, stop), stop=stop)
+            kind: Reflector(
+                self._cluster,
+                kind,
+                selector,
+                partial(self._deliver, stop),
+                died=partial(self._fail, stop),
+                stop=stop,
+            )
             for kind in KINDS
         }
         for kind, reflector in self._reflectors.items():
@@ -116,7 +142,9 @@ class SharedWatch:
         self._reflectors = {}
 
     def _fail(self, stop: Stop, error: Exception) -> None:
-        """Tell all waiters that nothing will come any more; the next one who comes starts new watches."""
+        """Tell all waiters that nothing will come any more; the next one who comes starts new
+        watches.
+        """
         with self._lock:
             if stop.is_set():
                 return
@@ -135,7 +163,14 @@ class SharedWatch:
             if stop.is_set():
                 return  # what the next watches have told since is newer
             for changes in self._queues.get(job.name, ()):
-                changes.put(Change(kind, item["metadata"]["name"], None if gone else item, item if gone else None))
+                changes.put(
+                    Change(
+                        kind,
+                        item["metadata"]["name"],
+                        None if gone else item,
+                        item if gone else None,
+                    )
+                )
 
 
 def _is_of(kind: str, item: Mapping[str, Any], job_name: str) -> bool:

@@ -15,7 +15,9 @@ log = logging.getLogger(__name__)
 WATCH_S = 300
 """The API server ends a watch after this time; it is then taken up where it stopped."""
 LIVED_S = 10
-"""A watch that ended sooner counts as failed, however it ended: a proxy may close every one at once."""
+"""A watch that ended sooner counts as failed, however it ended: a proxy may close every one at
+once.
+"""
 MAX_BACKOFF_S = 30
 
 Deliver = Callable[[str, str, Mapping[str, Any]], None]
@@ -23,14 +25,19 @@ Deliver = Callable[[str, str, Mapping[str, Any]], None]
 
 
 class Reflector:
-    """The objects of a kind (Pod, Job) with the labels `selector`, kept up to date: `items` by uid, without the fields that are never read.
+    """The objects of a kind (Pod, Job) with the labels `selector`, kept up to date: `items` by uid,
+    without the fields that are never read.
 
-    Those that are over are delivered once, when they have become so, and not kept. `listed` is called with the kind after
-    each complete list: what is missing then is gone for certain; `failed` with the kind and the error of each list or
+    Those that are over are delivered once, when they have become so, and not kept. `listed` is
+    called with the kind after
+    each complete list: what is missing then is gone for certain; `failed` with the kind and the
+    error of each list or
     watch that fails and after which everything is listed again.
 
-    `died` is called with the error that ends it: one that repeating does not help, or a defect. Without it such a
-    ClusterError is repeated as well (a controller outlives a Role that comes later), and a defect ends the thread.
+    `died` is called with the error that ends it: one that repeating does not help, or a defect.
+    Without it such a
+    ClusterError is repeated as well (a controller outlives a Role that comes later), and a defect
+    ends the thread.
     """
 
     def __init__(
@@ -51,12 +58,15 @@ class Reflector:
         self._cluster, self._kind, self._selector = cluster, kind, selector
         self._deliver, self._listed, self._is_over = deliver, listed, is_over
         self._failed, self._died, self._clock = failed, died, clock
-        self._lock = threading.Lock()  # held to set or take the selector, the version and the watch together
+        # held to set or take the selector, the version and the watch together
+        self._lock = threading.Lock()
         self._version: str | None = None
         self._watching = self.stop.child()
 
     def follow(self) -> None:
-        """List and watch until the cluster is closed or `stop` is set, with growing delays between failures."""
+        """List and watch until the cluster is closed or `stop` is set, with growing delays between
+        failures.
+        """
         try:
             while not self.stop.is_set():
                 self._again()(self._round)
@@ -68,7 +78,9 @@ class Reflector:
             self._died(error)
 
     def select(self, selector: str) -> None:
-        """Follow the objects with these labels from now on: everything is listed again, and what is not selected is delivered as DELETED."""
+        """Follow the objects with these labels from now on: everything is listed again, and what is
+        not selected is delivered as DELETED.
+        """
         with self._lock:
             self._selector, self._version = selector, None
             self._watching.set()
@@ -79,7 +91,8 @@ class Reflector:
 
         repeated = ClusterUnavailable if self._died else ClusterError
         return tenacity.Retrying(
-            wait=tenacity.wait_exponential(min=1, max=MAX_BACKOFF_S) + tenacity.wait_random(0, 1),  # many clients at once
+            # many clients at once
+            wait=tenacity.wait_exponential(min=1, max=MAX_BACKOFF_S) + tenacity.wait_random(0, 1),
             retry=tenacity.retry_if_exception_type(repeated),
             sleep=self.stop.wait,
             stop=tenacity.stop_when_event_set(self.stop),
@@ -94,7 +107,10 @@ class Reflector:
             self._failed(self._kind, error)
 
     def _round(self) -> None:
-        """One watch, after a list unless the last one ended in order. Raises ClusterUnavailable if it ended sooner than LIVED_S."""
+        """One watch, after a list unless the last one ended in order.
+
+        Raises ClusterUnavailable if it ended sooner than LIVED_S.
+        """
         if self.stop.is_set():
             return  # while it waited for the next attempt
         with self._lock:
@@ -104,7 +120,9 @@ class Reflector:
             version = self._list(selector)
         began, error = self._clock(), None
         try:
-            for event in self._cluster.watch_objects(self._kind, selector, version, WATCH_S, watching):
+            for event in self._cluster.watch_objects(
+                self._kind, selector, version, WATCH_S, watching
+            ):
                 version = self._take(event)
         except ClusterError as caught:
             version, error = None, caught
@@ -129,11 +147,16 @@ class Reflector:
         return version
 
     def _take(self, event: Mapping[str, Any]) -> str:
-        """The version after the event. Raises ClusterUnavailable for ERROR, as 410 Gone, after which all has to be listed again."""
+        """The version after the event.
+
+        Raises ClusterUnavailable for ERROR, as 410 Gone, after which all has to be listed again.
+        """
         try:
             change, item = event["type"], event["object"]
             if change == "ERROR":
-                raise ClusterUnavailable(f"the watch failed: {item.get('message') or item.get('reason')}")
+                raise ClusterUnavailable(
+                    f"the watch failed: {item.get('message') or item.get('reason')}"
+                )
             version = item["metadata"]["resourceVersion"]
         except (AttributeError, KeyError, TypeError):
             raise ClusterUnavailable("the watch sent something that is no event") from None
@@ -155,14 +178,18 @@ class Reflector:
 
 
 def slim(item: Mapping[str, Any]) -> dict[str, Any]:
-    """The object without its bulk: field managers, and the variables and files of its containers."""
+    """The object without its bulk: field managers, and the variables and files of its
+    containers.
+    """
     metadata = {key: value for key, value in item["metadata"].items() if key != "managedFields"}
     spec = dict(item.get("spec", {}))
     spec.pop("template", None)
     spec.pop("volumes", None)
     if "containers" in spec:
         kept = ("name", "image", "resources")
-        spec["containers"] = [{key: part[key] for key in kept if key in part} for part in spec["containers"]]
+        spec["containers"] = [
+            {key: part[key] for key in kept if key in part} for part in spec["containers"]
+        ]
     return {**item, "metadata": metadata, "spec": spec}
 
 
@@ -176,12 +203,17 @@ class JobRef(NamedTuple):
 def job_of(kind: str, item: Mapping[str, Any]) -> JobRef | None:
     """The Job that a Job is, or that a pod is controlled by; None for a pod that no Job made.
 
-    Pods are told by ownerReferences, which Kubernetes keeps: labels differ between its versions, and anyone may set them.
+    Pods are told by ownerReferences, which Kubernetes keeps: labels differ between its versions,
+    and anyone may set them.
     """
     metadata = item["metadata"]
     if kind == "Job":
         return JobRef(metadata["name"], metadata["uid"])
     for owner in metadata.get("ownerReferences") or ():
-        if owner.get("controller") and owner["kind"] == "Job" and owner["apiVersion"].startswith("batch/"):
+        if (
+            owner.get("controller")
+            and owner["kind"] == "Job"
+            and owner["apiVersion"].startswith("batch/")
+        ):
             return JobRef(owner["name"], owner["uid"])
     return None

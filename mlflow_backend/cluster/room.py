@@ -1,4 +1,7 @@
-"""How much of a resource is free on the nodes, for a run that none of them takes. Silent where the user may not list nodes."""
+"""How much of a resource is free on the nodes, for a run that none of them takes.
+
+Silent where the user may not list nodes.
+"""
 
 import re
 import threading
@@ -12,7 +15,9 @@ from typing import Any, NamedTuple
 SHORT = re.compile(r"Insufficient ([\w./-]*\w)")
 """How the scheduler names what no node has enough of."""
 FRESH_S = 60.0
-"""Nodes and pods of the whole cluster are asked for no sooner than this after the last time, however many runs wait."""
+"""Nodes and pods of the whole cluster are asked for no sooner than this after the last time,
+however many runs wait.
+"""
 
 
 class Node(NamedTuple):
@@ -46,12 +51,23 @@ _rooms_lock = threading.Lock()
 def short_of(pod: Mapping[str, Any] | None) -> list[str]:
     """The resources that the scheduler says are short for this pod: cpu, memory, nvidia.com/gpu."""
     conditions = (pod or {}).get("status", {}).get("conditions") or ()
-    words = next((item.get("message") or "" for item in conditions if item["type"] == "PodScheduled" and item["status"] == "False"), "")
+    words = next(
+        (
+            item.get("message") or ""
+            for item in conditions
+            if item["type"] == "PodScheduled" and item["status"] == "False"
+        ),
+        "",
+    )
     return list(dict.fromkeys(SHORT.findall(words)))
 
 
-def describe(cluster: Any, pod: Mapping[str, Any] | None, clock: Callable[[], float] = time.monotonic) -> str:
-    """What is free of that at most on one node, in one sentence; empty when nothing is short or may be known."""
+def describe(
+    cluster: Any, pod: Mapping[str, Any] | None, clock: Callable[[], float] = time.monotonic
+) -> str:
+    """What is free of that at most on one node, in one sentence; empty when nothing is short or may
+    be known.
+    """
     names = short_of(pod)
     if not names:
         return ""
@@ -67,7 +83,9 @@ def describe(cluster: Any, pod: Mapping[str, Any] | None, clock: Callable[[], fl
 
 
 def most_free(nodes: Sequence[Node], pods: Sequence[Taken] | None, names: Sequence[str]) -> str:
-    """For each resource the node with most of it free, `cpu 1.5 of 4 on node-1`; of what they have when pods may not be listed (None)."""
+    """For each resource the node with most of it free, `cpu 1.5 of 4 on node-1`; of what they have
+    when pods may not be listed (None).
+    """
     taken: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
     for pod in pods or ():
         for name in names:
@@ -75,8 +93,14 @@ def most_free(nodes: Sequence[Node], pods: Sequence[Taken] | None, names: Sequen
     parts = []
     for name in names:
         rooms = [(_amount(node.allocatable.get(name, "0")), node.name) for node in nodes]
-        free, total, node = max((max(Decimal(0), total - taken[node, name]), total, node) for total, node in rooms)
-        shown = f"{_show(free, name)} of {_show(total, name)}" if pods is not None else _show(total, name)
+        free, total, node = max(
+            (max(Decimal(0), total - taken[node, name]), total, node) for total, node in rooms
+        )
+        shown = (
+            f"{_show(free, name)} of {_show(total, name)}"
+            if pods is not None
+            else _show(total, name)
+        )
         parts.append(f"{name} {shown} on {node}")
     return ("most free on one node: " if pods is not None else "largest node: ") + ", ".join(parts)
 
@@ -87,7 +111,8 @@ def node_of(node: Mapping[str, Any]) -> Node:
 
 
 def taken_by(pod: Mapping[str, Any]) -> Taken:
-    """What is kept of a pod. Its request is as the scheduler counts it: of the containers that run together, with sidecars,
+    """What is kept of a pod. Its request is as the scheduler counts it: of the containers that run
+    together, with sidecars,
     or of a larger init container, and the overhead of its runtime class.
 
     https://kubernetes.io/docs/concepts/workloads/pods/init-containers/#resource-sharing-within-containers
@@ -106,7 +131,10 @@ def taken_by(pod: Mapping[str, Any]) -> Taken:
             together[name] += amount
     overhead = {name: _amount(text) for name, text in (spec.get("overhead") or {}).items()}
     names = together.keys() | first.keys() | overhead.keys()
-    return Taken(spec["nodeName"], {name: max(together[name], first[name]) + overhead.get(name, Decimal(0)) for name in names})
+    return Taken(
+        spec["nodeName"],
+        {name: max(together[name], first[name]) + overhead.get(name, Decimal(0)) for name in names},
+    )
 
 
 def _requests(container: Mapping[str, Any]) -> dict[str, Decimal]:

@@ -22,7 +22,14 @@ LOGS = "logs"
 def known(run: Any) -> Known:
     """An mlflow.entities.Run as `settle` takes it."""
     info = run.info
-    return Known(info.run_id, info.status, run.data.tags, info.start_time / 1000, info.experiment_id, info.lifecycle_stage == "deleted")
+    return Known(
+        info.run_id,
+        info.status,
+        run.data.tags,
+        info.start_time / 1000,
+        info.experiment_id,
+        info.lifecycle_stage == "deleted",
+    )
 
 
 def has_ended(run: Any) -> bool:
@@ -40,28 +47,41 @@ class ClientRuns:
         tracking.end(run_id, end.status, end.cause, end.message, end.exit_code)
 
     def children(self, parent: Known) -> Iterator[Known]:
-        """The nested runs directly below a run, in its experiment, that are RUNNING or SCHEDULED."""
+        """The nested runs directly below a run, in its experiment, that are RUNNING or
+        SCHEDULED.
+        """
         for wanted in settle.unfinished_below(parent):
             yield from map(known, _pages([parent.experiment_id], wanted))
 
 
 def run_of(run_id: str) -> Any:
-    """The run (an mlflow.entities.Run). Raises TrackingError when there is none, or it is not of a cluster."""
+    """The run (an mlflow.entities.Run).
+
+    Raises TrackingError when there is none, or it is not of a cluster.
+    """
     run = tracking.get_run(run_id)
     if TAG_JOB not in run.data.tags:
         raise TrackingError(f"run {run_id}: was not sent to a cluster (it has no tag {TAG_JOB})")
     return run
 
 
-def search(experiments: Sequence[str] | None, unfinished: bool, with_tag: str = TAG_JOB) -> Iterator[Any]:
-    """The runs that were sent to a cluster and have this tag, of these experiments (ids) or of all, the newest first.
+def search(
+    experiments: Sequence[str] | None, unfinished: bool, with_tag: str = TAG_JOB
+) -> Iterator[Any]:
+    """The runs that were sent to a cluster and have this tag, of these experiments (ids) or of all,
+    the newest first.
 
     Each is given once, also when its status changes meanwhile. Raises TrackingError.
     """
     ids = list(experiments or _experiments())
-    parts = [ids[start : start + EXPERIMENTS_OF_A_CALL] for start in range(0, len(ids), EXPERIMENTS_OF_A_CALL)]
+    parts = [
+        ids[start : start + EXPERIMENTS_OF_A_CALL]
+        for start in range(0, len(ids), EXPERIMENTS_OF_A_CALL)
+    ]
     with_job = f"tags.`{with_tag}` LIKE '%'"
-    filters = [f"{wanted} AND {with_job}" for wanted in settle.UNFINISHED] if unfinished else [with_job]
+    filters = (
+        [f"{wanted} AND {with_job}" for wanted in settle.UNFINISHED] if unfinished else [with_job]
+    )
     found = [_pages(part, wanted) for part in parts for wanted in filters]
     given = set()
     for run in heapq.merge(*found, key=lambda run: -run.info.start_time):
@@ -71,7 +91,10 @@ def search(experiments: Sequence[str] | None, unfinished: bool, with_tag: str = 
 
 
 def experiments_of(names: Sequence[str]) -> list[str]:
-    """The ids of the experiments with these names. Raises TrackingError when there is none of a name."""
+    """The ids of the experiments with these names.
+
+    Raises TrackingError when there is none of a name.
+    """
     from mlflow.tracking import MlflowClient
 
     found = []
@@ -80,7 +103,9 @@ def experiments_of(names: Sequence[str]) -> list[str]:
             experiment = MlflowClient().get_experiment_by_name(name)
             known_names = [] if experiment else [item.name for item in _listed_experiments()]
         if experiment is None:
-            raise TrackingError(f"--experiment {name}: there is none of this name; {hint(name, known_names)}")
+            raise TrackingError(
+                f"--experiment {name}: there is none of this name; {hint(name, known_names)}"
+            )
         found.append(experiment.experiment_id)
     return found
 
@@ -92,7 +117,9 @@ def log_parts(run_id: str) -> Iterator[bytes]:
     client, what = MlflowClient(), f"run {run_id}: its log could not be read"
     try:
         with tracking.one_line(what):
-            for item in sorted(client.list_artifacts(run_id, LOGS), key=lambda item: _in_order(item.path)):
+            for item in sorted(
+                client.list_artifacts(run_id, LOGS), key=lambda item: _in_order(item.path)
+            ):
                 yield Path(client.download_artifacts(run_id, item.path)).read_bytes()
     except TrackingError:
         raise
@@ -124,7 +151,13 @@ def _pages(experiments: Sequence[str], wanted: str) -> Iterator[Any]:
     client, token = MlflowClient(), None
     while True:
         with tracking.one_line("the runs could not be listed"):
-            page = client.search_runs(experiments, wanted, max_results=PAGE, order_by=["attributes.start_time DESC"], page_token=token)
+            page = client.search_runs(
+                experiments,
+                wanted,
+                max_results=PAGE,
+                order_by=["attributes.start_time DESC"],
+                page_token=token,
+            )
         yield from page
         token = page.token
         if not token:

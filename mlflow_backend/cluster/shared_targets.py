@@ -10,7 +10,10 @@ CONFIG_MAP = "mlflow-compute-targets"
 
 
 def load() -> Targets | None:
-    """Those of the current context's cluster; None where there are none. Raises ClusterError or ConfigError."""
+    """Those of the current context's cluster; None where there are none.
+
+    Raises ClusterError or ConfigError.
+    """
     found = connect(None, NAMESPACE).read_config_map(CONFIG_MAP)
     if found is None:
         return None

@@ -10,7 +10,9 @@ BLOCK_BYTES = 65536
 
 
 class Stop:
-    """An event that also shuts down the streams that are read under it, and sets the stops made from it (`child`)."""
+    """An event that also shuts down the streams that are read under it, and sets the stops made
+    from it (`child`).
+    """
 
     def __init__(self, parent: "Stop | None" = None) -> None:
         self._parent = parent  # which would go before its children otherwise: it knows them weakly
@@ -47,7 +49,9 @@ class Stop:
 
     @contextlib.contextmanager
     def reading(self, response: Any) -> Iterator[None]:
-        """Read a urllib3 response, which ends when the stop is set; its connection is closed afterwards."""
+        """Read a urllib3 response, which ends when the stop is set; its connection is closed
+        afterwards.
+        """
         with self._lock:
             self._responses.add(response)
         try:
@@ -55,11 +59,15 @@ class Stop:
         finally:
             with self._lock:
                 self._responses.discard(response)
-            response.close()  # given back half read, its rest would be taken for the next call's answer
+            # given back half read, its rest would be taken for the next call's answer
+            response.close()
 
 
 def blocks(response: Any) -> Iterator[bytes]:
-    """What a urllib3 response brings, as it comes. Without chunks, as from a proxy that speaks HTTP/1.0, `stream` waits for whole blocks."""
+    """What a urllib3 response brings, as it comes.
+
+    Without chunks, as from a proxy that speaks HTTP/1.0, `stream` waits for whole blocks.
+    """
     if response.chunked:
         yield from response.stream(BLOCK_BYTES, decode_content=False)
         return
@@ -68,7 +76,9 @@ def blocks(response: Any) -> Iterator[bytes]:
 
 
 def lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines of a stream, each with its newline; each byte is copied at most twice, however long its line."""
+    """The lines of a stream, each with its newline; each byte is copied at most twice, however long
+    its line.
+    """
     parts: list[bytes] = []
     for block in blocks:
         start = 0

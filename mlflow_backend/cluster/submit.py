@@ -31,10 +31,20 @@ from mlflow_backend.listing import Limits
 from mlflow_backend.progress import Progress
 from mlflow_backend.project import Project
 from mlflow_runner.causes import Cause
-from mlflow_runner.submission import TAG_CONTEXT, TAG_ENVIRONMENT, TAG_NAMESPACE, TAG_SNAPSHOT, TAG_TARGET, Archive, Submission
+from mlflow_runner.submission import (
+    TAG_CONTEXT,
+    TAG_ENVIRONMENT,
+    TAG_NAMESPACE,
+    TAG_SNAPSHOT,
+    TAG_TARGET,
+    Archive,
+    Submission,
+)
 
 IN_CONFIG_MAP_BYTES = 256 * 1024
-"""A larger archive travels as an artifact of the run: each run has a ConfigMap of its own, and etcd holds a few gigabytes in all."""
+"""A larger archive travels as an artifact of the run: each run has a ConfigMap of its own, and etcd
+holds a few gigabytes in all.
+"""
 PACKAGES = "environment/packages.tar"
 """The artifact of the run that holds staged packages."""
 CLIENT = secrets.token_hex(4)
@@ -45,7 +55,9 @@ ACCEPTED_S = 300
 _accepted_until: dict[tuple[Any, ...], float] = {}
 
 
-def submit(config: BackendConfig, project: Project, experiment_id: str, client_uri: str, progress: Progress) -> ClusterRun:
+def submit(
+    config: BackendConfig, project: Project, experiment_id: str, client_uri: str, progress: Progress
+) -> ClusterRun:
     """Submit the run and return without waiting for it.
 
     Raises ComputeError; before the MLflow run is created nothing is left behind,
@@ -57,10 +69,18 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
     if docker:
         target = _with_docker(target, docker, config, progress)
     elif config.build_image:
-        raise ConfigError("--build-image: the project has no docker_env; its environment needs no image of its own")
+        raise ConfigError(
+            "--build-image: the project has no docker_env; its environment needs no image of its "
+            "own"
+        )
     if not target.image:
-        raise ConfigError(f"target '{found.name}' ({found.source}): has no 'image': build one from runner/Dockerfile and name it there")
-    uri = tracking.uri_for_pods(target.tracking_uri, client_uri, found.name, manifest.on_host_network(target))
+        raise ConfigError(
+            f"target '{found.name}' ({found.source}): has no 'image': build one from "
+            "runner/Dockerfile and name it there"
+        )
+    uri = tracking.uri_for_pods(
+        target.tracking_uri, client_uri, found.name, manifest.on_host_network(target)
+    )
     uri, settings = tracking.settings(os.environ, uri)
     cluster = connect(target.context, target.namespace)
     kept = None
@@ -69,9 +89,17 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
         kept = locks.obtain(project.work_dir, project.environment_files, *place, progress)
     if kept and (warning := tracking.client_warning(kept.mlflow, client_uri)):
         progress.say(warning)
-    with files.pack(project, kept, Limits(target.snapshot_files, target.snapshot_bytes), progress) as (taken, placed, downloads):
+    with files.pack(
+        project, kept, Limits(target.snapshot_files, target.snapshot_bytes), progress
+    ) as (taken, placed, downloads):
         if docker and config.build_image:
-            target = target.model_copy(update={"image": docker_image.push(docker, taken, target.repository, config.docker_auth, progress)})
+            target = target.model_copy(
+                update={
+                    "image": docker_image.push(
+                        docker, taken, target.repository, config.docker_auth, progress
+                    )
+                }
+            )
         small = taken.size_bytes <= IN_CONFIG_MAP_BYTES
         archive = f"{bundles.BUNDLE_DIR}/{snapshot.FILE_NAME}" if small else None
         inherited = docker.inherited if docker else {}
@@ -88,10 +116,15 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
             keep_archive=archive,
             downloads=downloads,
             environment=kept
-            and kept.environment._replace(lock_dir=manifest.LOCK_DIR, packages=PACKAGES if target.stage_packages else None),
+            and kept.environment._replace(
+                lock_dir=manifest.LOCK_DIR, packages=PACKAGES if target.stage_packages else None
+            ),
             cache_limit_bytes=manifest.cache_limit_bytes(target),
             phases=kept.phases if kept else (),
-            secrets_dirs=(bundles.SECRETS_DIR, *([manifest.TARGET_SECRETS_DIR] if target.secret else [])),
+            secrets_dirs=(
+                bundles.SECRETS_DIR,
+                *([manifest.TARGET_SECRETS_DIR] if target.secret else []),
+            ),
             termination_log=manifest.TERMINATION_LOG,
             stopped_means=Cause.TERMINATED,
             grace_period_s=manifest.grace_period_s(target),
@@ -112,23 +145,46 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
             raise
 
 
-def _with_docker(target: Target, docker: DockerEnv, config: BackendConfig, progress: Progress) -> Target:
-    """The target with image and variables of the docker_env; the run's own backend_config overrides both."""
+def _with_docker(
+    target: Target, docker: DockerEnv, config: BackendConfig, progress: Progress
+) -> Target:
+    """The target with image and variables of the docker_env; the run's own backend_config overrides
+    both.
+    """
     if docker.volumes:
-        progress.say(f"docker_env volumes are folders of this machine and are not there in a cluster: {', '.join(docker.volumes)}")
+        progress.say(
+            "docker_env volumes are folders of this machine and are not there in a cluster: "
+            f"{', '.join(docker.volumes)}"
+        )
     if config.build_image and not target.repository:
-        raise ConfigError("--build-image: name a repository that the cluster can pull from: 'repository' in the target")
-    refused = sorted(name for name in docker.inherited if credentials.may_be_credential(name) and name not in target.allow_env)
+        raise ConfigError(
+            "--build-image: name a repository that the cluster can pull from: 'repository' in the "
+            "target"
+        )
+    refused = sorted(
+        name
+        for name in docker.inherited
+        if credentials.may_be_credential(name) and name not in target.allow_env
+    )
     if refused:
         raise ConfigError(
-            f"MLproject, docker_env: asks for {', '.join(refused)} of your environment, which may be credentials: if its pods are to "
-            f"have them, set 'allow_env: [{', '.join(refused)}]' in the target, or \"allow_env\" in --backend-config"
+            f"MLproject, docker_env: asks for {', '.join(refused)} of your environment, which may "
+            "be credentials: if its pods are to have them, set 'allow_env: "
+            f'[{", ".join(refused)}]\' in the target, or "allow_env" in --backend-config'
         )
     if docker.inherited:
-        progress.say(f"the project takes variables of your environment: {', '.join(sorted(docker.inherited))}")
+        progress.say(
+            "the project takes variables of your environment: "
+            f"{', '.join(sorted(docker.inherited))}"
+        )
     image = config.overrides.get("image", docker.image)
     variables = {name: manifest.literal(value) for name, value in docker.variables.items()}
-    return target.model_copy(update={"image": image, "env": {**target.env, **variables, **config.overrides.get("env", {})}})
+    return target.model_copy(
+        update={
+            "image": image,
+            "env": {**target.env, **variables, **config.overrides.get("env", {})},
+        }
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,22 +200,37 @@ class _Plan:
     inherited: Mapping[str, str]
     taken: snapshot.Snapshot
     kept: locks.Kept | None
-    unique: str = dataclasses.field(default_factory=lambda: secrets.token_hex(manifest.UNIQUE_BYTES))
+    unique: str = dataclasses.field(
+        default_factory=lambda: secrets.token_hex(manifest.UNIQUE_BYTES)
+    )
     nonce: bytes = dataclasses.field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 
     def check(self) -> None:
-        """Have the API server judge what will be created, unless it did so for this target a moment ago."""
+        """Have the API server judge what will be created, unless it did so for this target a moment
+        ago.
+        """
         bundle = self.bundle(UNKNOWN_RUN, self.draft.experiment_id)
-        kind = (self.cluster, self.target.model_dump_json(), bool(bundle.secret), self.draft.experiment_id)
+        kind = (
+            self.cluster,
+            self.target.model_dump_json(),
+            bool(bundle.secret),
+            self.draft.experiment_id,
+        )
         if time.monotonic() <= _accepted_until.get(kind, 0.0):
             return
         job = self.job(UNKNOWN_RUN, bundle, None)
         with ThreadPoolExecutor(2) as beside:
             identified = beside.submit(self.cluster.identity)
             root = beside.submit(tracking.artifact_root, self.draft.experiment_id)
-            self.cluster.check([job, *filter(None, (manifest.config_map(job, bundle), manifest.secret(job, bundle)))])
+            self.cluster.check(
+                [
+                    job,
+                    *filter(None, (manifest.config_map(job, bundle), manifest.secret(job, bundle))),
+                ]
+            )
             identified.result()
-            if not (self.target.pod_template.get("spec") or {}).get("volumes"):  # a shared folder may be mounted there
+            # a shared folder may be mounted there
+            if not (self.target.pod_template.get("spec") or {}).get("volumes"):
                 tracking.check_artifact_root(root.result(), self.draft.experiment_id)
         _accepted_until[kind] = time.monotonic() + ACCEPTED_S
 
@@ -178,25 +249,50 @@ class _Plan:
     def bundle(self, run_id: str, experiment_id: str) -> bundles.Bundle:
         archive = self.taken.read() if self.draft.archive.path else None
         submission = self.draft._replace(run_id=run_id, experiment_id=str(experiment_id))
-        texts = (submission.tracking_uri, submission.command, *(item.uri for item in submission.downloads))
+        texts = (
+            submission.tracking_uri,
+            submission.command,
+            *(item.uri for item in submission.downloads),
+        )
         is_secret = any(map(credentials.has_credential, texts))
-        return bundles.make(runner_zip.build(), submission, archive, self.credentials, is_secret, self.nonce, manifest.WORK_DIR)
+        return bundles.make(
+            runner_zip.build(),
+            submission,
+            archive,
+            self.credentials,
+            is_secret,
+            self.nonce,
+            manifest.WORK_DIR,
+        )
 
     def job(self, run_id: str, bundle: bundles.Bundle, run_url: str | None) -> dict[str, Any]:
         name = manifest.job_name(self.project.name, run_id, self.unique)
-        identity = manifest.Identity(name, self.project.name, _user(), CLIENT, self.target_name, run_url, redact(self.project.uri))
+        identity = manifest.Identity(
+            name,
+            self.project.name,
+            _user(),
+            CLIENT,
+            self.target_name,
+            run_url,
+            redact(self.project.uri),
+        )
         submission = self.draft._replace(run_id=run_id)
         return manifest.job(submission, self.target, identity, bundle, self.settings.plain)
 
     @functools.cached_property
     def credentials(self) -> Mapping[str, bytes]:
-        """What the run's own Secret holds: the user's login and the index logins, unless the target names a Secret, and inherited variables."""
+        """What the run's own Secret holds: the user's login and the index logins, unless the target
+        names a Secret, and inherited variables.
+        """
         values = {name: value.encode() for name, value in self.inherited.items()}
         if self.target.secret:
             return values
         values |= {name: value.encode() for name, value in self.settings.secret.items()}
-        index = self.kept.secrets() if self.kept and not self.target.stage_packages else {}  # staged packages need no login
-        return values | {f"{name}.file": content for name, content in {**self.settings.files, **index}.items()}
+        # staged packages need no login
+        index = self.kept.secrets() if self.kept and not self.target.stage_packages else {}
+        return values | {
+            f"{name}.file": content for name, content in {**self.settings.files, **index}.items()
+        }
 
     def send(self, run: Any, client_uri: str, stream: bool, progress: Progress) -> ClusterRun:
         run_id = run.info.run_id
@@ -212,9 +308,14 @@ class _Plan:
             creation.undo(created)
             raise
 
-    def _created(self, job: Mapping[str, Any], run_id: str, url: str | None, stream: bool, progress: Progress) -> ClusterRun:
+    def _created(
+        self, job: Mapping[str, Any], run_id: str, url: str | None, stream: bool, progress: Progress
+    ) -> ClusterRun:
         name = job["metadata"]["name"]
-        progress.say(f"submitted Job {name} to namespace {self.cluster.namespace} (context {self.cluster.context})")
+        progress.say(
+            f"submitted Job {name} to namespace {self.cluster.namespace} (context "
+            f"{self.cluster.context})"
+        )
         if url:
             progress.say(f"run {url}")
         claim = Claim(name, job["metadata"]["uid"], self.cluster.identity())

@@ -15,13 +15,19 @@ class ClientCertificate(NamedTuple):
     key: bytes
 
 
-def make_context(authorities: bytes | None, client: ClientCertificate | None, verify: bool) -> ssl.SSLContext:
-    """The context for one API server. `authorities`: the PEM of its CA, None for those of the system.
+def make_context(
+    authorities: bytes | None, client: ClientCertificate | None, verify: bool
+) -> ssl.SSLContext:
+    """The context for one API server. `authorities`: the PEM of its CA, None for those of the
+    system.
 
     Raises ssl.SSLError (an OSError) for a certificate or key that OpenSSL does not read.
     """
-    context = ssl.create_default_context(cadata=authorities.decode("ascii", "replace") if authorities else None)
-    # Python 3.13 refuses CA certificates without an authority key identifier, which older installers made and
+    context = ssl.create_default_context(
+        cadata=authorities.decode("ascii", "replace") if authorities else None
+    )
+    # Python 3.13 refuses CA certificates without an authority key identifier, which older
+    # installers made and
     # kubectl accepts (kubernetes-client/python#2394).
     context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)
     context.set_alpn_protocols(["http/1.1"])
@@ -29,15 +35,18 @@ def make_context(authorities: bytes | None, client: ClientCertificate | None, ve
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     if client:
         with readable(client.certificates) as certificates, readable(client.key) as key:
-            context.load_cert_chain(certificates, key, password="")  # never ask for a passphrase on the terminal
+            # never ask for a passphrase on the terminal
+            context.load_cert_chain(certificates, key, password="")
     return context
 
 
 @contextlib.contextmanager
 def readable(content: bytes) -> Iterator[str]:
-    """A path under which `content` can be read inside the block: of memory on Linux, elsewhere of a file in a folder of mode 0700.
+    """A path under which `content` can be read inside the block: of memory on Linux, elsewhere of a
+    file in a folder of mode 0700.
 
-    OpenSSL's Python interface takes keys by path only, and a file would stay behind when a signal ends the process.
+    OpenSSL's Python interface takes keys by path only, and a file would stay behind when a signal
+    ends the process.
     """
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("mlflow-compute")

@@ -1,4 +1,6 @@
-"""The targets files that the user allowed with `mlflow-compute targets allow`, as they were then: as direnv does with `.envrc`."""
+"""The targets files that the user allowed with `mlflow-compute targets allow`, as they were then:
+as direnv does with `.envrc`.
+"""
 
 import hashlib
 import json

@@ -1,4 +1,6 @@
-"""The `backend_config` of one run: COMPUTE, USE_CONDA, STREAM_OUTPUT, RUN_ID, and fields of the target overridden."""
+"""The `backend_config` of one run: COMPUTE, USE_CONDA, STREAM_OUTPUT, RUN_ID, and fields of the
+target overridden.
+"""
 
 from typing import Annotated, Any
 
@@ -9,7 +11,8 @@ from mlflow_backend.config.validation import validate
 from mlflow_backend.errors import ConfigError, hint
 
 OF_MLFLOW = {
-    "ENV_MANAGER", "SYNCHRONOUS", "DOCKER_ARGS", "STORAGE_DIR", "build_image", "docker_auth", "_mlflow_local_backend_run_id",
+    "ENV_MANAGER", "SYNCHRONOUS", "DOCKER_ARGS", "STORAGE_DIR", "build_image", "docker_auth",
+    "_mlflow_local_backend_run_id",
 }  # fmt: skip
 """Keys that MLflow itself adds to every backend_config (mlflow/projects/utils.py)."""
 
@@ -53,14 +56,18 @@ class BackendConfig(Strict):
 def parse(raw: Any) -> BackendConfig:
     """The dict that MLflow hands to a backend, validated. Raises ConfigError."""
     if not isinstance(raw, dict):
-        raise ConfigError(f'backend_config: write a JSON object such as {{"COMPUTE": "NAME"}}, found {raw!r}')
+        raise ConfigError(
+            f'backend_config: write a JSON object such as {{"COMPUTE": "NAME"}}, found {raw!r}'
+        )
     own = {key for key in ("COMPUTE", "USE_CONDA", "STREAM_OUTPUT", "RUN_ID")}
     fields = set(Target.model_fields)
     values: dict[str, Any] = {key: raw[key] for key in own if key in raw}
     values["overrides"] = {key: value for key, value in raw.items() if key in fields}
     for key in raw:
         if key not in own | fields | OF_MLFLOW:
-            raise ConfigError(f"backend_config: unknown key '{key}'; {hint(str(key), own | fields)}")
+            raise ConfigError(
+                f"backend_config: unknown key '{key}'; {hint(str(key), own | fields)}"
+            )
     values.update(
         env_manager=raw.get("ENV_MANAGER"),
         synchronous=raw.get("SYNCHRONOUS", True),
@@ -69,8 +76,14 @@ def parse(raw: Any) -> BackendConfig:
         docker_auth=raw.get("docker_auth"),
         build_image=bool(raw.get("build_image")),
     )
-    config = validate(BackendConfig, values, lambda path: "backend_config" + "".join(f" {part}" for part in path[:1]))
+    config = validate(
+        BackendConfig,
+        values,
+        lambda path: "backend_config" + "".join(f" {part}" for part in path[:1]),
+    )
     if config.is_local and config.overrides:
         key = next(iter(config.overrides))
-        raise ConfigError(f"backend_config: '{key}' is a field of a target; set COMPUTE too, or leave it out")
+        raise ConfigError(
+            f"backend_config: '{key}' is a field of a target; set COMPUTE too, or leave it out"
+        )
     return config

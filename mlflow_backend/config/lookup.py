@@ -20,11 +20,18 @@ class Found:
     target: Target
 
 
-def find(config: BackendConfig, from_cluster: Callable[[], Targets | None], project: Path | None, say: Callable[[str], None]) -> Found:
+def find(
+    config: BackendConfig,
+    from_cluster: Callable[[], Targets | None],
+    project: Path | None,
+    say: Callable[[str], None],
+) -> Found:
     """The target `config.COMPUTE` with the run's overrides.
 
-    No file of the work tree of `project`, the folder of the project that is run, is used; `say` gets a line for each
-    file that is left out. `from_cluster` is called only for a name that no file defines. Raises ConfigError that lists
+    No file of the work tree of `project`, the folder of the project that is run, is used; `say`
+    gets a line for each
+    file that is left out. `from_cluster` is called only for a name that no file defines. Raises
+    ConfigError that lists
     the names there are and where they were looked for.
     """
     name = config.COMPUTE
@@ -41,10 +48,13 @@ def find(config: BackendConfig, from_cluster: Callable[[], Targets | None], proj
             trouble = f"; the cluster's list could not be read: {error}"
     if found is None:
         known = [known for source in sources for known in source.targets]
-        places = ", ".join(source.source for source in sources) or f"{search_path()[0]} and above, {search_path()[-1]}"
+        places = ", ".join(source.source for source in sources) or (
+            f"{search_path()[0]} and above, {search_path()[-1]}"
+        )
         refused = "".join(f"; {line}" for line in files.refused)
         raise ConfigError(
-            f"COMPUTE: there is no target '{name}' in {places} (or name a file in {VARIABLE}); {hint(name, known)}{refused}{trouble}"
+            f"COMPUTE: there is no target '{name}' in {places} (or name a file in {VARIABLE}); "
+            f"{hint(name, known)}{refused}{trouble}"
         )
     for line in files.refused:
         say(line)
@@ -56,4 +66,11 @@ def find(config: BackendConfig, from_cluster: Callable[[], Targets | None], proj
 
 
 def _in(sources, name) -> Found | None:
-    return next((Found(name, source.source, source.targets[name]) for source in sources if name in source.targets), None)
+    return next(
+        (
+            Found(name, source.source, source.targets[name])
+            for source in sources
+            if name in source.targets
+        ),
+        None,
+    )

@@ -1,4 +1,6 @@
-"""What a target's `pod_template` may hold: a pod's metadata and spec as plain JSON, in the shapes that a merge can rely on."""
+"""What a target's `pod_template` may hold: a pod's metadata and spec as plain JSON, in the shapes
+that a merge can rely on.
+"""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -13,13 +15,21 @@ POD_LISTS = {
     "hostAliases": "ip",
     "topologySpreadConstraints": "topologyKey",
 }
-CONTAINER_LISTS = {"env": "name", "volumeMounts": "mountPath", "volumeDevices": "devicePath", "ports": "containerPort"}
-"""The patchMergeKey of each list in Kubernetes' PodSpec and Container; every other list is replaced by a merge."""
+CONTAINER_LISTS = {
+    "env": "name",
+    "volumeMounts": "mountPath",
+    "volumeDevices": "devicePath",
+    "ports": "containerPort",
+}
+"""The patchMergeKey of each list in Kubernetes' PodSpec and Container; every other list is replaced
+by a merge.
+"""
 
 MOST_DEPTH = 50
 DIRECTIVES = ("$patch", "$retainKeys", "$setElementOrder", "$deleteFromPrimitiveList")
 """Keys that only `kubectl patch` understands
-(https://github.com/kubernetes/community/blob/master/contributors/devel/sig-api-machinery/strategic-merge-patch.md)."""
+(https://github.com/kubernetes/community/blob/master/contributors/devel/sig-api-machinery/strategic-merge-patch.md).
+"""
 
 
 def check(template: dict[str, Any]) -> dict[str, Any]:
@@ -28,7 +38,9 @@ def check(template: dict[str, Any]) -> dict[str, Any]:
         _check_value(path, value)
     for key in template:
         if key not in ("metadata", "spec"):
-            raise ValueError(f"unknown key '{key}': write 'metadata' or 'spec', and a pod's fields below them")
+            raise ValueError(
+                f"unknown key '{key}': write 'metadata' or 'spec', and a pod's fields below them"
+            )
     _mapping(template.get("metadata"), "metadata")
     spec = _mapping(template.get("spec"), "spec")
     _check_lists(spec, POD_LISTS, "spec")
@@ -39,7 +51,10 @@ def check(template: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_json(value: Any) -> Any:
-    """The value itself. Raises ValueError where it is no JSON: YAML has dates, sets, bytes and infinity too."""
+    """The value itself.
+
+    Raises ValueError where it is no JSON: YAML has dates, sets, bytes and infinity too.
+    """
     for path, below in _walk(value):
         _check_type(path, below)
     return value
@@ -50,7 +65,10 @@ def _check_value(path: str, value: Any) -> None:
     if isinstance(value, Mapping):
         directive = next((key for key in value if key.startswith(DIRECTIVES)), None)
         if directive:
-            raise ValueError(f"{_named(path)}'{directive}' is not supported: write the field itself, or null to remove one")
+            raise ValueError(
+                f"{_named(path)}'{directive}' is not supported: write the field itself, or null to "
+                "remove one"
+            )
 
 
 def _check_type(path: str, value: Any) -> None:
@@ -61,7 +79,10 @@ def _check_type(path: str, value: Any) -> None:
     elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{_named(path)}{value} is no number that Kubernetes knows")
     elif value is not None and not isinstance(value, (str, int, float, bool, list, tuple)):
-        raise ValueError(f"{_named(path)}a {type(value).__name__} is no value that Kubernetes knows: write it in quotes")
+        raise ValueError(
+            f"{_named(path)}a {type(value).__name__} is no value that Kubernetes knows: write it "
+            "in quotes"
+        )
 
 
 def _walk(root: Any) -> Iterator[tuple[str, Any]]:
@@ -93,7 +114,10 @@ def _check_lists(fields: Mapping[str, Any], lists: Mapping[str, str], path: str)
             raise ValueError(f"{path}.{name}: write a list, found {items!r:.50}")
         for index, item in enumerate(items):
             if not isinstance(item, Mapping) or not isinstance(item.get(key), (str, int)):
-                raise ValueError(f"{path}.{name}.{index}: write fields with '{key}', which tells the item from the others")
+                raise ValueError(
+                    f"{path}.{name}.{index}: write fields with '{key}', which tells the item from "
+                    "the others"
+                )
 
 
 def _named(path: str) -> str:

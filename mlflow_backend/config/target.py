@@ -13,10 +13,14 @@ _QUANTITY = re.compile(r"[+]?(\d+\.?\d*|\.\d+)(m|k|[KMGTPE]i|[MGTPE]|[eE][+-]?\d
 
 
 def _quantity(value: Any) -> str:
-    """A quantity as Kubernetes reads it (apimachinery's resource.Quantity); the unit is case-sensitive."""
+    """A quantity as Kubernetes reads it (apimachinery's resource.Quantity); the unit is
+    case-sensitive.
+    """
     text = str(value)
     if isinstance(value, bool) or not _QUANTITY.fullmatch(text):
-        raise ValueError(f"{text!r} is not a Kubernetes quantity: write for example 500m, 4, 512Mi or 16Gi")
+        raise ValueError(
+            f"{text!r} is not a Kubernetes quantity: write for example 500m, 4, 512Mi or 16Gi"
+        )
     return text
 
 
@@ -30,7 +34,8 @@ class Strict(BaseModel):
 
 
 class Resources(Strict):
-    """What one pod gets: requests and limits alike, so that it is the last to be evicted (QoS class Guaranteed).
+    """What one pod gets: requests and limits alike, so that it is the last to be evicted (QoS class
+    Guaranteed).
 
     Further keys are extended resources by their full name, such as `amd.com/gpu: 1`.
     """
@@ -47,14 +52,19 @@ class Resources(Strict):
     def _extended_names_have_a_domain(self):
         for name in self.__pydantic_extra__:
             if "/" not in name:
-                raise ValueError(f"unknown resource {name!r}: write cpu, memory, gpu, ephemeral_storage or domain/name")
+                raise ValueError(
+                    f"unknown resource {name!r}: write cpu, memory, gpu, ephemeral_storage or "
+                    "domain/name"
+                )
         return self
 
 
 class Cache(Strict):
-    """Where environments and packages stay from one run to the next: a claim's volume, or a folder of the node.
+    """Where environments and packages stay from one run to the next: a claim's volume, or a folder
+    of the node.
 
-    `per_user`: each user has a folder of it, so that the runs of one do not change what another's import.
+    `per_user`: each user has a folder of it, so that the runs of one do not change what another's
+    import.
     """
 
     claim: str | None = None
@@ -67,7 +77,10 @@ class Cache(Strict):
         if self.claim and self.host_path:
             raise ValueError("has both 'claim' and 'host_path': keep one of them")
         if self.per_user and not self.is_kept:
-            raise ValueError("has 'per_user' but neither 'claim' nor 'host_path': each pod has a cache of its own already")
+            raise ValueError(
+                "has 'per_user' but neither 'claim' nor 'host_path': each pod has a cache of its "
+                "own already"
+            )
         return self
 
     @property
@@ -114,5 +127,7 @@ class Target(Strict):
     @model_validator(mode="after")
     def _retries_are_counted(self):
         if self.retry_on and not self.retries:
-            raise ValueError("has 'retry_on' but no 'retries': say how often, for example retries: 3")
+            raise ValueError(
+                "has 'retry_on' but no 'retries': say how often, for example retries: 3"
+            )
         return self

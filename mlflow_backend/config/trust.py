@@ -1,4 +1,6 @@
-"""Who may have written a file: what the current user, or the machine's administrator, wrote is trusted."""
+"""Who may have written a file: what the current user, or the machine's administrator, wrote is
+trusted.
+"""
 
 import os
 import stat
@@ -8,11 +10,15 @@ from mlflow_backend.git_checkout import ADMINISTRATOR, work_tree
 
 
 def reason_against(path: Path, project: Path | None) -> str | None:
-    """Why others may have written the file `path`, in words that follow a colon; None when only this user can have.
+    """Why others may have written the file `path`, in words that follow a colon; None when only
+    this user can have.
 
-    `project` is the folder of the project that is run: its whole work tree, up to the top of its git
-    repository, came from its author; and the folders above, below the home folder, may have come with it in one
-    archive. What git itself refuses (safe.directory, CVE-2022-24765) is refused too: a file or a folder of another user.
+    `project` is the folder of the project that is run: its whole work tree, up to the top of its
+    git
+    repository, came from its author; and the folders above, below the home folder, may have come
+    with it in one
+    archive. What git itself refuses (safe.directory, CVE-2022-24765) is refused too: a file or a
+    folder of another user.
     """
     real = Path(os.path.realpath(path))
     places = (real, _folder_resolved(path))
@@ -33,7 +39,10 @@ def reason_against(path: Path, project: Path | None) -> str | None:
 
 
 def _may_come_with(folder: Path, tree: Path) -> bool:
-    """Whether an archive that was unpacked in the folder may hold the tree. An archive is not unpacked over the home folder."""
+    """Whether an archive that was unpacked in the folder may hold the tree.
+
+    An archive is not unpacked over the home folder.
+    """
     home = Path(os.path.realpath(Path.home()))
     return folder in tree.parents and folder != home and folder not in home.parents
 
@@ -44,13 +53,21 @@ def _folder_resolved(path: Path) -> Path:
 
 def others_may_write(status: os.stat_result) -> bool:
     if stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX:
-        return False  # as in /tmp: a user can neither replace nor remove what another made, and the file's owner is checked
-    by_group = status.st_mode & stat.S_IWGRP and status.st_gid != ADMINISTRATOR and not _is_own_group(status.st_gid)
+        # as in /tmp: a user can neither replace nor remove what another made, and the file's owner
+        # is checked
+        return False
+    by_group = (
+        status.st_mode & stat.S_IWGRP
+        and status.st_gid != ADMINISTRATOR
+        and not _is_own_group(status.st_gid)
+    )
     return bool(status.st_mode & stat.S_IWOTH or by_group)
 
 
 def _is_own_group(group_id: int) -> bool:
-    """Whether the group is the current user's private one: of the same name, without other members (umask 002 relies on it)."""
+    """Whether the group is the current user's private one: of the same name, without other members
+    (umask 002 relies on it).
+    """
     import grp
     import pwd
 

@@ -22,9 +22,14 @@ def validate(model: type[Model], values: Any, where: Callable[[tuple], str]) -> 
         first = error.errors()[0]
         path = tuple(part for part in first["loc"] if not _is_branch(part, values, first["loc"]))
         if first["type"] == "extra_forbidden":
-            raise ConfigError(f"{where(path)}: unknown key '{path[-1]}'; {hint(str(path[-1]), model.model_fields)}") from None
+            raise ConfigError(
+                f"{where(path)}: unknown key '{path[-1]}'; "
+                f"{hint(str(path[-1]), model.model_fields)}"
+            ) from None
         reason = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{where(path)}: {reason[0].lower() + reason[1:]}{_found(first)}") from None
+        raise ConfigError(
+            f"{where(path)}: {reason[0].lower() + reason[1:]}{_found(first)}"
+        ) from None
 
 
 def _found(error) -> str:

@@ -1,1 +1,4 @@
-"""The Deployment that settles runs which no client waits for. It does not import MLflow, to save memory."""
+"""The Deployment that settles runs which no client waits for.
+
+It does not import MLflow, to save memory.
+"""

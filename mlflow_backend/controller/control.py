@@ -1,4 +1,6 @@
-"""Settle every run of some namespaces: the watch says where to look, and what is there is read again before anything is decided."""
+"""Settle every run of some namespaces: the watch says where to look, and what is there is read
+again before anything is decided.
+"""
 
 import logging
 import threading
@@ -23,26 +25,42 @@ log = logging.getLogger("mlflow_compute")
 
 WORKERS = 4
 STOPPED_EVERY_S = 5.0
-"""MLflow has no watch: it is asked which runs were marked KILLED or deleted, while there are Jobs, in two calls for some hundred of them."""
+"""MLflow has no watch: it is asked which runs were marked KILLED or deleted, while there are Jobs,
+in two calls for some hundred of them.
+"""
 IDENTIFY_AFTER_S = 5.0
-"""The age of a Job at which MLflow is asked whose it is: a submit names the Job's uid right after creating it."""
+"""The age of a Job at which MLflow is asked whose it is: a submit names the Job's uid right after
+creating it.
+"""
 CATCH_UP_EVERY_S = 60.0
 MAX_TRIES = 10
-"""A run that MLflow refuses, or that meets a defect here, as often as this is left alone until something of it changes."""
+"""A run that MLflow refuses, or that meets a defect here, as often as this is left alone until
+something of it changes.
+"""
 
 
 class Controller:
     """The runs of some namespaces of one cluster, in one tracking server.
 
-    It acts on a run only if the run's own tags name the Job (by its uid) and the namespace (by its uid).
+    It acts on a run only if the run's own tags name the Job (by its uid) and the namespace (by its
+    uid).
     """
 
-    def __init__(self, clusters: Sequence[Cluster], tracking_uri: str, queue: WorkQueue | None = None):
-        self.namespaces = {cluster.namespace: Namespace(cluster, self._changed, self._have_listed) for cluster in clusters}
+    def __init__(
+        self, clusters: Sequence[Cluster], tracking_uri: str, queue: WorkQueue | None = None
+    ):
+        self.namespaces = {
+            cluster.namespace: Namespace(cluster, self._changed, self._have_listed)
+            for cluster in clusters
+        }
         self.metrics = Metrics(self.active, self._readable)
-        self._runs = ServerRuns(tracking_uri, lambda call: self.metrics.calls.labels("mlflow", "", call).inc())
+        self._runs = ServerRuns(
+            tracking_uri, lambda call: self.metrics.calls.labels("mlflow", "", call).inc()
+        )
         for cluster in clusters:
-            cluster.on_call = lambda call, name=cluster.namespace: self.metrics.calls.labels("kubernetes", name, call).inc()
+            cluster.on_call = lambda call, name=cluster.namespace: self.metrics.calls.labels(
+                "kubernetes", name, call
+            ).inc()
         self._queue = WorkQueue() if queue is None else queue
         self._suspects: set[Key] = set()
         self._left_alone: set[Key] = set()
@@ -50,23 +68,34 @@ class Controller:
 
     def start(self) -> None:
         """Begin; everything happens in threads of its own."""
-        work = {f"worker-{number}": self._work for number in range(WORKERS)} | {"stopped": self._look_for_stopped}
+        work = {f"worker-{number}": self._work for number in range(WORKERS)} | {
+            "stopped": self._look_for_stopped
+        }
         for name, namespace in self.namespaces.items():
-            work |= {f"watch-{name}-{kind}": reflector.follow for kind, reflector in namespace.reflectors.items()}
+            work |= {
+                f"watch-{name}-{kind}": reflector.follow
+                for kind, reflector in namespace.reflectors.items()
+            }
         for name, target in work.items():
             self._threads.append(threading.Thread(target=target, daemon=True, name=name))
             self._threads[-1].start()
 
     @property
     def is_healthy(self) -> bool:
-        """Whether no thread has died: a cache that is not fed any more looks like peace (kubespawner#938)."""
+        """Whether no thread has died: a cache that is not fed any more looks like peace
+        (kubespawner#938).
+        """
         return all(thread.is_alive() for thread in self._threads)
 
     @property
     def is_ready(self) -> bool:
-        """Whether everything has been listed once, but for namespaces that could not be read while another one could."""
+        """Whether everything has been listed once, but for namespaces that could not be read while
+        another one could.
+        """
         namespaces = self.namespaces.values()
-        return any(item.is_listed for item in namespaces) and all(item.is_listed or item.has_failed for item in namespaces)
+        return any(item.is_listed for item in namespaces) and all(
+            item.is_listed or item.has_failed for item in namespaces
+        )
 
     def active(self) -> Mapping[tuple[str, str], int]:
         """How many runs wait for their start and how many run, by namespace and state."""
@@ -79,7 +108,11 @@ class Controller:
 
     def _readable(self) -> Mapping[str, bool]:
         """Nothing for a replica that does not lead: it reads no namespace."""
-        return {name: namespace.is_readable for name, namespace in self.namespaces.items()} if self._threads else {}
+        return (
+            {name: namespace.is_readable for name, namespace in self.namespaces.items()}
+            if self._threads
+            else {}
+        )
 
     def _changed(self, key: Key) -> None:
         self._left_alone.discard(key)
@@ -93,7 +126,9 @@ class Controller:
             self.attempt(self._queue.take())
 
     def attempt(self, key: Key) -> None:
-        """Handle a key that was taken from the queue; after a failure it is queued again, or left alone."""
+        """Handle a key that was taken from the queue; after a failure it is queued again, or left
+        alone.
+        """
         is_repeated = False
         try:
             self.handle(key)
@@ -112,7 +147,9 @@ class Controller:
             log.error("%s: a defect in the controller", key, exc_info=error)
         if key.run_id and failures >= MAX_TRIES and (is_defect or isinstance(error, Refused)):
             self._left_alone.add(key)
-            log.error("%s: failed %d times, left alone until the Job changes: %s", key, failures, error)
+            log.error(
+                "%s: failed %d times, left alone until the Job changes: %s", key, failures, error
+            )
             return False
         after_s = self._queue.add_failed(key)
         if failures & (failures - 1) == 0:  # 1, 2, 4, ...: a long outage does not fill the log
@@ -120,7 +157,10 @@ class Controller:
         return True
 
     def handle(self, key: Key) -> None:
-        """Look at one run, or at all that MLflow holds unfinished. Raises ClusterError, Unavailable or Refused."""
+        """Look at one run, or at all that MLflow holds unfinished.
+
+        Raises ClusterError, Unavailable or Refused.
+        """
         namespace = self.namespaces[key.namespace]
         if key.run_id:
             self._look_at(namespace, key)
@@ -128,7 +168,9 @@ class Controller:
             self._catch_up(namespace, key)
 
     def _catch_up(self, namespace: Namespace, key: Key) -> None:
-        """After each complete list, and now and then: what ended or lost its Job unseen, and submits that broke off."""
+        """After each complete list, and now and then: what ended or lost its Job unseen, and
+        submits that broke off.
+        """
         cluster_id, active = namespace.identity(), {entry.key for entry in namespace.active()}
         for run in self._runs.unfinished(cluster_id):
             claim = claim_of(run)
@@ -154,7 +196,9 @@ class Controller:
                 log.exception("a defect in the controller: could not ask MLflow for stopped runs")
 
     def look_for_stopped(self) -> None:
-        """Have the runs looked at that were marked KILLED or deleted in MLflow while their Job is active. Raises Unavailable or Refused."""
+        """Have the runs looked at that were marked KILLED or deleted in MLflow while their Job is
+        active. Raises Unavailable or Refused.
+        """
         runs: dict[str, tuple[Key, Known]] = {}
         for namespace in self.namespaces.values():
             runs |= namespace.runs()
@@ -166,12 +210,16 @@ class Controller:
                 self._add_quiet(key)
 
     def _add_quiet(self, key: Key) -> None:
-        """Have a key handled without an event that would ask for it: not sooner than its last failure allows."""
+        """Have a key handled without an event that would ask for it: not sooner than its last
+        failure allows.
+        """
         if key not in self._left_alone and not self._queue.failures(key):
             self._queue.add(key)
 
     def _look_at(self, namespace: Namespace, key: Key) -> None:
-        """MLflow is asked only when the cluster shows that the run is over, or the run was stopped there, and once whose the Job is."""
+        """MLflow is asked only when the cluster shows that the run is over, or the run was stopped
+        there, and once whose the Job is.
+        """
         is_suspect = key in self._suspects
         claim = Claim(key.job, key.uid or None, namespace.identity())
         seen = namespace.cached(key)
@@ -209,7 +257,10 @@ class Controller:
             namespace.close(key, seen.job)
 
     def _is_own(self, namespace: Namespace, key: Key, claim: Claim, run: Known, seen: Seen) -> bool:
-        """Whether the run names this Job. One that names none yet is looked at again; any other has nothing to do with it."""
+        """Whether the run names this Job.
+
+        One that names none yet is looked at again; any other has nothing to do with it.
+        """
         named = claim_of(run)
         if named == claim:
             return True
@@ -240,8 +291,12 @@ class Controller:
     def _is_to_identify(self, namespace: Namespace, key: Key, seen: Seen) -> bool:
         return namespace.needs_run(key) and pace.age_s(seen) >= IDENTIFY_AFTER_S
 
-    def _look_later(self, namespace: Namespace, key: Key, seen: Seen, after_s: float | None) -> None:
-        identify_s = max(0.0, IDENTIFY_AFTER_S - pace.age_s(seen)) if namespace.needs_run(key) else None
+    def _look_later(
+        self, namespace: Namespace, key: Key, seen: Seen, after_s: float | None
+    ) -> None:
+        identify_s = (
+            max(0.0, IDENTIFY_AFTER_S - pace.age_s(seen)) if namespace.needs_run(key) else None
+        )
         after_s = pace.next_look_s(seen, after_s, identify_s)
         if after_s is not None:
             self._queue.add(key, after_s + 0.1)
@@ -254,6 +309,8 @@ class Controller:
 
 
 def _calls_for_more(seen: Seen) -> bool:
-    """Whether what is seen would end a run that MLflow holds for running, or has its pod released."""
+    """Whether what is seen would end a run that MLflow holds for running, or has its pod
+    released.
+    """
     verdict = foresee(seen)
     return verdict.ended or verdict.release_pod

@@ -1,6 +1,8 @@
-"""One of several replicas leads, by a Lease (https://kubernetes.io/docs/concepts/architecture/leases/).
+"""One of several replicas leads, by a Lease
+(https://kubernetes.io/docs/concepts/architecture/leases/).
 
-The rules are client-go's (tools/leaderelection): a Lease that has not changed for its duration, by the clock of who looks,
+The rules are client-go's (tools/leaderelection): a Lease that has not changed for its duration, by
+the clock of who looks,
 may be taken; who holds it and cannot renew it in time stops before another one can take it.
 """
 
@@ -19,15 +21,22 @@ log = logging.getLogger("mlflow_compute")
 NAME = "mlflow-compute-controller"
 LEASE_S, RENEW_S, RETRY_S = 15, 10, 2
 ATTEMPT_S = 5.0
-"""How long one attempt may take: an API server that hangs must not keep the leader from giving up in time."""
+"""How long one attempt may take: an API server that hangs must not keep the leader from giving up
+in time.
+"""
 LEAST_S = 0.1
 NEW = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": NAME}}
 
 
 class Lease:
-    """The Lease as this replica (`identity`) has it. An API server that does not answer is one failed attempt."""
+    """The Lease as this replica (`identity`) has it.
 
-    def __init__(self, cluster: Cluster, identity: str, clock: Callable[[], float] = time.monotonic):
+    An API server that does not answer is one failed attempt.
+    """
+
+    def __init__(
+        self, cluster: Cluster, identity: str, clock: Callable[[], float] = time.monotonic
+    ):
         self._cluster, self._identity, self._clock = cluster, identity, clock
         self._observed: Mapping[str, Any] | None = None
         self._observed_at = 0.0
@@ -41,7 +50,10 @@ class Lease:
             return False
 
     def release(self) -> None:
-        """Let the next replica begin at once, when this one ends in order. Nothing if the Lease is not ours."""
+        """Let the next replica begin at once, when this one ends in order.
+
+        Nothing if the Lease is not ours.
+        """
         try:
             lease = self._cluster.read_lease(NAME, ATTEMPT_S)
             if lease and (lease.get("spec") or {}).get("holderIdentity") == self._identity:
@@ -60,7 +72,9 @@ class Lease:
         if spec.get("holderIdentity") not in (None, self._identity) and self._clock() < expires_at:
             return False
         write = self._cluster.replace_lease if lease else self._cluster.create_lease
-        stored = write({**(lease or NEW), "spec": self._spec(spec)}, max(LEAST_S, until - self._clock()))
+        stored = write(
+            {**(lease or NEW), "spec": self._spec(spec)}, max(LEAST_S, until - self._clock())
+        )
         if stored is not None:
             self._note(stored["spec"])
         return stored is not None
@@ -88,7 +102,9 @@ def lead(
     sleep: Callable[[float], Any] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Wait until the Lease is ours, call `started` in a thread, and return only when the Lease is lost or `started` failed, after `lost`."""
+    """Wait until the Lease is ours, call `started` in a thread, and return only when the Lease is
+    lost or `started` failed, after `lost`.
+    """
     lease = Lease(cluster, identity, clock)
     while not lease.take():
         sleep(RETRY_S)

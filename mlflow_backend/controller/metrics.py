@@ -2,7 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -12,10 +18,15 @@ SECONDS = (0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300)
 class Metrics:
     """Every metric of one controller; `registry` is what is served.
 
-    `active` counts runs by namespace and state, `readable` says for each namespace whether what is known of it is up to date.
+    `active` counts runs by namespace and state, `readable` says for each namespace whether what is
+    known of it is up to date.
     """
 
-    def __init__(self, active: Callable[[], Mapping[tuple[str, str], int]], readable: Callable[[], Mapping[str, bool]]):
+    def __init__(
+        self,
+        active: Callable[[], Mapping[tuple[str, str], int]],
+        readable: Callable[[], Mapping[str, bool]],
+    ):
         self.registry = CollectorRegistry()
         self.registry.register(_Namespaces(active, readable))
         ProcessCollector(registry=self.registry)
@@ -33,7 +44,12 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
-        self.calls = Counter("mlflow_compute_api_calls", "Calls to other servers", ["server", "namespace", "call"], registry=self.registry)
+        self.calls = Counter(
+            "mlflow_compute_api_calls",
+            "Calls to other servers",
+            ["server", "namespace", "call"],
+            registry=self.registry,
+        )
         self.failures = Counter(
             "mlflow_compute_failures",
             "Attempts that failed, by the server that failed; a defect of the controller has none",
@@ -45,11 +61,19 @@ class Metrics:
 class _Namespaces(Collector):
     """Counted when the metrics are read."""
 
-    def __init__(self, active: Callable[[], Mapping[tuple[str, str], int]], readable: Callable[[], Mapping[str, bool]]):
+    def __init__(
+        self,
+        active: Callable[[], Mapping[tuple[str, str], int]],
+        readable: Callable[[], Mapping[str, bool]],
+    ):
         self._active, self._readable = active, readable
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        runs = GaugeMetricFamily("mlflow_compute_active_runs", "Runs whose Job has not ended, by state", labels=["namespace", "state"])
+        runs = GaugeMetricFamily(
+            "mlflow_compute_active_runs",
+            "Runs whose Job has not ended, by state",
+            labels=["namespace", "state"],
+        )
         for labels, count in self._active().items():
             runs.add_metric(labels, count)
         yield runs

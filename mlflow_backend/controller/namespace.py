@@ -20,7 +20,8 @@ TERMINAL = ("Succeeded", "Failed")
 
 
 class Key(NamedTuple):
-    """A run and the Job by which it is looked at; `uid` is the Job's, empty for a run that names none.
+    """A run and the Job by which it is looked at; `uid` is the Job's, empty for a run that names
+    none.
 
     Without a run it stands for all that MLflow holds unfinished in the namespace.
     """
@@ -31,14 +32,20 @@ class Key(NamedTuple):
     uid: str = ""
 
     def __str__(self) -> str:
-        return f"run {self.run_id}, Job {self.namespace}/{self.job}" if self.run_id else f"unfinished runs of namespace {self.namespace}"
+        return (
+            f"run {self.run_id}, Job {self.namespace}/{self.job}"
+            if self.run_id
+            else f"unfinished runs of namespace {self.namespace}"
+        )
 
 
 @dataclass
 class Entry:
-    """What is known of one Job: itself while it is active, its pods by their uid, and its run once MLflow has named this Job as the run's.
+    """What is known of one Job: itself while it is active, its pods by their uid, and its run once
+    MLflow has named this Job as the run's.
 
-    `ended`: its run has its end while the Job is still active. `closed`: there is nothing more to be done, or it is not ours.
+    `ended`: its run has its end while the Job is still active. `closed`: there is nothing more to
+    be done, or it is not ours.
     """
 
     key: Key
@@ -50,12 +57,19 @@ class Entry:
 
 
 class Namespace:
-    """One namespace. `changed` is called with the key of each Job that something has happened to, `listed` after each complete list.
+    """One namespace. `changed` is called with the key of each Job that something has happened to,
+    `listed` after each complete list.
 
-    Labels say where to look and prove nothing: what is no Job of ours, nor a pod of one, is logged once and skipped.
+    Labels say where to look and prove nothing: what is no Job of ours, nor a pod of one, is logged
+    once and skipped.
     """
 
-    def __init__(self, cluster: Cluster, changed: Callable[[Key], None], listed: Callable[["Namespace"], None]):
+    def __init__(
+        self,
+        cluster: Cluster,
+        changed: Callable[[Key], None],
+        listed: Callable[["Namespace"], None],
+    ):
         self.cluster = cluster
         self.name = cluster.namespace
         self._tell_changed, self._tell_listed = changed, listed
@@ -65,7 +79,9 @@ class Namespace:
         self._listed: set[str] = set()
         self._errors: dict[str, str] = {}
         self.reflectors = {
-            kind: Reflector(cluster, kind, labels.OURS, self.take, self._have_listed, is_over, self._have_failed)
+            kind: Reflector(
+                cluster, kind, labels.OURS, self.take, self._have_listed, is_over, self._have_failed
+            )
             for kind, is_over in (("Pod", pod_is_over), ("Job", lambda job: not is_active(job)))
         }
 
@@ -84,12 +100,17 @@ class Namespace:
         return bool(self._errors)
 
     def identity(self) -> str:
-        """The namespace's uid. Raises ClusterError where it may not be read: without it no run can be told to be of this namespace."""
+        """The namespace's uid.
+
+        Raises ClusterError where it may not be read: without it no run can be told to be of this
+        namespace.
+        """
         try:
             uid = self.cluster.identity()
             if not uid:
                 raise ClusterError(
-                    f"namespace {self.name}: its uid could not be read: check that it exists, and allow the controller to get it"
+                    f"namespace {self.name}: its uid could not be read: check that it exists, and "
+                    "allow the controller to get it"
                 )
         except ClusterError as error:
             self._have_failed("Namespace", error)
@@ -98,7 +119,9 @@ class Namespace:
         return uid
 
     def take(self, kind: str, change: str, item: Object) -> None:
-        """Note a change of a Job or Pod: ADDED, MODIFIED or DELETED. What cannot be understood ends no watch."""
+        """Note a change of a Job or Pod: ADDED, MODIFIED or DELETED. What cannot be understood ends
+        no watch.
+        """
         try:
             key = key_of(self.name, kind, item)
             if key is None:
@@ -106,7 +129,11 @@ class Namespace:
             elif self._note(key, kind, change, item):
                 self._tell_changed(key)
         except Exception:
-            log.exception("a defect in the controller: a %s of namespace %s could not be understood", kind, self.name)
+            log.exception(
+                "a defect in the controller: a %s of namespace %s could not be understood",
+                kind,
+                self.name,
+            )
 
     def active(self) -> list[Entry]:
         """The entries with a Job that has not ended."""
@@ -128,7 +155,12 @@ class Namespace:
         """Whether it is not known yet whose run an active Job is."""
         with self._lock:
             entry = self._entries.get(key.uid)
-            return entry is not None and entry.job is not None and entry.run is None and not entry.ended
+            return (
+                entry is not None
+                and entry.job is not None
+                and entry.run is None
+                and not entry.ended
+            )
 
     def adopt(self, key: Key, run: Known) -> None:
         """The run's own tags name this Job."""
@@ -155,7 +187,8 @@ class Namespace:
         """Put the change into the Job's entry; whether the Job is to be looked at."""
         with self._lock:
             entry = self._entries.setdefault(key.uid, Entry(key))
-            if kind == "Job" and entry.key != key:  # a pod that came first has the labels of its template
+            # a pod that came first has the labels of its template
+            if kind == "Job" and entry.key != key:
                 entry = self._entries[key.uid] = Entry(key, pods=entry.pods)
             is_news = _update(entry, kind, change, item)
             if entry.closed and kind == "Job" and change == "DELETED":
@@ -168,7 +201,12 @@ class Namespace:
             self._skipped.discard(uid)
         elif uid not in self._skipped:
             self._skipped.add(uid)
-            log.info("%s %s/%s: has our label but is not of a run, ignored", kind, self.name, item["metadata"]["name"])
+            log.info(
+                "%s %s/%s: has our label but is not of a run, ignored",
+                kind,
+                self.name,
+                item["metadata"]["name"],
+            )
 
     def _have_listed(self, kind: str) -> None:
         self._listed.add(kind)
@@ -195,7 +233,10 @@ def pod_is_over(pod: Object) -> bool:
 
 def _update(entry: Entry, kind: str, change: str, item: Object) -> bool:
     """Put the change into the entry; whether it is one, and not what a further list repeats."""
-    uid, known = item["metadata"]["uid"], entry.job if kind == "Job" else entry.pods.get(item["metadata"]["uid"])
+    uid, known = (
+        item["metadata"]["uid"],
+        entry.job if kind == "Job" else entry.pods.get(item["metadata"]["uid"]),
+    )
     if known and change != "DELETED" and _version(known) == _version(item):
         return False
     if kind == "Job":

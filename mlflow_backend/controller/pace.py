@@ -4,7 +4,9 @@ from mlflow_backend.cluster import diagnose
 from mlflow_backend.cluster.look import Seen
 
 WAITING_S = (10.0, 300.0)
-"""A run that has not started is looked at again after as long as it has waited, but no sooner and no later than this."""
+"""A run that has not started is looked at again after as long as it has waited, but no sooner and
+no later than this.
+"""
 
 
 def has_waited(seen: Seen) -> bool:
@@ -13,7 +15,9 @@ def has_waited(seen: Seen) -> bool:
 
 
 def next_look_s(seen: Seen, *others_s: float | None) -> float | None:
-    """In how many seconds the run is looked at if nothing happens: the soonest of the others and of its own; None: not at all."""
+    """In how many seconds the run is looked at if nothing happens: the soonest of the others and of
+    its own; None: not at all.
+    """
     waits = seen.job is not None and not diagnose.has_started(seen.pod)
     own_s = min(max(age_s(seen), WAITING_S[0]), WAITING_S[1]) if waits else None
     return min((time_s for time_s in (own_s, *others_s) if time_s is not None), default=None)
@@ -21,12 +25,24 @@ def next_look_s(seen: Seen, *others_s: float | None) -> float | None:
 
 def age_s(seen: Seen) -> float:
     """The seconds since the Job's creation by the API server's clock; 0 without a Job."""
-    return seen.now_s - diagnose.seconds(seen.job["metadata"]["creationTimestamp"]) if seen.job else 0.0
+    return (
+        seen.now_s - diagnose.seconds(seen.job["metadata"]["creationTimestamp"])
+        if seen.job
+        else 0.0
+    )
 
 
 def ended_s(seen: Seen) -> float | None:
     """When the cluster saw the end, in seconds since the epoch: the container's or the Job's."""
     statuses = (seen.pod or {}).get("status", {}).get("containerStatuses") or ()
-    times = [status["state"]["terminated"]["finishedAt"] for status in statuses if "terminated" in status.get("state", {})]
-    times += [item["lastTransitionTime"] for item in (seen.job or {}).get("status", {}).get("conditions") or () if item["type"] == "Failed"]
+    times = [
+        status["state"]["terminated"]["finishedAt"]
+        for status in statuses
+        if "terminated" in status.get("state", {})
+    ]
+    times += [
+        item["lastTransitionTime"]
+        for item in (seen.job or {}).get("status", {}).get("conditions") or ()
+        if item["type"] == "Failed"
+    ]
     return max(map(diagnose.seconds, filter(None, times)), default=None)

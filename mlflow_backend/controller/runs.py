@@ -1,6 +1,7 @@
 """Runs over MLflow's REST API, with the standard library alone.
 
-What answers may be a proxy, another program, or a broken server. An answer of any other shape than MLflow's is Unavailable, with
+What answers may be a proxy, another program, or a broken server. An answer of any other shape than
+MLflow's is Unavailable, with
 one sentence, and never an exception that ends a thread.
 """
 
@@ -24,7 +25,8 @@ UNLIKE = "the answer is not like MLflow's: check that MLFLOW_TRACKING_URI names 
 
 
 class ServerRuns:
-    """`settle.Runs` over REST, and the searches of the controller. Every method raises Unavailable or Refused.
+    """`settle.Runs` over REST, and the searches of the controller. Every method raises Unavailable
+    or Refused.
 
     `on_call` is told the endpoint of every call.
     """
@@ -41,7 +43,9 @@ class ServerRuns:
         return run
 
     def end(self, run_id: str, end: Diagnosis) -> None:
-        """Write a run's end: its tags in one call, then the removal of an earlier end's, then the status."""
+        """Write a run's end: its tags in one call, then the removal of an earlier end's, then the
+        status.
+        """
         tags = end_tags(end.status, end.cause, end.cause and end.message, end.exit_code)
         self._on_call("runs/log-batch")
         self._server.log(run_id, tags, {})
@@ -52,7 +56,9 @@ class ServerRuns:
         self._server.set_status(run_id, end.status, ended=True)
 
     def children(self, parent: Known) -> Iterator[Known]:
-        """The nested runs directly below a run, in its experiment, that are RUNNING or SCHEDULED."""
+        """The nested runs directly below a run, in its experiment, that are RUNNING or
+        SCHEDULED.
+        """
         for wanted in unfinished_below(parent):
             yield from self._search([parent.experiment_id], wanted)
 
@@ -60,23 +66,35 @@ class ServerRuns:
         """Every run that was sent to this namespace (its uid) and has no final state."""
         experiments = list(self._experiments())
         for wanted in UNFINISHED:
-            yield from self._search(experiments, f"{wanted} AND tags.`{TAG_CLUSTER}` = '{cluster_id}'")
+            yield from self._search(
+                experiments, f"{wanted} AND tags.`{TAG_CLUSTER}` = '{cluster_id}'"
+            )
 
     def stopped(self, runs: Collection[Known]) -> Iterator[Known]:
         """Those of the runs that are now KILLED or deleted in MLflow: two calls for some hundred.
 
-        The runs and their experiments are as MLflow has named them: an experiment that is none has the whole search refused.
+        The runs and their experiments are as MLflow has named them: an experiment that is none has
+        the whole search refused.
         """
         known = sorted(runs, key=lambda run: (run.experiment_id, run.run_id))
         for part in _parts(known, IDS_OF_A_CALL):
             experiments = sorted({run.experiment_id for run in part})
             ids = ", ".join(f"'{run.run_id}'" for run in part)
-            yield from self._search(experiments, f"attributes.run_id IN ({ids}) AND attributes.status = 'KILLED'")
+            yield from self._search(
+                experiments, f"attributes.run_id IN ({ids}) AND attributes.status = 'KILLED'"
+            )
             yield from self._search(experiments, f"attributes.run_id IN ({ids})", "DELETED_ONLY")
 
-    def _search(self, experiments: Sequence[str], wanted: str, view: str = "ACTIVE_ONLY") -> Iterator[Known]:
+    def _search(
+        self, experiments: Sequence[str], wanted: str, view: str = "ACTIVE_ONLY"
+    ) -> Iterator[Known]:
         for part in _parts(experiments, EXPERIMENTS_OF_A_CALL):
-            asked = {"experiment_ids": part, "filter": wanted, "max_results": PAGE, "run_view_type": view}
+            asked = {
+                "experiment_ids": part,
+                "filter": wanted,
+                "max_results": PAGE,
+                "run_view_type": view,
+            }
             yield from map(_known, self._listed("runs/search", asked, "runs"))
 
     def _experiments(self) -> Iterator[str]:
@@ -91,7 +109,9 @@ class ServerRuns:
         token: Any = None
         for _ in range(MAX_PAGES):
             self._on_call(endpoint)
-            page = self._server.call("POST", endpoint, {**asked, **({"page_token": token} if token else {})})
+            page = self._server.call(
+                "POST", endpoint, {**asked, **({"page_token": token} if token else {})}
+            )
             items, before, token = page.get(what) or [], token, page.get("next_page_token")
             if not isinstance(items, list) or (token and token == before):
                 break
@@ -110,7 +130,14 @@ def _known(run: Any) -> Known:
     except OverflowError:
         raise Unavailable(f"a run's start_time: {UNLIKE}") from None
     is_deleted = info.get("lifecycle_stage") == "deleted"
-    return Known(info["run_id"], info["status"], tags_of(run), started_s, info.get("experiment_id", ""), is_deleted)
+    return Known(
+        info["run_id"],
+        info["status"],
+        tags_of(run),
+        started_s,
+        info.get("experiment_id", ""),
+        is_deleted,
+    )
 
 
 def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

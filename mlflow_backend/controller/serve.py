@@ -1,4 +1,6 @@
-"""The controller as a process: leads or stands by, answers probes and Prometheus, stops in order."""
+"""The controller as a process: leads or stands by, answers probes and Prometheus, stops in
+order.
+"""
 
 import logging
 import os
@@ -22,7 +24,8 @@ log = logging.getLogger("mlflow_compute")
 
 
 def serve(own: Cluster, clusters: Sequence[Cluster], tracking_uri: str, port: int) -> None:
-    """Run until SIGTERM, or until the Lease is lost (the process then exits with 1, to be started again).
+    """Run until SIGTERM, or until the Lease is lost (the process then exits with 1, to be started
+    again).
 
     `clusters` are the namespaces whose runs are settled; `own` is the one of the Lease.
     Raises ConfigError when the tracking server has no http(s) address, or the port is taken.
@@ -38,7 +41,12 @@ def serve(own: Cluster, clusters: Sequence[Cluster], tracking_uri: str, port: in
     def started():
         state["leading"] = True
         names = ", ".join(cluster.namespace for cluster in clusters)
-        log.info("leading (Lease in namespace %s): namespaces %s, tracking server %s", own.namespace, names, tracking_uri)
+        log.info(
+            "leading (Lease in namespace %s): namespaces %s, tracking server %s",
+            own.namespace,
+            names,
+            tracking_uri,
+        )
         controller.start()
 
     def lost():
@@ -59,17 +67,23 @@ def _check(tracking_uri: str) -> None:
     parsed = urllib.parse.urlsplit(tracking_uri)
     if parsed.scheme not in ("http", "https"):
         raise ConfigError(
-            f"MLFLOW_TRACKING_URI: {tracking_uri or 'is not set'}: the controller needs the http(s) address of a tracking server"
+            f"MLFLOW_TRACKING_URI: {tracking_uri or 'is not set'}: the controller needs the "
+            "http(s) address of a tracking server"
         )
     if "@" in parsed.netloc:
-        raise ConfigError("MLFLOW_TRACKING_URI: has a login in it: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead")
+        raise ConfigError(
+            "MLFLOW_TRACKING_URI: has a login in it: set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD instead"
+        )
 
 
 def _listen(port: int) -> "_Server":
     try:
         return _Server(("", port), _Quiet)
     except OSError as error:
-        raise ConfigError(f"--port {port}: cannot listen: {error.strerror}: choose another port") from None
+        raise ConfigError(
+            f"--port {port}: cannot listen: {error.strerror}: choose another port"
+        ) from None
 
 
 def _app(controller: Controller, ready: Callable[[], bool]):
@@ -80,7 +94,9 @@ def _app(controller: Controller, ready: Callable[[], bool]):
         if path == "/metrics":
             return metrics(environ, start_response)
         good = {"/healthz": lambda: controller.is_healthy, "/readyz": ready}.get(path)
-        status = "404 Not Found" if good is None else "200 OK" if good() else "503 Service Unavailable"
+        status = (
+            "404 Not Found" if good is None else "200 OK" if good() else ("503 Service Unavailable")
+        )
         start_response(status, [("Content-Type", "text/plain")])
         return [status.encode() + b"\n"]
 
@@ -97,4 +113,6 @@ class _Quiet(wsgiref.simple_server.WSGIRequestHandler):
 
 
 def log_to_stderr() -> None:
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )

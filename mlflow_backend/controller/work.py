@@ -21,7 +21,10 @@ class WorkQueue:
         self._failures: dict[Hashable, int] = {}
 
     def add(self, key: Hashable, after_s: float = 0.0) -> None:
-        """Queue `key` for `after_s` seconds from now. If it is queued already, the sooner time counts."""
+        """Queue `key` for `after_s` seconds from now.
+
+        If it is queued already, the sooner time counts.
+        """
         at = time.monotonic() + after_s
         with self._changed:
             if key in self._due and self._due[key] <= at:
@@ -61,7 +64,10 @@ class WorkQueue:
                 self._changed.wait(self._heap[0][0] - now if self._heap else None)
 
     def done(self, key: Hashable, failed: bool = False) -> None:
-        """Give a key back. If it became due meanwhile, it is queued again at once. A success clears its failures."""
+        """Give a key back.
+
+        If it became due meanwhile, it is queued again at once. A success clears its failures.
+        """
         with self._changed:
             self._busy.discard(key)
             if not failed:

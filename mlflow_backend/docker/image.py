@@ -1,4 +1,6 @@
-"""Build and push the image of a docker_env project, only when its content is new (`mlflow run --build-image`)."""
+"""Build and push the image of a docker_env project, only when its content is new (`mlflow run
+--build-image`).
+"""
 
 import hashlib
 import io
@@ -13,20 +15,31 @@ from mlflow_backend.snapshot import Snapshot
 DOCKERFILE = f"FROM {{base}}\nCOPY code/ {CODE_DIR}/\nWORKDIR {CODE_DIR}\n"
 
 
-def push(docker: DockerEnv, taken: Snapshot, repository: str, auth: Mapping[str, str] | None, progress: Progress) -> str:
+def push(
+    docker: DockerEnv,
+    taken: Snapshot,
+    repository: str,
+    auth: Mapping[str, str] | None,
+    progress: Progress,
+) -> str:
     """The image with the project in it as `REPOSITORY@sha256:...`, in the registry.
 
-    Raises ConfigError without the docker SDK or a docker daemon, ProjectError when the image cannot be built or pushed.
+    Raises ConfigError without the docker SDK or a docker daemon, ProjectError when the image cannot
+    be built or pushed.
     """
     try:
         import docker as sdk
     except ImportError:
-        raise ConfigError("--build-image needs the docker SDK: pip install 'mlflow-compute[docker]'") from None
+        raise ConfigError(
+            "--build-image needs the docker SDK: pip install 'mlflow-compute[docker]'"
+        ) from None
     try:
         client = sdk.from_env()
         base = _base(client, docker.image, progress)
     except sdk.errors.DockerException as error:
-        raise ConfigError(f"--build-image: docker_env image {docker.image}: {_one_line(error)}") from None
+        raise ConfigError(
+            f"--build-image: docker_env image {docker.image}: {_one_line(error)}"
+        ) from None
     tag = hashlib.sha256(f"{base.id} {taken.sha256}".encode()).hexdigest()[:20]
     name = f"{repository}:{tag}"
     try:
@@ -36,7 +49,9 @@ def push(docker: DockerEnv, taken: Snapshot, repository: str, auth: Mapping[str,
         except sdk.errors.APIError:
             pass  # not there, or the registry does not say: the push will tell
         progress.waiting(f"building image {name}")
-        client.images.build(fileobj=_context(docker.image, taken), custom_context=True, tag=name, forcerm=True)
+        client.images.build(
+            fileobj=_context(docker.image, taken), custom_context=True, tag=name, forcerm=True
+        )
         return f"{repository}@{_push(client, repository, tag, auth, progress)}"
     except (sdk.errors.DockerException, sdk.errors.BuildError) as error:
         raise ProjectError(f"--build-image: {name}: {_one_line(error)}") from None
@@ -52,12 +67,18 @@ def _base(client, image: str, progress: Progress):
         return client.images.pull(image)
 
 
-def _push(client, repository: str, tag: str, auth: Mapping[str, str] | None, progress: Progress) -> str:
+def _push(
+    client, repository: str, tag: str, auth: Mapping[str, str] | None, progress: Progress
+) -> str:
     progress.waiting(f"pushing image {repository}:{tag}")
     digest = None
-    for line in client.images.push(repository, tag=tag, stream=True, decode=True, auth_config=dict(auth) if auth else None):
+    for line in client.images.push(
+        repository, tag=tag, stream=True, decode=True, auth_config=dict(auth) if auth else None
+    ):
         if "error" in line:
-            raise ProjectError(f"--build-image: {repository}:{tag} cannot be pushed: {line['error']}")
+            raise ProjectError(
+                f"--build-image: {repository}:{tag} cannot be pushed: {line['error']}"
+            )
         digest = line.get("aux", {}).get("Digest", digest)
     if digest is None:
         raise ProjectError(f"--build-image: {repository}:{tag}: the registry gave no digest")

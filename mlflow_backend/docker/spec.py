@@ -12,9 +12,11 @@ CODE_DIR = "/mlflow/projects/code"
 
 @dataclass(frozen=True)
 class DockerEnv:
-    """An image, its mounts (`HOST:CONTAINER`, as `docker run --volume` takes them), and variables with their values.
+    """An image, its mounts (`HOST:CONTAINER`, as `docker run --volume` takes them), and variables
+    with their values.
 
-    `variables` are written in the project; `inherited` are asked for by name and hold values of the submitting user's environment.
+    `variables` are written in the project; `inherited` are asked for by name and hold values of the
+    submitting user's environment.
     """
 
     image: str
@@ -24,7 +26,10 @@ class DockerEnv:
 
 
 def read(project: Project, environ: Mapping[str, str]) -> DockerEnv | None:
-    """The project's docker_env, None when it has none. Raises ProjectError naming a variable that is not set in `environ`."""
+    """The project's docker_env, None when it has none.
+
+    Raises ProjectError naming a variable that is not set in `environ`.
+    """
     fields = project.spec.docker_env
     if not fields:
         return None
@@ -33,11 +38,14 @@ def read(project: Project, environ: Mapping[str, str]) -> DockerEnv | None:
         if isinstance(entry, str):
             if entry not in environ:
                 raise ProjectError(
-                    f"MLproject, docker_env: takes the variable {entry} from your environment, where it is not set: export {entry}=..."
+                    f"MLproject, docker_env: takes the variable {entry} from your environment, "
+                    f"where it is not set: export {entry}=..."
                 )
             inherited[entry] = environ[entry]
         elif isinstance(entry, (list, tuple)) and len(entry) == 2:
             variables[str(entry[0])] = str(entry[1])
         else:
-            raise ProjectError(f"MLproject, docker_env: environment entry {entry!r}: write NAME, or [NAME, VALUE]")
+            raise ProjectError(
+                f"MLproject, docker_env: environment entry {entry!r}: write NAME, or [NAME, VALUE]"
+            )
     return DockerEnv(fields["image"], tuple(fields.get("volumes") or ()), variables, inherited)

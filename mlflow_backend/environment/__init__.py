@@ -1,1 +1,3 @@
-"""A project's environment: from the file that lists it to a lock, and the key of what the lock installs."""
+"""A project's environment: from the file that lists it to a lock, and the key of what the lock
+installs.
+"""

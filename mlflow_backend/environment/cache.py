@@ -20,20 +20,25 @@ def cache_dir() -> Path:
 
 
 def make(name: str) -> Path:
-    """The folder `name` of the cache, which only this user can write to. Raises EnvironmentSpecError."""
+    """The folder `name` of the cache, which only this user can write to.
+
+    Raises EnvironmentSpecError.
+    """
     path = cache_dir() / name
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise EnvironmentSpecError(
-            f"{path}: cannot be made: {error.strerror}: set XDG_CACHE_HOME to a folder that you can write to"
+            f"{path}: cannot be made: {error.strerror}: set XDG_CACHE_HOME to a folder that you "
+            "can write to"
         ) from None
     return path
 
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A private folder while the context lasts. It is in the cache: no other user can put a file into a folder above it.
+    """A private folder while the context lasts. It is in the cache: no other user can put a file
+    into a folder above it.
 
     Raises EnvironmentSpecError where the cache cannot be written.
     """
@@ -43,7 +48,10 @@ def scratch_folder() -> Iterator[Path]:
         try:
             folder = stack.enter_context(scratch.folder(parent))
         except OSError as error:
-            raise EnvironmentSpecError(f"{parent}: cannot be written: {error.strerror}: set XDG_CACHE_HOME to another folder") from None
+            raise EnvironmentSpecError(
+                f"{parent}: cannot be written: {error.strerror}: set XDG_CACHE_HOME to another "
+                "folder"
+            ) from None
         yield folder
 
 
@@ -56,7 +64,8 @@ def write(path: Path, content: bytes) -> Path:
 
 @contextlib.contextmanager
 def alone(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold the file `path` alone while the context lasts; `on_wait` is called where another process has it now.
+    """Hold the file `path` alone while the context lasts; `on_wait` is called where another process
+    has it now.
 
     Without a way to lock files (Windows, some network file systems) the context starts at once.
     """
@@ -68,7 +77,9 @@ def alone(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
     try:
         file = open(path, "a")
     except OSError as error:
-        raise EnvironmentSpecError(f"{path}: cannot be written: {error.strerror}: set XDG_CACHE_HOME to another folder") from None
+        raise EnvironmentSpecError(
+            f"{path}: cannot be written: {error.strerror}: set XDG_CACHE_HOME to another folder"
+        ) from None
     with file:
         with contextlib.suppress(OSError):
             try:

@@ -41,7 +41,9 @@ class CondaSettings:
         found: list[str] = []
         for name in names or self.channels:
             if name != "nodefaults":
-                found += [self.url(item) for item in (self.defaults if name == "defaults" else (name,))]
+                found += [
+                    self.url(item) for item in (self.defaults if name == "defaults" else (name,))
+                ]
         return tuple(dict.fromkeys(found))
 
     def url(self, name: str) -> str:
@@ -52,7 +54,8 @@ class CondaSettings:
 
 
 def load(environ: Mapping[str, str] = os.environ) -> CondaSettings:
-    """The settings of all `.condarc` files; the user's go before the machine's. `${NAME}` in them is replaced, as conda does.
+    """The settings of all `.condarc` files; the user's go before the machine's. `${NAME}` in them
+    is replaced, as conda does.
 
     Raises EnvironmentSpecError for a file that conda would refuse.
     """
@@ -73,8 +76,16 @@ def load(environ: Mapping[str, str] = os.environ) -> CondaSettings:
 
 def _places(environ: Mapping[str, str]) -> list[Path]:
     home, config = Path.home(), Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    places = [Path("/etc/conda/.condarc"), Path("/etc/conda/condarc"), config / "conda/.condarc", home / ".conda/.condarc"]
-    places += [home / ".condarc", *(Path(environ[name]) / ".condarc" for name in ("CONDA_PREFIX",) if environ.get(name))]
+    places = [
+        Path("/etc/conda/.condarc"),
+        Path("/etc/conda/condarc"),
+        config / "conda/.condarc",
+        home / ".conda/.condarc",
+    ]
+    places += [
+        home / ".condarc",
+        *(Path(environ[name]) / ".condarc" for name in ("CONDA_PREFIX",) if environ.get(name)),
+    ]
     places += [Path(environ["CONDARC"])] if environ.get("CONDARC") else []
     return [place for place in places if place.is_file()]
 
@@ -91,8 +102,12 @@ def _read(path: Path, environ: Mapping[str, str]) -> dict[str, Any]:
             found[key] = [_text(item, key, path, environ) for item in listed]
     if custom := content.get("custom_channels"):
         if not isinstance(custom, dict):
-            raise EnvironmentSpecError(f"{path}: 'custom_channels' must map names to URLs, found {shown(custom)}")
-        found["custom_channels"] = {name: _text(value, "custom_channels", path, environ) for name, value in custom.items()}
+            raise EnvironmentSpecError(
+                f"{path}: 'custom_channels' must map names to URLs, found {shown(custom)}"
+            )
+        found["custom_channels"] = {
+            name: _text(value, "custom_channels", path, environ) for name, value in custom.items()
+        }
     return found
 
 
@@ -109,7 +124,9 @@ def without_credentials(url: str) -> str:
 
 
 def token(url: str) -> str | None:
-    """The token in a URL such as `https://HOST/t/TOKEN/channel`; None for what has none, or is not a URL."""
+    """The token in a URL such as `https://HOST/t/TOKEN/channel`; None for what has none, or is not
+    a URL.
+    """
     try:
         match = TOKEN.match(urllib.parse.urlsplit(url).path)
     except ValueError:

@@ -22,11 +22,23 @@ from mlflow_backend.environment.spec import Spec
 from mlflow_backend.errors import EnvironmentSpecError, redact
 from mlflow_runner.submission import RATTLER_AUTH
 
-KNOWN_CHANNELS = ("conda-forge", "bioconda", "defaults", "pytorch", "nvidia", "anaconda", "main", "r", "rapidsai")
+KNOWN_CHANNELS = (
+    "conda-forge",
+    "bioconda",
+    "defaults",
+    "pytorch",
+    "nvidia",
+    "anaconda",
+    "main",
+    "r",
+    "rapidsai",
+)
 MOST_LINES = 10
 
 
-def solve(spec: Spec, platform: Platform, settings: CondaSettings, refresh: bool = False) -> tuple[CondaPackage, ...]:
+def solve(
+    spec: Spec, platform: Platform, settings: CondaSettings, refresh: bool = False
+) -> tuple[CondaPackage, ...]:
     """The packages of `spec.conda` on the platform.
 
     Raises EnvironmentSpecError: what collides as the solver says, or the channel,
@@ -54,28 +66,49 @@ def _ask(request: dict, secrets: Mapping[str, bytes]) -> dict:
     command = [sys.executable, "-I", rattler_solve.__file__]
     with cache.scratch_folder() as folder:
         env = dict(os.environ)
-        for variable, content in (("NETRC", index_access.without_default()), ("RATTLER_AUTH_FILE", secrets.get(RATTLER_AUTH))):
+        for variable, content in (
+            ("NETRC", index_access.without_default()),
+            ("RATTLER_AUTH_FILE", secrets.get(RATTLER_AUTH)),
+        ):
             if content is not None:
                 env[variable] = str(cache.write(folder / variable.lower(), content))
-        process = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, env=env, cwd=folder)
+        process = subprocess.run(
+            command, input=json.dumps(request), capture_output=True, text=True, env=env, cwd=folder
+        )
     try:
         return json.loads(process.stdout)  # whole, even where the process broke while it ended
     except ValueError:
-        return {"problem": {"kind": "other", "text": process.stderr.strip()[-500:] or f"the solver ended with code {process.returncode}"}}
+        return {
+            "problem": {
+                "kind": "other",
+                "text": process.stderr.strip()[-500:]
+                or f"the solver ended with code {process.returncode}",
+            }
+        }
 
 
 def _rattler_path() -> list[str]:
-    """The folder that rattler is installed in: an isolated Python does not look into all that this one does (a user's own site-packages).
+    """The folder that rattler is installed in: an isolated Python does not look into all that this
+    one does (a user's own site-packages).
 
-    The current folder does not count, even where this Python was started with it on its path (`python -m mlflow`).
+    The current folder does not count, even where this Python was started with it on its path
+    (`python -m mlflow`).
     """
     folders = [item for item in sys.path if item and os.path.realpath(item) != os.getcwd()]
     found = importlib.machinery.PathFinder.find_spec("rattler", folders)
-    return [os.path.dirname(item) for item in found.submodule_search_locations] if found and found.submodule_search_locations else []
+    return (
+        [os.path.dirname(item) for item in found.submodule_search_locations]
+        if found and found.submodule_search_locations
+        else []
+    )
 
 
 def _package(record: dict) -> CondaPackage:
-    values = {**record, "url": without_credentials(record["url"]), "depends": tuple(record["depends"])}
+    values = {
+        **record,
+        "url": without_credentials(record["url"]),
+        "depends": tuple(record["depends"]),
+    }
     return CondaPackage(**values)
 
 
@@ -88,14 +121,31 @@ def _explain(problem: dict, spec: Spec, channels: Sequence[str], platform: Platf
     text = redact(problem["text"]).removeprefix("Cannot solve the request because of: ")
     shown = ", ".join(without_credentials(channel) for channel in channels)
     if problem["kind"] == "channel":
-        named = next((channel for channel in channels if without_credentials(channel) in text or channel in text), channels[0])
-        return f"channel {without_credentials(named)} cannot be read: {_cause(text)}\n{_advice(without_credentials(named), text)}"
+        named = next(
+            (
+                channel
+                for channel in channels
+                if without_credentials(channel) in text or channel in text
+            ),
+            channels[0],
+        )
+        return (
+            f"channel {without_credentials(named)} cannot be read: "
+            f"{_cause(text)}\n{_advice(without_credentials(named), text)}"
+        )
     if problem["kind"] == "match spec":
         return f"{text}: write a match spec such as numpy=2.1 or 'numpy >=2,<3'"
     if problem["kind"] == "unsolvable":
-        hints = [hint for item in spec.conda if (hint := _missing(name_and_version(item)[0], problem, text))]
+        hints = [
+            hint
+            for item in spec.conda
+            if (hint := _missing(name_and_version(item)[0], problem, text))
+        ]
         tail = f"\n{'; '.join(hints)}" if hints else ""
-        return f"cannot be solved for {platform.subdir} from {shown}:\n{_lines(text, MOST_LINES - 2)}{tail}"
+        return (
+            f"cannot be solved for {platform.subdir} from "
+            f"{shown}:\n{_lines(text, MOST_LINES - 2)}{tail}"
+        )
     return f"cannot be solved: {_lines(text, 3)}"
 
 
@@ -113,8 +163,8 @@ def _advice(channel: str, text: str) -> str:
     if "401" in text or "403" in text:
         return "set a login for it in .netrc, or in the channel's URL in .condarc"
     return (
-        "set a mirror in .condarc (channel_alias, custom_channels), list the packages below 'pip:', "
-        "or run with --env-manager local in the environment that is there"
+        "set a mirror in .condarc (channel_alias, custom_channels), list the packages below "
+        "'pip:', or run with --env-manager local in the environment that is there"
     )
 
 
@@ -130,4 +180,6 @@ def _missing(name: str, problem: dict, text: str) -> str | None:
 
 def _lines(text: str, most: int) -> str:
     lines = [line for line in text.splitlines() if line.strip()]
-    return "\n".join(lines[:most] + ([f"({len(lines) - most} more lines)"] if len(lines) > most else []))
+    return "\n".join(
+        lines[:most] + ([f"({len(lines) - most} more lines)"] if len(lines) > most else [])
+    )

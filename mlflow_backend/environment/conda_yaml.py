@@ -20,7 +20,10 @@ COMMENT = re.compile(r"(?<=\s)#.*$")
 
 
 def read(path: Path, root: Path, subdir: str) -> Spec:
-    """The Spec of the file, of a project in the folder `root`, for the platform `subdir`. Raises EnvironmentSpecError naming file and entry."""
+    """The Spec of the file, of a project in the folder `root`, for the platform `subdir`.
+
+    Raises EnvironmentSpecError naming file and entry.
+    """
     content = load_yaml(_selected(project_files.read(path, root), path, subdir), path)
     check_keys(content, KEYS, path)
     conda: list[str] = []
@@ -30,8 +33,15 @@ def read(path: Path, root: Path, subdir: str) -> Spec:
         if isinstance(entry, dict):
             for key in entry:
                 if key != "pip":
-                    raise EnvironmentSpecError(f"{path}: dependencies entry {shown(key)}: only 'pip' may have a list below it")
-                pip += [line for requirement in entries(entry, key, path) for line in reader.lines(requirement, path)]
+                    raise EnvironmentSpecError(
+                        f"{path}: dependencies entry {shown(key)}: only 'pip' may have a list "
+                        "below it"
+                    )
+                pip += [
+                    line
+                    for requirement in entries(entry, key, path)
+                    for line in reader.lines(requirement, path)
+                ]
         else:
             conda.append(_match_spec(entry, path))
     variables = _variables(content, path)
@@ -47,30 +57,42 @@ def read(path: Path, root: Path, subdir: str) -> Spec:
 
 def _match_spec(entry: Any, path: Path) -> str:
     if not isinstance(entry, str) or not entry.strip() or len(entry.strip().splitlines()) > 1:
-        raise EnvironmentSpecError(f"{path}: dependencies entry {shown(entry)}: write a package such as numpy=2.1")
+        raise EnvironmentSpecError(
+            f"{path}: dependencies entry {shown(entry)}: write a package such as numpy=2.1"
+        )
     return COMMENT.sub("", entry.strip()).strip()
 
 
 def _channel(entry: Any, path: Path) -> str:
     if not isinstance(entry, str) or not is_plain(entry):
-        raise EnvironmentSpecError(f"{path}: channels entry {shown(entry)}: write a channel's name or URL")
+        raise EnvironmentSpecError(
+            f"{path}: channels entry {shown(entry)}: write a channel's name or URL"
+        )
     return entry
 
 
 def _variables(content: Mapping[str, Any], path: Path) -> dict[str, str]:
     found = content.get("variables") or {}
     if not isinstance(found, dict):
-        raise EnvironmentSpecError(f"{path}: 'variables' must map names to values, found {shown(found)}")
+        raise EnvironmentSpecError(
+            f"{path}: 'variables' must map names to values, found {shown(found)}"
+        )
     for name, value in found.items():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise EnvironmentSpecError(f"{path}: 'variables': {shown(name)} is not the name of a variable")
+            raise EnvironmentSpecError(
+                f"{path}: 'variables': {shown(name)} is not the name of a variable"
+            )
         if not isinstance(value, str) or "\0" in value:
-            raise EnvironmentSpecError(f"{path}: 'variables': {name} must have one value, found {shown(value)}")
+            raise EnvironmentSpecError(
+                f"{path}: 'variables': {name} must have one value, found {shown(value)}"
+            )
     return found
 
 
 def name_and_version(entry: str) -> tuple[str, str]:
-    """Name and version of a conda match spec such as `conda-forge::python=3.11`; an exact or prefix version is bare."""
+    """Name and version of a conda match spec such as `conda-forge::python=3.11`; an exact or prefix
+    version is bare.
+    """
     match = re.fullmatch(r"(?:\S+::)?([\w.-]+)\s*(.*)", entry.strip())
     if not match:
         return entry, ""
@@ -80,7 +102,9 @@ def name_and_version(entry: str) -> tuple[str, str]:
 
 
 def _selected(text: str, path: Path, subdir: str) -> str:
-    """The text of the file `path` without the entries that are for other platforms (`- package  # [osx]`, as conda-lock reads them)."""
+    """The text of the file `path` without the entries that are for other platforms (`- package #
+    [osx]`, as conda-lock reads them).
+    """
     kept = []
     for line in text.splitlines(keepends=True):
         match = SELECTOR.search(line.rstrip("\r\n"))
@@ -99,9 +123,8 @@ def _facts(subdir: str) -> set[str]:
     return words | ({"arm64"} if machine in ("arm64", "aarch64") else set())
 
 
-KNOWN = {
-    word for subdir in ("linux-64", "linux-aarch64", "linux-ppc64le", "osx-64", "osx-arm64", "win-64") for word in _facts(subdir)
-}  # fmt: skip
+SUBDIRS = ("linux-64", "linux-aarch64", "linux-ppc64le", "osx-64", "osx-arm64", "win-64")
+KNOWN = {word for subdir in SUBDIRS for word in _facts(subdir)}
 
 
 def _holds(selector: str, facts: Sequence[str], path: Path) -> bool:
@@ -111,9 +134,12 @@ def _holds(selector: str, facts: Sequence[str], path: Path) -> bool:
         negated = words[:1] == ["not"]
         if len(words) != 1 + negated or words[-1] not in KNOWN:
             raise EnvironmentSpecError(
-                f"{path}: selector [{selector}]: write {', '.join(sorted(KNOWN))}, with 'not', 'and', 'or' between them"
+                f"{path}: selector [{selector}]: write {', '.join(sorted(KNOWN))}, with 'not', "
+                "'and', 'or' between them"
             )
         return (words[-1] in facts) != negated
 
     options = re.split(r"\bor\b", selector)
-    return any([all([term(part.split()) for part in re.split(r"\band\b", option)]) for option in options])
+    return any(
+        [all([term(part.split()) for part in re.split(r"\band\b", option)]) for option in options]
+    )

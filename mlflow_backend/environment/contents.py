@@ -28,5 +28,9 @@ def packages(files: Mapping[str, Path]) -> list[Package]:
         path = files[PYLOCK]
         for item in pylock.read(yaml_files.read(path, EnvironmentSpecError), str(path))["packages"]:
             url = next(pylock.addresses({"packages": [item]}))
-            found.append(Package(item["name"], item.get("version", ""), "Python index", url.rpartition("/")[2]))
+            found.append(
+                Package(
+                    item["name"], item.get("version", ""), "Python index", url.rpartition("/")[2]
+                )
+            )
     return sorted(found)

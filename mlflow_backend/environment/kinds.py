@@ -41,7 +41,9 @@ class Locked:
 
 
 class Addresses(NamedTuple):
-    """The addresses that a file itself names, which may hold credentials: its main Python index, further ones and channels."""
+    """The addresses that a file itself names, which may hold credentials: its main Python index,
+    further ones and channels.
+    """
 
     index: str | None = None
     further: tuple[str, ...] = ()
@@ -49,7 +51,9 @@ class Addresses(NamedTuple):
 
 @dataclass(frozen=True)
 class Solved(abc.ABC):
-    """Base of the kinds that ask for packages and must be solved; `root` is the project's folder."""
+    """Base of the kinds that ask for packages and must be solved; `root` is the project's
+    folder.
+    """
 
     path: Path
     root: Path
@@ -58,7 +62,9 @@ class Solved(abc.ABC):
 
     @classmethod
     def detect(cls, folder: Path, named: Mapping[str, str], by_name_only: bool) -> "Solved | None":
-        """The file that MLproject names under `key`, or (unless `by_name_only`) the one MLflow finds by its name."""
+        """The file that MLproject names under `key`, or (unless `by_name_only`) the one MLflow
+        finds by its name.
+        """
         if cls.key in named:
             return cls(folder / named[cls.key], folder)
         path = folder / cls.file_name
@@ -79,24 +85,47 @@ class Solved(abc.ABC):
 
     def addresses(self, platform: Platform) -> Addresses:
         spec = self.read(platform.subdir)
-        options = [line.split(maxsplit=1) for line in spec.pip if line.startswith("-") and " " in line]
+        options = [
+            line.split(maxsplit=1) for line in spec.pip if line.startswith("-") and " " in line
+        ]
         index = next((value for name, value in options if name in ("--index-url", "-i")), None)
-        further = [value for name, value in options if name in ("--extra-index-url", "--find-links", "-f")]
+        further = [
+            value for name, value in options if name in ("--extra-index-url", "--find-links", "-f")
+        ]
         return Addresses(index, (*further, *spec.channels))
 
-    def lock(self, platform: Platform, mlflow_version: str, permissions: Permissions, refresh: bool) -> Locked:
-        """Solve; with `refresh` from what the channels and indexes say now, not from what they said a moment ago. Raises EnvironmentSpecError."""
+    def lock(
+        self, platform: Platform, mlflow_version: str, permissions: Permissions, refresh: bool
+    ) -> Locked:
+        """Solve; with `refresh` from what the channels and indexes say now, not from what they said
+        a moment ago. Raises EnvironmentSpecError.
+        """
         asked, warnings = self.asked(platform, mlflow_version)
         spec = asked.expanded(lambda line: index_access.expanded(line, permissions, str(self.path)))
         settings = conda_channels.load()
-        conda: tuple[CondaPackage, ...] = conda_solver.solve(spec, platform, settings, refresh) if spec.conda else ()
+        conda: tuple[CondaPackage, ...] = (
+            conda_solver.solve(spec, platform, settings, refresh) if spec.conda else ()
+        )
         own = next((package.version for package in conda if package.name == "python"), None)
         if conda and spec.pip and own is None:
-            raise EnvironmentSpecError(f"{spec.source}: has pip packages, and no python among its conda packages: add python")
+            raise EnvironmentSpecError(
+                f"{spec.source}: has pip packages, and no python among its conda packages: add "
+                "python"
+            )
         python = own or python_version(spec.python, spec.source)
-        text = pip_solver.compile_(spec, python, platform, conda, permissions, refresh) if spec.pip else ""
-        channels = tuple(conda_channels.without_credentials(url) for url in settings.urls(spec.channels)) if conda else ()
-        lock = Lock(platform.subdir, None if conda else python, conda, text, channels, spec.variables)
+        text = (
+            pip_solver.compile_(spec, python, platform, conda, permissions, refresh)
+            if spec.pip
+            else ""
+        )
+        channels = (
+            tuple(conda_channels.without_credentials(url) for url in settings.urls(spec.channels))
+            if conda
+            else ()
+        )
+        lock = Lock(
+            platform.subdir, None if conda else python, conda, text, channels, spec.variables
+        )
         return Locked(lock, tuple(warnings))
 
 
@@ -144,12 +173,23 @@ class Exact(abc.ABC):
     def inputs(self, platform: Platform, mlflow_version: str) -> Any:
         return self.text
 
-    def lock(self, platform: Platform, mlflow_version: str, permissions: Permissions, refresh: bool) -> Locked:
-        """The part for `platform`. Raises EnvironmentSpecError when there is none, or the file cannot be read."""
+    def lock(
+        self, platform: Platform, mlflow_version: str, permissions: Permissions, refresh: bool
+    ) -> Locked:
+        """The part for `platform`.
+
+        Raises EnvironmentSpecError when there is none, or the file cannot be read.
+        """
         lock = self.part(platform)
         if {package.name for package in (*lock.conda, *lock.pip)} & MLFLOW:
             return Locked(lock)
-        return Locked(lock, (f"{self.path.name} does not list mlflow: a script that imports it will fail; add it and lock again",))
+        return Locked(
+            lock,
+            (
+                f"{self.path.name} does not list mlflow: a script that imports it will fail; add "
+                "it and lock again",
+            ),
+        )
 
     @abc.abstractmethod
     def addresses(self, platform: Platform) -> Addresses:
@@ -166,16 +206,26 @@ class CondaLock(Exact):
     file_name = CONDA_LOCK
 
     def addresses(self, platform: Platform) -> Addresses:
-        return Addresses(further=conda_lock_file.read(self.text, self.path, platform.subdir).addresses)
+        return Addresses(
+            further=conda_lock_file.read(self.text, self.path, platform.subdir).addresses
+        )
 
     def part(self, platform: Platform) -> Lock:
         content = conda_lock_file.read(self.text, self.path, platform.subdir)
         pip = {"lock-version": "1.0", "created-by": "mlflow-compute", "packages": content.pip}
-        return Lock(platform.subdir, None, content.conda, pylock.write(pylock.check(pip, str(self.path))), content.channels)
+        return Lock(
+            platform.subdir,
+            None,
+            content.conda,
+            pylock.write(pylock.check(pip, str(self.path))),
+            content.channels,
+        )
 
 
 class UvLock(Exact):
-    """`uv.lock`, brought to the standard form by uv without solving anything again; the groups of development left out."""
+    """`uv.lock`, brought to the standard form by uv without solving anything again; the groups of
+    development left out.
+    """
 
     file_name = "uv.lock"
 
@@ -188,11 +238,15 @@ class UvLock(Exact):
     def part(self, platform: Platform) -> Lock:
         project = self._beside("pyproject.toml")
         if project is None:
-            raise EnvironmentSpecError(f"{self.path}: needs the pyproject.toml that it was made from in the same folder")
+            raise EnvironmentSpecError(
+                f"{self.path}: needs the pyproject.toml that it was made from in the same folder"
+            )
         content = pylock.read(pip_solver.export(self.text, project, self.path), str(self.path))
         pinned = (self._beside(".python-version") or "").split()
         wanted = pinned[0] if pinned else content.get("requires-python")
-        return Lock(platform.subdir, python_version(wanted, self.path), pylock=pylock.write(content))
+        return Lock(
+            platform.subdir, python_version(wanted, self.path), pylock=pylock.write(content)
+        )
 
     def _beside(self, name: str) -> str | None:
         path = self.path.parent / name
@@ -211,7 +265,11 @@ class Pylock(Exact):
 
     def part(self, platform: Platform) -> Lock:
         content = pylock.read(self.text, str(self.path))
-        return Lock(platform.subdir, python_version(content.get("requires-python"), self.path), pylock=pylock.write(content))
+        return Lock(
+            platform.subdir,
+            python_version(content.get("requires-python"), self.path),
+            pylock=pylock.write(content),
+        )
 
 
 NAMED = (CondaEnv, PythonEnv)
@@ -220,7 +278,8 @@ FOUND = (PythonEnv, CondaEnv)
 
 
 def detect(folder: Path, named: Mapping[str, Any]) -> Solved | Exact | None:
-    """The environment of the project in `folder`; `named` are MLproject's `conda_env` or `python_env`. None when it has none.
+    """The environment of the project in `folder`; `named` are MLproject's `conda_env` or
+    `python_env`. None when it has none.
 
     Raises EnvironmentSpecError for a name that is not text.
     """
@@ -228,7 +287,9 @@ def detect(folder: Path, named: Mapping[str, Any]) -> Solved | Exact | None:
         if not isinstance(name, str):
             raise EnvironmentSpecError(f"MLproject: '{key}' must name a file, found {shown(name)}")
     if named:
-        kinds = [kind for kind in LOCKS if kind.file_name in {Path(name).name for name in named.values()}] or NAMED
+        kinds = [
+            kind for kind in LOCKS if kind.file_name in {Path(name).name for name in named.values()}
+        ] or NAMED
         return next(found for kind in kinds if (found := kind.detect(folder, named, True)))
     found = (kind.detect(folder, {}, False) for kind in (*LOCKS, *FOUND))
     return next((item for item in found if item), None)

@@ -16,7 +16,10 @@ from mlflow_runner.submission import CONDA_LOCK, PYLOCK, Environment
 
 @dataclass(frozen=True, order=True)
 class CondaPackage:
-    """One conda package of a lock. `sha256` and `md5` are hex; `size_bytes` is 0 where the channel does not say."""
+    """One conda package of a lock.
+
+    `sha256` and `md5` are hex; `size_bytes` is 0 where the channel does not say.
+    """
 
     name: str
     version: str
@@ -44,7 +47,8 @@ class PipPackage:
 
 @dataclass(frozen=True)
 class Lock:
-    """All that an environment is made of. `python` is the interpreter of a virtual environment; None where conda brings it.
+    """All that an environment is made of. `python` is the interpreter of a virtual environment;
+    None where conda brings it.
 
     `pylock` is the text of a PEP 751 file, empty where nothing comes from a Python index.
     """
@@ -62,7 +66,9 @@ class Lock:
 
     @property
     def key(self) -> str:
-        """sha256 (hex) of what is installed: neither order nor the locks' formatting, URLs or times count."""
+        """sha256 (hex) of what is installed: neither order nor the locks' formatting, URLs or times
+        count.
+        """
         return key(self.platform, self.python, self.conda, self.pip)
 
     @property
@@ -70,7 +76,9 @@ class Lock:
         return sum(package.size_bytes for package in self.conda)
 
     def environment(self, lock_dir: str) -> Environment:
-        """What the runner needs to know; the files of `files()` lie in `lock_dir` on its machine."""
+        """What the runner needs to know; the files of `files()` lie in `lock_dir` on its
+        machine.
+        """
         return Environment(
             key=self.key,
             platform=self.platform,
@@ -82,7 +90,9 @@ class Lock:
         )
 
     def files(self) -> dict[str, bytes]:
-        """`conda-lock.yml` (conda-lock, micromamba) and `pylock.toml` (uv, pip), as far as there is something to install."""
+        """`conda-lock.yml` (conda-lock, micromamba) and `pylock.toml` (uv, pip), as far as there is
+        something to install.
+        """
         found = {}
         if self.conda:
             found[CONDA_LOCK] = conda_lock(self.platform, self.channels, self.conda).encode()
@@ -91,7 +101,9 @@ class Lock:
         return found
 
 
-def key(platform: str, python: str | None, conda: Iterable[CondaPackage], pip: Iterable[PipPackage]) -> str:
+def key(
+    platform: str, python: str | None, conda: Iterable[CondaPackage], pip: Iterable[PipPackage]
+) -> str:
     """The key of an environment of these packages, given in any order."""
     content = {
         "platform": platform,
@@ -99,12 +111,16 @@ def key(platform: str, python: str | None, conda: Iterable[CondaPackage], pip: I
         "conda": sorted({(item.subdir, item.file_name, item.sha256 or item.md5) for item in conda}),
         "pip": sorted({(item.name, item.version, tuple(sorted(item.hashes))) for item in pip}),
     }
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    ).hexdigest()
 
 
 def pip_packages(pylock: str) -> tuple[PipPackage, ...]:
     """The packages of a PEP 751 text that `pylock.write` made."""
-    return tuple(sorted(_pip_package(entry) for entry in toml_text.load(pylock).get("packages", ())))
+    return tuple(
+        sorted(_pip_package(entry) for entry in toml_text.load(pylock).get("packages", ()))
+    )
 
 
 def _pip_package(entry: Mapping[str, Any]) -> PipPackage:
@@ -115,7 +131,9 @@ def _pip_package(entry: Mapping[str, Any]) -> PipPackage:
 
 
 def conda_lock(platform: str, channels: Iterable[str], packages: Iterable[CondaPackage]) -> str:
-    """A `conda-lock.yml` of version 1 (https://conda.github.io/conda-lock/): the same text for the same packages."""
+    """A `conda-lock.yml` of version 1 (https://conda.github.io/conda-lock/): the same text for the
+    same packages.
+    """
     content = {
         "version": 1,
         "metadata": {

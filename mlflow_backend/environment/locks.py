@@ -1,4 +1,6 @@
-"""The lock of a project: solved once, then kept in this user's cache until what it was made from changes."""
+"""The lock of a project: solved once, then kept in this user's cache until what it was made from
+changes.
+"""
 
 import contextlib
 import dataclasses
@@ -13,7 +15,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow_backend.environment import cache, index_access, index_settings, kinds, pylock, toml_text, urls
+from mlflow_backend.environment import (
+    cache,
+    index_access,
+    index_settings,
+    kinds,
+    pylock,
+    toml_text,
+    urls,
+)
 from mlflow_backend.environment.cache import cache_dir as cache_dir
 from mlflow_backend.environment.lock import Lock
 from mlflow_backend.environment.permissions import Permissions
@@ -24,15 +34,19 @@ from mlflow_backend.progress import Progress
 from mlflow_runner.submission import CONDA_LOCK, PYLOCK, Environment
 
 FORMAT = 2
-"""Part of a lock's address in the cache: other than before where the same inputs would give another lock."""
+"""Part of a lock's address in the cache: other than before where the same inputs would give another
+lock.
+"""
 SUMMARY = "lock.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class Kept:
-    """A lock in the cache: its files are in `folder`. `hosts` are the URLs of the servers that its packages come from.
+    """A lock in the cache: its files are in `folder`. `hosts` are the URLs of the servers that its
+    packages come from.
 
-    `mlflow` is the version of MLflow's client in it; `solved_s` is how long solving took, None where it was there already.
+    `mlflow` is the version of MLflow's client in it; `solved_s` is how long solving took, None
+    where it was there already.
     """
 
     folder: Path
@@ -47,7 +61,11 @@ class Kept:
 
     @property
     def files(self) -> dict[str, Path]:
-        return {name: self.folder / name for name in (CONDA_LOCK, PYLOCK) if (self.folder / name).is_file()}
+        return {
+            name: self.folder / name
+            for name in (CONDA_LOCK, PYLOCK)
+            if (self.folder / name).is_file()
+        }
 
     @property
     def phases(self) -> tuple[tuple[str, float], ...]:
@@ -60,9 +78,15 @@ class Kept:
 
 
 def obtain(
-    folder: Path, named: Mapping[str, str], platform: Platform, permissions: Permissions, progress: Progress, refresh: bool = False
+    folder: Path,
+    named: Mapping[str, str],
+    platform: Platform,
+    permissions: Permissions,
+    progress: Progress,
+    refresh: bool = False,
 ) -> Kept | None:
-    """The lock of the project in `folder` for the platform, from the cache unless `refresh`; None when it lists no environment.
+    """The lock of the project in `folder` for the platform, from the cache unless `refresh`; None
+    when it lists no environment.
 
     `named` are `conda_env` or `python_env` of its MLproject. Raises EnvironmentSpecError.
     """
@@ -71,10 +95,17 @@ def obtain(
     kind = kinds.detect(folder, named)
     if kind is None:
         return None
-    inputs = [FORMAT, type(kind).__name__, kind.inputs(platform, VERSION), platform.subdir, dict(platform.virtual_packages)]
+    inputs = [
+        FORMAT,
+        type(kind).__name__,
+        kind.inputs(platform, VERSION),
+        platform.subdir,
+        dict(platform.virtual_packages),
+    ]
     inputs.append(index_settings.fingerprint())
     own, built = _place([*inputs, permissions.builds]), _place([*inputs, True])
-    kept = None if refresh else _load(own, kind.path) or _load(built, kind.path)  # made with builds before: none is needed now
+    # made with builds before: none is needed now
+    kept = None if refresh else _load(own, kind.path) or _load(built, kind.path)
     if kept is None:
         kept = _solve(kind, own, platform, permissions, progress, refresh)
     for warning in kept.warnings:
@@ -85,7 +116,11 @@ def obtain(
 def describe(kept: Kept) -> str:
     """What is in a lock, in a few words."""
     environment = kept.environment
-    counts = [f"{number} {kind} packages" for number, kind in ((environment.conda, "conda"), (environment.pip, "Python")) if number]
+    counts = [
+        f"{number} {kind} packages"
+        for number, kind in ((environment.conda, "conda"), (environment.pip, "Python"))
+        if number
+    ]
     size = f", {kept.size_bytes / 1e6:.0f} MB" if kept.size_bytes else ""
     return (" and ".join(counts) or "no packages") + size
 
@@ -96,14 +131,22 @@ def _place(inputs: list[Any]) -> Path:
 
 
 def _solve(
-    kind: kinds.Solved | kinds.Exact, place: Path, platform: Platform, permissions: Permissions, progress: Progress, refresh: bool
+    kind: kinds.Solved | kinds.Exact,
+    place: Path,
+    platform: Platform,
+    permissions: Permissions,
+    progress: Progress,
+    refresh: bool,
 ) -> Kept:
-    """Solve and keep; of several processes that need the same lock at once, one does and the others wait for it."""
+    """Solve and keep; of several processes that need the same lock at once, one does and the others
+    wait for it.
+    """
     from mlflow.version import VERSION
 
     name = kind.path.name
     with cache.alone(
-        cache.make("locks") / f"{place.name}.lock", lambda: progress.waiting(f"waiting for another submit that solves {name}")
+        cache.make("locks") / f"{place.name}.lock",
+        lambda: progress.waiting(f"waiting for another submit that solves {name}"),
     ):
         if not refresh and (kept := _load(place, kind.path)):
             return kept
@@ -119,34 +162,62 @@ def _solve(
     return dataclasses.replace(kept, solved_s=round(solved_s, 3))
 
 
-def _with_access(kept: Kept, kind, platform: Platform, permissions: Permissions, progress: Progress) -> Kept:
-    """The lock with its index, and with the logins for its hosts that may go along; those that stay are named."""
+def _with_access(
+    kept: Kept, kind, platform: Platform, permissions: Permissions, progress: Progress
+) -> Kept:
+    """The lock with its index, and with the logins for its hosts that may go along; those that stay
+    are named.
+    """
     index, further = kind.addresses(platform)
-    own = [index_access.expanded(address, permissions, str(kind.path)) for address in (index, *further) if address]
+    own = [
+        index_access.expanded(address, permissions, str(kind.path))
+        for address in (index, *further)
+        if address
+    ]
     index = without_logins(own[0]) if index else index_settings.default_index()
     logins = index_access.find([*kept.hosts, *filter(None, [index])], own, permissions)
     for sentence in logins.withheld:
         progress.say(sentence)
-    return dataclasses.replace(kept, environment=kept.environment._replace(index=index), logins=logins)
+    return dataclasses.replace(
+        kept, environment=kept.environment._replace(index=index), logins=logins
+    )
 
 
 def _load(place: Path, source: Path) -> Kept | None:
     try:
         summary: dict[str, Any] = json.loads((place / SUMMARY).read_text())
         fields = summary["environment"]
-        environment = Environment(**{**fields, "variables": tuple(map(tuple, fields["variables"])), "lock_dir": str(place)})
+        environment = Environment(
+            **{
+                **fields,
+                "variables": tuple(map(tuple, fields["variables"])),
+                "lock_dir": str(place),
+            }
+        )
         return Kept(
-            place, source, environment, tuple(summary["warnings"]), tuple(summary["hosts"]), summary["size_bytes"], summary["mlflow"]
+            place,
+            source,
+            environment,
+            tuple(summary["warnings"]),
+            tuple(summary["hosts"]),
+            summary["size_bytes"],
+            summary["mlflow"],
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _store(place: Path, lock: Lock, warnings: tuple[str, ...]) -> None:
-    """Write the lock's folder whole, or not at all. One that another process has written meanwhile is as good."""
+    """Write the lock's folder whole, or not at all.
+
+    One that another process has written meanwhile is as good.
+    """
     try:
         with contextlib.ExitStack() as stack:
-            new, old = (Path(tempfile.mkdtemp(dir=place.parent, prefix=prefix)) for prefix in (".new-", ".old-"))
+            new, old = (
+                Path(tempfile.mkdtemp(dir=place.parent, prefix=prefix))
+                for prefix in (".new-", ".old-")
+            )
             for path in (new, old):
                 stack.callback(shutil.rmtree, path, ignore_errors=True)
             for name, content in lock.files().items():
@@ -157,7 +228,9 @@ def _store(place: Path, lock: Lock, warnings: tuple[str, ...]) -> None:
             os.replace(new, place)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise EnvironmentSpecError(f"the lock cannot be kept in {place.parent}: {error.strerror}") from None
+            raise EnvironmentSpecError(
+                f"the lock cannot be kept in {place.parent}: {error.strerror}"
+            ) from None
 
 
 def _summary(lock: Lock, warnings: tuple[str, ...]) -> dict[str, Any]:
@@ -168,5 +241,8 @@ def _summary(lock: Lock, warnings: tuple[str, ...]) -> dict[str, Any]:
         "warnings": warnings,
         "hosts": sorted({found.url for found in map(urls.origin, addresses) if found}),
         "size_bytes": lock.size_bytes,
-        "mlflow": next((package.version for package in (*lock.conda, *lock.pip) if package.name in MLFLOW), None),
+        "mlflow": next(
+            (package.version for package in (*lock.conda, *lock.pip) if package.name in MLFLOW),
+            None,
+        ),
     }

@@ -16,20 +16,33 @@ VCS_SCHEMES = ("https", "http", "ssh", "git+https", "git+http", "git+ssh")
 
 
 def load(text: str, where: str) -> dict[str, Any]:
-    """The content of a lock as it is written, logins in its addresses included. Raises EnvironmentSpecError with `where`, one line."""
+    """The content of a lock as it is written, logins in its addresses included.
+
+    Raises EnvironmentSpecError with `where`, one line.
+    """
     try:
         content = toml_text.load(text)
     except ValueError as error:
-        raise EnvironmentSpecError(f"{where}: {str(error).splitlines()[0]}: correct the TOML") from None
+        raise EnvironmentSpecError(
+            f"{where}: {str(error).splitlines()[0]}: correct the TOML"
+        ) from None
     if "lock-version" not in content or "packages" not in content:
-        raise EnvironmentSpecError(f"{where}: is not a lock: make it with uv pip compile --format pylock.toml, or pip lock")
+        raise EnvironmentSpecError(
+            f"{where}: is not a lock: make it with uv pip compile --format pylock.toml, or pip lock"
+        )
     return content
 
 
 def check(content: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The same content after a check of all that it names, and without the logins in its addresses. Raises EnvironmentSpecError."""
+    """The same content after a check of all that it names, and without the logins in its addresses.
+
+    Raises EnvironmentSpecError.
+    """
     if not checks.text(content, "lock-version", where).startswith("1."):
-        raise EnvironmentSpecError(f"{where}: lock-version {content['lock-version']} is not known: make the lock again for version 1.0")
+        raise EnvironmentSpecError(
+            f"{where}: lock-version {content['lock-version']} is not known: make the lock again "
+            "for version 1.0"
+        )
     checks.text(content, "requires-python", where, default="")
     packages = checks.tables(content, "packages", where)
     _refuse_paths(packages, where)
@@ -42,7 +55,10 @@ def read(text: str, where: str) -> dict[str, Any]:
 
 
 def write(content: Mapping[str, Any]) -> str:
-    """The text of a lock's content; the same for the same content. Empty where it has no packages."""
+    """The text of a lock's content; the same for the same content.
+
+    Empty where it has no packages.
+    """
     return toml_text.dump(content) if content.get("packages") else ""
 
 
@@ -54,18 +70,33 @@ def files(package: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def addresses(content: Mapping[str, Any]) -> Iterator[str]:
     """Where the packages come from, their sources included."""
     for package in content["packages"]:
-        for file in (*package.get("wheels", ()), *(package[kind] for kind in (*FILES, "vcs") if kind in package)):
+        for file in (
+            *package.get("wheels", ()),
+            *(package[kind] for kind in (*FILES, "vcs") if kind in package),
+        ):
             if "url" in file:
                 yield file["url"]
 
 
-def keep_files(content: Mapping[str, Any], wanted: Callable[[Mapping[str, Any], Mapping[str, Any]], bool]) -> dict[str, Any]:
+def keep_files(
+    content: Mapping[str, Any], wanted: Callable[[Mapping[str, Any], Mapping[str, Any]], bool]
+) -> dict[str, Any]:
     """The content with only those files of each package for which `wanted(package, file)` holds."""
     packages = []
     for package in content["packages"]:
         wheels = [file for file in package.get("wheels", ()) if wanted(package, file)]
-        left = {key: value for key, value in package.items() if key not in FILES or wanted(package, value)}
-        packages.append({key: value for key, value in {**left, "wheels": wheels}.items() if key != "wheels" or value})
+        left = {
+            key: value
+            for key, value in package.items()
+            if key not in FILES or wanted(package, value)
+        }
+        packages.append(
+            {
+                key: value
+                for key, value in {**left, "wheels": wheels}.items()
+                if key != "wheels" or value
+            }
+        )
     return {**content, "packages": packages}
 
 
@@ -77,11 +108,17 @@ def hash_texts(file: Mapping[str, Any]) -> set[str]:
 def _refuse_paths(packages: list[dict[str, Any]], where: str) -> None:
     paths = []
     for entry in packages:
-        found = [*checks.tables(entry, "wheels", where), *(checks.table(entry, kind, where) for kind in (*FILES, "vcs"))]
+        found = [
+            *checks.tables(entry, "wheels", where),
+            *(checks.table(entry, kind, where) for kind in (*FILES, "vcs")),
+        ]
         if "directory" in entry or any("path" in file for file in found):
             paths.append(checks.text(entry, "name", where, checks.NAME))
     if paths:
-        raise EnvironmentSpecError(f"{where}: {', '.join(paths)}: a path of this machine is not where the run is: list a release")
+        raise EnvironmentSpecError(
+            f"{where}: {', '.join(paths)}: a path of this machine is not where the run is: list a "
+            "release"
+        )
 
 
 def _package(entry: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -10,9 +10,20 @@ KEYS = ("name", "python", "build_dependencies", "dependencies")
 
 
 def read(path: Path, root: Path) -> Spec:
-    """The Spec of the file, of a project in the folder `root`. Raises EnvironmentSpecError naming file and entry."""
+    """The Spec of the file, of a project in the folder `root`.
+
+    Raises EnvironmentSpecError naming file and entry.
+    """
     content = load_yaml(project_files.read(path, root), path)
     check_keys(content, KEYS, path)
-    listed = [entry for key in ("build_dependencies", "dependencies") for entry in entries(content, key, path)]
+    listed = [
+        entry
+        for key in ("build_dependencies", "dependencies")
+        for entry in entries(content, key, path)
+    ]
     reader = Reader(root)
-    return Spec(path, scalar(content, "python", path), pip=tuple(line for entry in listed for line in reader.lines(entry, path)))
+    return Spec(
+        path,
+        scalar(content, "python", path),
+        pip=tuple(line for entry in listed for line in reader.lines(entry, path)),
+    )

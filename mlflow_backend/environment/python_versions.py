@@ -13,9 +13,11 @@ PYTHONS = tuple(f"3.{minor}" for minor in range(14, 8, -1))
 
 
 def python_version(wanted: str | None, source: Path) -> str:
-    """The one version an environment is locked for: what is asked for, else this Python's, as MLflow does.
+    """The one version an environment is locked for: what is asked for, else this Python's, as
+    MLflow does.
 
-    Of a range (`>=3.10`) it is this Python's if that fits, else the newest that fits. `==3.11` is any 3.11, as in conda.
+    Of a range (`>=3.10`) it is this Python's if that fits, else the newest that fits. `==3.11` is
+    any 3.11, as in conda.
     Raises EnvironmentSpecError.
     """
     here = ".".join(map(str, sys.version_info[:2]))
@@ -26,8 +28,14 @@ def python_version(wanted: str | None, source: Path) -> str:
     try:
         range_ = SpecifierSet(wanted.replace(" ", ""))
     except InvalidSpecifier:
-        raise EnvironmentSpecError(f"{source}: python {shown(wanted)}: write a version such as {here}, or a range such as >=3.10") from None
+        raise EnvironmentSpecError(
+            f"{source}: python {shown(wanted)}: write a version such as {here}, or a range such as "
+            ">=3.10"
+        ) from None
     found = next((version for version in (here, *PYTHONS) if f"{version}.99" in range_), None)
     if found is None:
-        raise EnvironmentSpecError(f"{source}: python {shown(wanted)}: no version fits; known: {', '.join(reversed(PYTHONS))}")
+        raise EnvironmentSpecError(
+            f"{source}: python {shown(wanted)}: no version fits; known: "
+            f"{', '.join(reversed(PYTHONS))}"
+        )
     return found

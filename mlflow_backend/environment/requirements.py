@@ -35,16 +35,22 @@ class Reader:
         self._files = 0
 
     def lines(self, entry: Any, named_in: Path, including: tuple[Path, ...] = ()) -> Iterator[str]:
-        """What one entry stands for; `-r FILE` and `-c FILE` are followed from the folder of `named_in`, inside the project.
+        """What one entry stands for; `-r FILE` and `-c FILE` are followed from the folder of
+        `named_in`, inside the project.
 
-        A constraint comes back as `-c REQUIREMENT`. `including` are the files that named each other up to here.
+        A constraint comes back as `-c REQUIREMENT`. `including` are the files that named each other
+        up to here.
         Raises EnvironmentSpecError naming file and entry.
         """
         if not isinstance(entry, str):
-            raise EnvironmentSpecError(f"{named_in}: entry {shown(entry)}: write a package such as numpy==2.1")
+            raise EnvironmentSpecError(
+                f"{named_in}: entry {shown(entry)}: write a package such as numpy==2.1"
+            )
         line = re.sub(r"(^|\s)#.*$", "", entry).strip()
         if len(line.splitlines()) > 1:
-            raise EnvironmentSpecError(f"{named_in}: entry {shown(line)}: write one package in each entry")
+            raise EnvironmentSpecError(
+                f"{named_in}: entry {shown(line)}: write one package in each entry"
+            )
         if not line:
             return
         name, value = _name_and_value(line)
@@ -64,7 +70,9 @@ class Reader:
         if path.resolve() in including:
             raise EnvironmentSpecError(f"{named_in}: {name}: includes itself")
         if self._files > MOST_FILES:
-            raise EnvironmentSpecError(f"{named_in}: {name}: more than {MOST_FILES} files of requirements")
+            raise EnvironmentSpecError(
+                f"{named_in}: {name}: more than {MOST_FILES} files of requirements"
+            )
         for line in re.sub(r"\\\r?\n\s*", " ", text).splitlines():
             yield from self.lines(line, path, (*including, path.resolve()))
 
@@ -87,21 +95,34 @@ def _option(line: str, named_in: Path) -> str:
     name, value = _name_and_value(line)
     if name in ("-e", "--editable"):
         raise EnvironmentSpecError(
-            f"{named_in}: {shown(line)}: an editable install cannot be locked; the project's own files travel with the run: "
-            "set PYTHONPATH in the command, or list a released package"
+            f"{named_in}: {shown(line)}: an editable install cannot be locked; the project's own "
+            "files travel with the run: set PYTHONPATH in the command, or list a released package"
         )
     if name == "--trusted-host":
         raise EnvironmentSpecError(
-            f"{named_in}: {shown(line)}: a project cannot turn off certificate checks: set UV_INSECURE_HOST, or pip's trusted-host, yourself"
+            f"{named_in}: {shown(line)}: a project cannot turn off certificate checks: set "
+            "UV_INSECURE_HOST, or pip's trusted-host, yourself"
         )
     if name not in OPTIONS:
-        raise EnvironmentSpecError(f"{named_in}: {shown(line)}: this option has no meaning here; known: {', '.join(OPTIONS)}")
+        raise EnvironmentSpecError(
+            f"{named_in}: {shown(line)}: this option has no meaning here; known: "
+            f"{', '.join(OPTIONS)}"
+        )
     if len(value.split()) != (name not in FLAGS):
-        raise EnvironmentSpecError(f"{named_in}: {shown(line)}: write one option on each line, with its value where it has one")
+        raise EnvironmentSpecError(
+            f"{named_in}: {shown(line)}: write one option on each line, with its value where it "
+            "has one"
+        )
     if name in ADDRESSES and not is_plain(value):
-        raise EnvironmentSpecError(f"{named_in}: {shown(line)}: quote the characters that a URL cannot hold (%5C for a backslash)")
+        raise EnvironmentSpecError(
+            f"{named_in}: {shown(line)}: quote the characters that a URL cannot hold (%5C for a "
+            "backslash)"
+        )
     if name in ADDRESSES and not value.lower().startswith(("https://", "http://")):
-        raise EnvironmentSpecError(f"{named_in}: {shown(line)}: a folder of this machine is not where the run is: name a URL")
+        raise EnvironmentSpecError(
+            f"{named_in}: {shown(line)}: a folder of this machine is not where the run is: name a "
+            "URL"
+        )
     return f"{name} {value}".strip()
 
 
@@ -110,7 +131,9 @@ def _requirement(line: str, named_in: Path) -> str:
     for text in hashes:
         name, _, value = text.partition(":")
         if not re.fullmatch(rf"[0-9a-fA-F]{{{HASH_DIGITS.get(name, 0)}}}", value) or not value:
-            raise EnvironmentSpecError(f"{named_in}: --hash={shown(text)}: write --hash=sha256: and 64 hex digits")
+            raise EnvironmentSpecError(
+                f"{named_in}: --hash={shown(text)}: write --hash=sha256: and 64 hex digits"
+            )
     checked = "".join(f" --hash={text.lower()}" for text in sorted(hashes))
     if URL.match(bare):
         address, _, marker = bare.partition(" ")
@@ -122,7 +145,9 @@ def _requirement(line: str, named_in: Path) -> str:
     except InvalidRequirement:
         if re.match(r"[./~]|\w+[/\\]", bare):
             raise _no_path(line, named_in) from None
-        raise EnvironmentSpecError(f"{named_in}: {shown(line)}: write a package by name, such as numpy==2.1") from None
+        raise EnvironmentSpecError(
+            f"{named_in}: {shown(line)}: write a package by name, such as numpy==2.1"
+        ) from None
     if found.url:
         _check_address(found.url, line, named_in)
     return f"{found}{checked}"
@@ -133,7 +158,9 @@ def _check_address(address: str, line: str, named_in: Path) -> None:
         raise _no_path(line, named_in)
     if not address.lower().startswith(SCHEMES) or not is_plain(address):
         known = ", ".join(f"{scheme}//" for scheme in SCHEMES)
-        raise EnvironmentSpecError(f"{named_in}: {shown(line)}: packages come from URLs with {known}")
+        raise EnvironmentSpecError(
+            f"{named_in}: {shown(line)}: packages come from URLs with {known}"
+        )
 
 
 def _check_marker(marker: str, line: str, named_in: Path) -> None:
@@ -142,12 +169,13 @@ def _check_marker(marker: str, line: str, named_in: Path) -> None:
             Marker(marker.removeprefix(";"))
     except InvalidMarker:
         raise EnvironmentSpecError(
-            f"{named_in}: {shown(line)}: write a marker such as ; sys_platform == 'linux' after the address"
+            f"{named_in}: {shown(line)}: write a marker such as ; sys_platform == 'linux' after "
+            "the address"
         ) from None
 
 
 def _no_path(line: str, named_in: Path) -> EnvironmentSpecError:
     return EnvironmentSpecError(
-        f"{named_in}: {shown(line)}: a path of this machine cannot be locked; the project's own files travel with the run: "
-        "import them from there, or list a released package"
+        f"{named_in}: {shown(line)}: a path of this machine cannot be locked; the project's own "
+        "files travel with the run: import them from there, or list a released package"
     )

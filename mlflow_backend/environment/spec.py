@@ -34,7 +34,10 @@ class Spec:
     def expanded(self, change: Callable[[str], str]) -> "Spec":
         """The Spec with `change` applied to every line that may hold an address."""
         return replace(
-            self, channels=tuple(map(change, self.channels)), conda=tuple(map(change, self.conda)), pip=tuple(map(change, self.pip))
+            self,
+            channels=tuple(map(change, self.channels)),
+            conda=tuple(map(change, self.conda)),
+            pip=tuple(map(change, self.pip)),
         )
 
     @property
@@ -48,17 +51,23 @@ def with_mlflow(spec: Spec, version: str) -> tuple[Spec, str | None]:
     if spec.names & MLFLOW:
         return spec, None
     added = f"mlflow=={version}"
-    return replace(spec, pip=(*spec.pip, added)), f"{spec.source.name} does not list mlflow: adding {added}"
+    return replace(spec, pip=(*spec.pip, added)), (
+        f"{spec.source.name} does not list mlflow: adding {added}"
+    )
 
 
 def load_yaml(text: str, path: Path) -> dict[str, Any]:
-    """The content of the file `path` with every scalar as text: `python: 3.10` is a version, not the number 3.1.
+    """The content of the file `path` with every scalar as text: `python: 3.10` is a version, not
+    the number 3.1.
 
     Raises EnvironmentSpecError for what is not YAML, or has no keys on the first level.
     """
     content = yaml_files.parse(text, str(path), EnvironmentSpecError, as_text=True).content or {}
     if not isinstance(content, dict):
-        raise EnvironmentSpecError(f"{path}: must have keys on its first level, such as 'dependencies:' with a list below it")
+        raise EnvironmentSpecError(
+            f"{path}: must have keys on its first level, such as 'dependencies:' with a list below "
+            "it"
+        )
     return content
 
 
@@ -69,7 +78,10 @@ def check_keys(content: Mapping[str, Any], known: Sequence[str], path: Path) -> 
 
 
 def entries(content: Mapping[str, Any], key: str, path: Path) -> list[Any]:
-    """The list below `key`; empty where there is none. Raises EnvironmentSpecError for anything else."""
+    """The list below `key`; empty where there is none.
+
+    Raises EnvironmentSpecError for anything else.
+    """
     found = content.get(key) or []
     if not isinstance(found, list):
         raise EnvironmentSpecError(f"{path}: '{key}' must be a list, found {shown(found)}")
@@ -77,7 +89,10 @@ def entries(content: Mapping[str, Any], key: str, path: Path) -> list[Any]:
 
 
 def scalar(content: Mapping[str, Any], key: str, path: Path) -> str | None:
-    """The text below `key`; None where there is none. Raises EnvironmentSpecError for a list or a mapping."""
+    """The text below `key`; None where there is none.
+
+    Raises EnvironmentSpecError for a list or a mapping.
+    """
     found = content.get(key)
     if found is not None and not isinstance(found, str):
         raise EnvironmentSpecError(f"{path}: '{key}' must be one value, found {shown(found)}")
@@ -89,5 +104,12 @@ def _name(entry: str) -> str | None:
     try:
         return Requirement(entry).name
     except InvalidRequirement:
-        words = entry.rpartition("::")[2].replace("=", " ").replace("<", " ").replace(">", " ").replace("[", " ").split()
+        words = (
+            entry.rpartition("::")[2]
+            .replace("=", " ")
+            .replace("<", " ")
+            .replace(">", " ")
+            .replace("[", " ")
+            .split()
+        )
         return words[0] if words and not entry.startswith("-") and "/" not in words[0] else None

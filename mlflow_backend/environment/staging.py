@@ -1,4 +1,6 @@
-"""All package files of a lock in one archive, for pods that reach nothing but the artifact store."""
+"""All package files of a lock in one archive, for pods that reach nothing but the artifact
+store.
+"""
 
 import contextlib
 import hashlib
@@ -42,14 +44,18 @@ def staged(kept: Kept, progress: Progress) -> Iterator[Path]:
     logins = kept.logins.sent
     missing = [file for file in wanted if not _is_there(folder / file.sha256, file.sha256)]
     with _session() as session, ThreadPoolExecutor(AT_ONCE) as pool:
-        for count, _ in enumerate(pool.map(lambda file: _download(session, file, folder, logins), missing), 1):
+        for count, _ in enumerate(
+            pool.map(lambda file: _download(session, file, folder, logins), missing), 1
+        ):
             progress.count("downloading packages to stage", count, len(missing))
     with scratch.folder() as place:
         archive = place / "packages.tar"
         with tarfile.open(archive, "w") as tar:
             for file in wanted:
                 tar.add(folder / file.sha256, file.name, recursive=False)
-        progress.waiting(f"uploading {len(wanted)} packages ({archive.stat().st_size / 1e6:.0f} MB)")
+        progress.waiting(
+            f"uploading {len(wanted)} packages ({archive.stat().st_size / 1e6:.0f} MB)"
+        )
         yield archive
 
 
@@ -61,17 +67,26 @@ def files(kept: Kept) -> Iterator[File]:
         for package in conda_lock_file.read(text, kept.source, kept.environment.platform).conda:
             yield _file(package.url, package.sha256, f"conda/{package.subdir}", package.name)
     if PYLOCK in found:
-        for package in pylock.read(found[PYLOCK].read_text(encoding="utf-8"), str(kept.source))["packages"]:
+        for package in pylock.read(found[PYLOCK].read_text(encoding="utf-8"), str(kept.source))[
+            "packages"
+        ]:
             choices = pylock.files(package)
             if not choices:
-                raise EnvironmentSpecError(f"{kept.source}: {package['name']} is not a file of an index and cannot be staged")
+                raise EnvironmentSpecError(
+                    f"{kept.source}: {package['name']} is not a file of an index and cannot be "
+                    "staged"
+                )
             for choice in choices:
-                yield _file(choice["url"], choice["hashes"].get("sha256", ""), "python", package["name"])
+                yield _file(
+                    choice["url"], choice["hashes"].get("sha256", ""), "python", package["name"]
+                )
 
 
 def _file(url: str, sha256: str, folder: str, package: str) -> File:
     if not sha256:
-        raise EnvironmentSpecError(f"{package}: its lock has no sha256, without which it cannot be staged")
+        raise EnvironmentSpecError(
+            f"{package}: its lock has no sha256, without which it cannot be staged"
+        )
     return File(url, sha256, f"{folder}/{checks.file_name(url, package)}")
 
 
@@ -102,7 +117,10 @@ def _session():
 
     with requests.Session() as session:
         session.verify = index_settings.ca_bundle() or True
-        adapter = HTTPAdapter(pool_maxsize=AT_ONCE, max_retries=Retry(3, backoff_factor=0.5, status_forcelist=(429, 502, 503, 504)))
+        adapter = HTTPAdapter(
+            pool_maxsize=AT_ONCE,
+            max_retries=Retry(3, backoff_factor=0.5, status_forcelist=(429, 502, 503, 504)),
+        )
         session.mount("https://", adapter)
         session.mount("http://", adapter)
         session.trust_env = False  # the logins are known by host already
@@ -122,7 +140,9 @@ def _download(session, file: File, folder: Path, logins) -> None:
                 digest.update(block)
                 target.write(block)
         if digest.hexdigest() != file.sha256:
-            raise EnvironmentSpecError(f"{file.url}: hash mismatch: locked {file.sha256}, found {digest.hexdigest()}")
+            raise EnvironmentSpecError(
+                f"{file.url}: hash mismatch: locked {file.sha256}, found {digest.hexdigest()}"
+            )
         os.replace(new, folder / file.sha256)
     except (requests.RequestException, OSError) as error:
         raise EnvironmentSpecError(f"{file.url} cannot be downloaded: {_reason(error)}") from None
@@ -136,9 +156,13 @@ def _reason(error: Exception) -> str:
     if response is not None:
         return f"{response.status_code} {response.reason}"
     innermost = error
-    while innermost.args and isinstance(getattr(innermost.args[0], "reason", innermost.args[0]), Exception):
+    while innermost.args and isinstance(
+        getattr(innermost.args[0], "reason", innermost.args[0]), Exception
+    ):
         innermost = getattr(innermost.args[0], "reason", innermost.args[0])
-    return getattr(innermost, "strerror", None) or str(innermost).rpartition(": ")[2].splitlines()[0]
+    return (
+        getattr(innermost, "strerror", None) or str(innermost).rpartition(": ")[2].splitlines()[0]
+    )
 
 
 def _blocks(session, url: str, logins) -> Iterator[bytes]:

@@ -21,13 +21,21 @@ def load(text: str) -> dict[str, Any]:
 
 
 def dump(content: Mapping[str, Any]) -> str:
-    """`content`, as `load` returns it: one line for each value and one table for each item of a list of tables on the first level.
+    """`content`, as `load` returns it: one line for each value and one table for each item of a
+    list of tables on the first level.
 
-    Each value in a table stands on one line, so that the runner, which has no TOML parser on Python 3.9,
+    Each value in a table stands on one line, so that the runner, which has no TOML parser on Python
+    3.9,
     can change addresses line by line.
     """
-    tables = {name: value for name, value in content.items() if isinstance(value, list) and value and _are_tables(value)}
-    lines = [f"{_key(name)} = {_value(value)}\n" for name, value in content.items() if name not in tables]
+    tables = {
+        name: value
+        for name, value in content.items()
+        if isinstance(value, list) and value and _are_tables(value)
+    }
+    lines = [
+        f"{_key(name)} = {_value(value)}\n" for name, value in content.items() if name not in tables
+    ]
     for name, items in tables.items():
         for item in items:
             lines.append(f"\n[[{_key(name)}]]\n")
@@ -53,7 +61,13 @@ def _value(value: Any) -> str:
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
         return value.isoformat()
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{_key(name)} = {_value(item)}" for name, item in value.items()) + " }" if value else "{}"
+        return (
+            "{ "
+            + ", ".join(f"{_key(name)} = {_value(item)}" for name, item in value.items())
+            + " }"
+            if value
+            else "{}"
+        )
     if isinstance(value, list):
         return f"[{', '.join(map(_value, value))}]"
     return str(value)

@@ -8,11 +8,16 @@ from typing import NamedTuple
 
 PORTS = {"https": 443, "http": 80}
 VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
-"""A variable as pip expands it: https://pip.pypa.io/en/stable/reference/requirements-file-format/#using-environment-variables"""
+"""A variable as pip expands it:
+https://pip.pypa.io/en/stable/reference/requirements-file-format/#using-environment-variables
+"""
 
 
 CHARACTERS = re.compile(r"[!#-;=?-\[\]_a-z~]+")
-"""The characters that RFC 3986 allows in a URL. With a backslash, for one, two clients may see two hosts."""
+"""The characters that RFC 3986 allows in a URL.
+
+With a backslash, for one, two clients may see two hosts.
+"""
 
 
 def is_plain(text: str) -> bool:
@@ -42,7 +47,9 @@ class Origin(NamedTuple):
 
 
 def origin(url: str) -> Origin | None:
-    """The origin of an HTTP URL, of `git+https://` too; None for another scheme and for what is not a URL."""
+    """The origin of an HTTP URL, of `git+https://` too; None for another scheme and for what is not
+    a URL.
+    """
     try:
         parts = urllib.parse.urlsplit(url)
         scheme = parts.scheme.lower().removeprefix("git+")
@@ -81,7 +88,10 @@ def with_login(url: str, user: str, password: str) -> str:
 
 
 def without_login(url: str) -> str:
-    """The URL without user and password; the same text where it has none. The user of SSH stays: it is part of the address."""
+    """The URL without user and password; the same text where it has none.
+
+    The user of SSH stays: it is part of the address.
+    """
     try:
         parts = urllib.parse.urlsplit(url)
     except ValueError:  # not a URL: nothing before an @ is left
@@ -92,7 +102,9 @@ def without_login(url: str) -> str:
 
 
 def expanded(text: str, environ: Mapping[str, str]) -> str:
-    """`text` with each `${NAME}` replaced by the variable, where that is set and not empty, as pip does."""
+    """`text` with each `${NAME}` replaced by the variable, where that is set and not empty, as pip
+    does.
+    """
     return VARIABLE.sub(lambda match: environ.get(match[1]) or match[0], text)
 
 

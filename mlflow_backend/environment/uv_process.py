@@ -12,13 +12,17 @@ from mlflow_backend.environment.permissions import Permissions
 from mlflow_backend.errors import EnvironmentSpecError, redact
 
 MOST_LINES = 10
-NEEDS_BUILD = re.compile(r"(?:Wheels are required for|Building source distributions for) `([^`\s]+)[^`]*`")
+NEEDS_BUILD = re.compile(
+    r"(?:Wheels are required for|Building source distributions for) "
+    r"`([^`\s]+)[^`]*`"
+)
 
 
 def run(arguments: Sequence[str], folder: Path, source: Path, permissions: Permissions) -> str:
     """Run uv in `folder`, which is private and holds nothing but its input; its standard output.
 
-    uv looks for a uv.toml, a pyproject.toml and a .venv in the folders above it, so its configuration is
+    uv looks for a uv.toml, a pyproject.toml and a .venv in the folders above it, so its
+    configuration is
     named to it, and so is its Python. Without `permissions.builds` it runs no code of a package.
     Raises EnvironmentSpecError with uv's words.
     """
@@ -49,17 +53,29 @@ def run(arguments: Sequence[str], folder: Path, source: Path, permissions: Permi
 
 
 def _words(stderr: str, folder: Path) -> str:
-    """uv's explanation in at most ten lines; of a longer one its end, which is the conclusion. What must be built is named with what allows it."""
+    """uv's explanation in at most ten lines; of a longer one its end, which is the conclusion.
+
+    What must be built is named with what allows it.
+    """
     text = redact(stderr).replace(f"{folder}{os.sep}", "")
     unbuilt = sorted(set(NEEDS_BUILD.findall(text)))
-    lines = [line.rstrip() for line in text.splitlines() if line.strip() and not line.startswith(("warning:", "hint: Wheels are required"))]
+    lines = [
+        line.rstrip()
+        for line in text.splitlines()
+        if line.strip() and not line.startswith(("warning:", "hint: Wheels are required"))
+    ]
     if lines:
         lines[0] = lines[0].removeprefix("error: ")
     if len(lines) > MOST_LINES:
-        lines = [lines[0], f"  ({len(lines) - MOST_LINES + 2} lines left out)", *lines[-(MOST_LINES - 2) :]]
+        lines = [
+            lines[0],
+            f"  ({len(lines) - MOST_LINES + 2} lines left out)",
+            *lines[-(MOST_LINES - 2) :],
+        ]
     if unbuilt:
         lines.append(
-            f"{', '.join(unbuilt)}: has no wheel, and packages are not built on this machine for a cluster: "
-            "set 'allow_builds: true' in the target, or run mlflow-compute env lock --target NAME --allow-builds"
+            f"{', '.join(unbuilt)}: has no wheel, and packages are not built on this machine for a "
+            "cluster: set 'allow_builds: true' in the target, or run mlflow-compute env lock "
+            "--target NAME --allow-builds"
         )
     return "\n".join(lines)

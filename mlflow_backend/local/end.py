@@ -1,4 +1,6 @@
-"""How a run on this machine ended, and telling it from here where its reporter could not: by the same rules as the reporter's."""
+"""How a run on this machine ended, and telling it from here where its reporter could not: by the
+same rules as the reporter's.
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -17,27 +19,45 @@ WhyNotStarted = Callable[[int, str], str]
 
 
 def final_state(state: State, code: int, cancelled: bool, why_not_started: str | None) -> State:
-    """The state that the runner left, completed where the runner ended before it knew how the run ends.
+    """The state that the runner left, completed where the runner ended before it knew how the run
+    ends.
 
-    `code` is that of its process, as Popen gives it; `why_not_started` a sentence for a runner that never began.
+    `code` is that of its process, as Popen gives it; `why_not_started` a sentence for a runner that
+    never began.
     """
     if state.status:
         return state
-    state.exit_code = 128 - code if code < 0 else code  # what `docker run` returns is as a shell gives it already
+    # what `docker run` returns is as a shell gives it already
+    state.exit_code = 128 - code if code < 0 else code
     if cancelled:
-        state.status, state.cause, state.message = "KILLED", Cause.CANCELLED, "The run was cancelled before its command was started."
+        state.status, state.cause, state.message = (
+            "KILLED",
+            Cause.CANCELLED,
+            ("The run was cancelled before its command was started."),
+        )
     elif why_not_started and not state.started:
-        state.status, state.cause, state.message = "FAILED", Cause.ENVIRONMENT_ERROR, why_not_started
+        state.status, state.cause, state.message = (
+            "FAILED",
+            Cause.ENVIRONMENT_ERROR,
+            why_not_started,
+        )
     elif code < 0 or code >= 128:
-        state.status, state.cause, state.message = "FAILED", Cause.RUNNER_LOST, "The runner was killed from outside."
+        state.status, state.cause, state.message = (
+            "FAILED",
+            Cause.RUNNER_LOST,
+            ("The runner was killed from outside."),
+        )
     else:
         state.status, state.cause = "FAILED", Cause.RUNNER_ERROR
-        state.message = f"The runner exited with code {code} before the run's end was known: see its output."
+        state.message = (
+            f"The runner exited with code {code} before the run's end was known: see its output."
+        )
     return state
 
 
 def settle(run_id: str, tracking_uri: str, state: State, tags: Mapping[str, str]) -> Outcome:
-    """Write the end of `state` with this process's own login, `tags` with it, unless an end was told already.
+    """Write the end of `state` with this process's own login, `tags` with it, unless an end was
+    told already.
 
     Raises TrackingError.
     """
@@ -47,7 +67,9 @@ def settle(run_id: str, tracking_uri: str, state: State, tags: Mapping[str, str]
         if found.deleted:
             return Outcome(DELETED)
         if is_told(found.status, found.tags):
-            return Outcome(TOLD, found.status, found.tags.get(TAG_CAUSE), found.tags.get(TAG_MESSAGE))
+            return Outcome(
+                TOLD, found.status, found.tags.get(TAG_CAUSE), found.tags.get(TAG_MESSAGE)
+            )
         outcome = tell_end(run, found, state, dict(tags))
         if outcome.status in ("FAILED", "KILLED"):
             end_children(run, found, outcome, pod=None)

@@ -23,15 +23,21 @@ from mlflow_runner.state import State
 from mlflow_runner.submission import TAG_LOG
 
 TOLD_BY_ORPHAN_S = 10.0
-"""The reporter outlives a runner that was killed, and tells the end and the last of the log: this is how long it is waited for."""
+"""The reporter outlives a runner that was killed, and tells the end and the last of the log: this
+is how long it is waited for.
+"""
 STOP_MARGIN_S = 10.0
-"""Reporting may take so long after the grace period of a cancelled run; then the runner is told again, which ends the reporting."""
+"""Reporting may take so long after the grace period of a cancelled run; then the runner is told
+again, which ends the reporting.
+"""
 
 
 class LocalRun(SubmittedRun):
-    """The runner's process. Its output is kept until `wait` shows it. `tracking_uri` is the client's own.
+    """The runner's process. Its output is kept until `wait` shows it. `tracking_uri` is the
+    client's own.
 
-    `why_not_started` explains an exit code and last words of a process that ended before the runner began in it.
+    `why_not_started` explains an exit code and last words of a process that ended before the runner
+    began in it.
     """
 
     def __init__(
@@ -84,7 +90,10 @@ class LocalRun(SubmittedRun):
 
     @as_mlflow_does()
     def cancel(self) -> None:
-        """Stop the command and wait until the run is KILLED in MLflow. A run that has ended stays as it is."""
+        """Stop the command and wait until the run is KILLED in MLflow.
+
+        A run that has ended stays as it is.
+        """
         if self._process.poll() is None:
             self._cancelled = True
             self._stop()
@@ -94,44 +103,70 @@ class LocalRun(SubmittedRun):
         self._process.terminate()
         try:
             self._process.wait(self._grace_period_s + STOP_MARGIN_S)
-        except (subprocess.TimeoutExpired, KeyboardInterrupt):  # the tracking server is away, and the user does not want to wait
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            # the tracking server is away, and the user does not want to wait
             self._process.terminate()
             self._process.wait()
 
     def _settled(self) -> str:
-        """The end of the run whose process has ended, known to MLflow. The first caller finds it, every other gets the same."""
+        """The end of the run whose process has ended, known to MLflow.
+
+        The first caller finds it, every other gets the same.
+        """
         with self._lock:
             if self._end is None:
                 left = self._collect()
-                outcome = left.outcome if left.outcome and left.outcome.kind in (TOLD, DELETED) else self._tell(left)
+                outcome = (
+                    left.outcome
+                    if left.outcome and left.outcome.kind in (TOLD, DELETED)
+                    else self._tell(left)
+                )
                 self._end = "KILLED" if outcome.kind == DELETED else outcome.status
             return self._end
 
     def _tell(self, left: "_Left") -> Outcome:
         outcome = settle(self._run_id, self._tracking_uri, left.state, left.missing)
         if self._progress and outcome.kind == TOLD:
-            self._progress.say(describe(str(outcome.status), left.state.exit_code, outcome.cause, outcome.message))
+            self._progress.say(
+                describe(str(outcome.status), left.state.exit_code, outcome.cause, outcome.message)
+            )
         return outcome
 
     def _collect(self) -> "_Left":
-        """What the runner left. It is read once: the folder, which holds credentials, is removed."""
+        """What the runner left.
+
+        It is read once: the folder, which holds credentials, is removed.
+        """
         if self._left is None:
             try:
                 self._reader.join(5)
                 code = self._process.returncode
                 outcome = Outcome.read(str(self._scratch)) or self._told_by_orphan(code)
-                why = self._why_not_started(code, self._last_words) if self._why_not_started and code else None
+                why = (
+                    self._why_not_started(code, self._last_words)
+                    if self._why_not_started and code
+                    else None
+                )
                 state = final_state(State.read(str(self._scratch)), code, self._cancelled, why)
-                missing = Log(self._scratch, lambda text: None).missing("the runner could not send them")
+                missing = Log(self._scratch, lambda text: None).missing(
+                    "the runner could not send them"
+                )
                 self._left = _Left(state, outcome, {TAG_LOG: missing} if missing else {})
             finally:
                 self._remove_folders()
         return self._left
 
     def _told_by_orphan(self, code: int) -> Outcome | None:
-        """The outcome of a reporter that outlives its runner; None when there is none, or it takes too long."""
+        """The outcome of a reporter that outlives its runner; None when there is none, or it takes
+        too long.
+        """
         deadline = time.monotonic() + TOLD_BY_ORPHAN_S
-        while code < 0 and self._why_not_started is None and State.read(str(self._scratch)).started and time.monotonic() < deadline:
+        while (
+            code < 0
+            and self._why_not_started is None
+            and State.read(str(self._scratch)).started
+            and time.monotonic() < deadline
+        ):
             if outcome := Outcome.read(str(self._scratch)):
                 return outcome
             time.sleep(0.05)
@@ -149,19 +184,26 @@ class LocalRun(SubmittedRun):
         try:
             if self._progress:
                 self._progress.output(text)
-        except (OSError, ValueError):  # standard output is closed (`| head -1`); the run goes on, and its output is read all the same
+        except (OSError, ValueError):
+            # standard output is closed (`| head -1`); the run goes on, and its output is read all
+            # the same
             self._progress = None
 
 
 def _remove_folders(process: subprocess.Popen, scratch: Path, project: Project) -> None:
-    """Also where nothing waits for the run. A runner that outlives this process removes them at its end."""
+    """Also where nothing waits for the run.
+
+    A runner that outlives this process removes them at its end.
+    """
     if process.poll() is not None:
         scratch_folders.discard(scratch)
         project.discard()
 
 
 class _Left(NamedTuple):
-    """What is left of a run whose process has ended; `missing` are tags that say what of the log was not sent."""
+    """What is left of a run whose process has ended; `missing` are tags that say what of the log
+    was not sent.
+    """
 
     state: State
     outcome: Outcome | None

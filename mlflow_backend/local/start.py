@@ -21,9 +21,11 @@ from mlflow_runner.submission import Submission
 
 
 class Place(NamedTuple):
-    """Where the runner is started: what stands before its command, and the variables it gets in addition to those of this process.
+    """Where the runner is started: what stands before its command, and the variables it gets in
+    addition to those of this process.
 
-    `why_not_started` explains an exit code and last words of a process that ended before the runner began in it.
+    `why_not_started` explains an exit code and last words of a process that ended before the runner
+    began in it.
     """
 
     prefix: list[str]
@@ -33,12 +35,24 @@ class Place(NamedTuple):
 
 
 def in_container(
-    docker: DockerEnv, project: Project, submission: Submission, artifact_uri: str, config: BackendConfig, credentials: Mapping[str, str]
+    docker: DockerEnv,
+    project: Project,
+    submission: Submission,
+    artifact_uri: str,
+    config: BackendConfig,
+    credentials: Mapping[str, str],
 ) -> Place:
-    inputs = [parameter.local for parameter in projects.file_parameters(project, confined=True) if parameter.local]
+    inputs = [
+        parameter.local
+        for parameter in projects.file_parameters(project, confined=True)
+        if parameter.local
+    ]
     settings = tracking.settings(os.environ, submission.tracking_uri)[1]
     scratch = Path(submission.scratch_dir)
-    files = {name: _private_file(scratch / name.lower(), content) for name, content in settings.files.items()}
+    files = {
+        name: _private_file(scratch / name.lower(), content)
+        for name, content in settings.files.items()
+    }
     variables = {**settings.plain, **settings.secret, **files, **credentials}
     prefix = docker_run.command(
         docker, project, scratch, inputs, submission.tracking_uri, artifact_uri,
@@ -54,7 +68,10 @@ def in_container(
 
 def access(kept: locks.Kept, scratch: Path) -> dict[str, str]:
     """Variables that lead the runner to package indexes: files that only this user can read."""
-    found = {name: _private_file(scratch / name.lower(), content) for name, content in kept.secrets().items()}
+    found = {
+        name: _private_file(scratch / name.lower(), content)
+        for name, content in kept.secrets().items()
+    }
     if bundle := index_settings.own_ca_bundle():
         found["SSL_CERT_FILE"] = bundle
     return found
@@ -71,7 +88,8 @@ def start(submission: Submission, place: Place) -> subprocess.Popen:
     runner, text = scratch / "runner.pyz", scratch / "run.json"
     runner.write_bytes(runner_zip.build())
     text.write_text(submission.to_json())
-    here = os.path.dirname(sys.executable)  # `python` is the one that runs us, in an activated environment or not
+    # `python` is the one that runs us, in an activated environment or not
+    here = os.path.dirname(sys.executable)
     env = {
         **os.environ,
         **place.variables,

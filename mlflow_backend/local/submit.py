@@ -24,15 +24,24 @@ from mlflow_runner import tracking_variables
 from mlflow_runner.submission import TAG_ENVIRONMENT, TAG_TARGET, Download, Submission
 
 CACHE_BYTES = 50_000_000_000
-"""Environments and packages of runs on this machine, before the least recently used ones are removed."""
+"""Environments and packages of runs on this machine, before the least recently used ones are
+removed.
+"""
 KEPT = Limits(bytes=20_000_000, remedy="name what is no code in .mlflowignore")
-"""A run here does not need the archive, so it must not wait long for it: this much takes about a second."""
+"""A run here does not need the archive, so it must not wait long for it: this much takes about a
+second.
+"""
 
 REPORT_TIMEOUT_S = 60.0
-"""How long the reporter tries to tell the end. It is short: this process tells it then, with the login that made the run."""
+"""How long the reporter tries to tell the end.
+
+It is short: this process tells it then, with the login that made the run.
+"""
 
 
-def submit(config: BackendConfig, project: Project, experiment_id: str, client_uri: str, progress: Progress) -> LocalRun:
+def submit(
+    config: BackendConfig, project: Project, experiment_id: str, client_uri: str, progress: Progress
+) -> LocalRun:
     """Start the project in its own folder and return without waiting for it.
 
     Raises ComputeError before anything is created.
@@ -44,7 +53,13 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
         command = projects.command(project, placed)
         kept = None
         if config.builds_environment and not docker:
-            kept = locks.obtain(project.work_dir, project.environment_files, platforms.of_this_machine(), HERE, progress)
+            kept = locks.obtain(
+                project.work_dir,
+                project.environment_files,
+                platforms.of_this_machine(),
+                HERE,
+                progress,
+            )
         environment = kept and kept.environment
         if kept and (warning := tracking.client_warning(kept.mlflow, client_uri)):
             progress.say(warning)
@@ -55,7 +70,10 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
         raise
     own_dirs = [*filter(None, (scratch, project.fetched))]
     try:
-        tracking.tag(run.info.run_id, {TAG_TARGET: "local", **({TAG_ENVIRONMENT: environment.key} if environment else {})})
+        tracking.tag(
+            run.info.run_id,
+            {TAG_TARGET: "local", **({TAG_ENVIRONMENT: environment.key} if environment else {})},
+        )
         tracking.schedule(run.info.run_id)
         tracking_uri, credentials = tracking.split_credentials(tracking.uri_for_here(client_uri))
         submission = Submission(
@@ -77,7 +95,9 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
         )
         variables = credentials | (access(kept, scratch) if kept else {})
         if docker:
-            place = in_container(docker, project, submission, run.info.artifact_uri, config, variables)
+            place = in_container(
+                docker, project, submission, run.info.artifact_uri, config, variables
+            )
         else:
             place = Place([sys.executable], variables)
         process = start(submission, place)
@@ -102,17 +122,24 @@ def submit(config: BackendConfig, project: Project, experiment_id: str, client_u
 
 
 def _scratch_dir(storage_dir: str | None) -> Path:
-    """A folder of the run's own, below `storage_dir` (the option --storage-dir) if that is given."""
+    """A folder of the run's own, below `storage_dir` (the option --storage-dir) if that is
+    given.
+    """
     if storage_dir:
         os.makedirs(storage_dir, exist_ok=True)
     return scratch_folders.make(storage_dir)
 
 
-def _place_inputs(project: Project, scratch: Path, confined: bool) -> tuple[dict[str, str], tuple[Download, ...]]:
+def _place_inputs(
+    project: Project, scratch: Path, confined: bool
+) -> tuple[dict[str, str], tuple[Download, ...]]:
     """Local files stay where they are; what is remote is downloaded below `scratch`."""
     placed, downloads = {}, []
     for parameter in projects.file_parameters(project, confined):
-        path = str(parameter.local or scratch / "inputs" / parameter.name / projects.base_name(parameter.value))
+        path = str(
+            parameter.local
+            or scratch / "inputs" / parameter.name / projects.base_name(parameter.value)
+        )
         placed[parameter.name] = parameter.placed(path)
         if parameter.local is None:
             downloads.append(Download(parameter.value, path))
@@ -120,7 +147,9 @@ def _place_inputs(project: Project, scratch: Path, confined: bool) -> tuple[dict
 
 
 def _keep_code(project: Project, scratch: Path, progress: Progress) -> str | None:
-    """An archive of the code for the run's artifacts; a project too large for that still runs here."""
+    """An archive of the code for the run's artifacts; a project too large for that still runs
+    here.
+    """
     try:
         taken = snapshot.take(project_files(project.work_dir, KEPT), {}, KEPT)
     except SnapshotError as error:

@@ -9,7 +9,8 @@ def main(arguments):
     started_s = time.monotonic()
     mode = arguments[0] if arguments else ""
     if mode == "run":
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))  # until the supervisor listens; PID 1 would lose them
+        # until the supervisor listens; PID 1 would lose them
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
         from mlflow_runner.start import main as run
 
         return run(arguments[1:], started_s)

@@ -1,4 +1,7 @@
-"""Why a run ended: the words of the tag `compute.cause`. They are a contract: other tools read them, so none is ever renamed."""
+"""Why a run ended: the words of the tag `compute.cause`.
+
+They are a contract: other tools read them, so none is ever renamed.
+"""
 
 import enum
 

@@ -2,10 +2,13 @@
 
 
 class RunnerError(Exception):
-    """`cause` is one of the documented words of the tag compute.cause; `str()` is the sentence, without the credentials of a URL in it."""
+    """`cause` is one of the documented words of the tag compute.cause; `str()` is the sentence,
+    without the credentials of a URL in it.
+    """
 
     def __init__(self, cause: str, message: str):
-        from mlflow_runner.redact import redact  # a run without an error does not load it before its command
+        # a run without an error does not load it before its command
+        from mlflow_runner.redact import redact
 
         super().__init__(redact(message))
         self.cause = cause

@@ -1,6 +1,7 @@
 """Download one URI to one path: the snapshot of a run, or a remote parameter value.
 
-The login to the tracking server goes to that server and to the hosts that may have it, whatever a URI, a run, a model or a redirect names.
+The login to the tracking server goes to that server and to the hosts that may have it, whatever a
+URI, a run, a model or a redirect names.
 """
 
 import os
@@ -15,19 +16,32 @@ from mlflow_runner import tracking_variables
 from mlflow_runner.output import PREFIX, as_line
 from mlflow_runner.redact import redact
 from mlflow_runner.report.backoff import Backoff
-from mlflow_runner.tracking import NeedsMlflow, Refused, Unavailable, connect, connect_artifacts, login, web
+from mlflow_runner.tracking import (
+    NeedsMlflow,
+    Refused,
+    Unavailable,
+    connect,
+    connect_artifacts,
+    login,
+    web,
+)
 
 PATIENCE_S = 120.0
 """A server that does not answer, or breaks off, is asked again for so long."""
 SERVED_BY_MLFLOW = "/mlflow-artifacts/artifacts"
-"""In the path of what a tracking server serves, which may be a folder (MLflow's HttpArtifactRepository)."""
+"""In the path of what a tracking server serves, which may be a folder (MLflow's
+HttpArtifactRepository).
+"""
 
 
 def main(arguments) -> int:
     """`fetch URI PATH`; 1 when it failed, with the reason on standard error."""
     uri, path = arguments
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    server, hosts = os.environ["MLFLOW_TRACKING_URI"], tracking_variables.credential_hosts(os.environ)
+    server, hosts = (
+        os.environ["MLFLOW_TRACKING_URI"],
+        tracking_variables.credential_hosts(os.environ),
+    )
     run_id, _, artifact = uri[len("runs:/") :].partition("/")
     try:
         if uri.startswith("runs:/") and _is_file(artifact):
@@ -69,13 +83,18 @@ def _is_file(artifact):
     return artifact.endswith(("snapshot.tar.gz", "packages.tar"))
 
 
-def _download_artifact(server: str, hosts: Sequence[str], run_id: str, artifact: str, path: str) -> None:
+def _download_artifact(
+    server: str, hosts: Sequence[str], run_id: str, artifact: str, path: str
+) -> None:
     found = connect(server, run_id, hosts).get()
     connect_artifacts(server, run_id, found.artifact_uri, hosts).download(artifact, path)
 
 
 def _download_file(server: str, hosts: Sequence[str], uri: str, path: str) -> None:
-    """A file of any web server, which MLflow's client does not fetch. A login in the URI goes where the URI says."""
+    """A file of any web server, which MLflow's client does not fetch.
+
+    A login in the URI goes where the URI says.
+    """
     url, own = login.split_url(uri)
 
     def authorize(there: str) -> Optional[str]:

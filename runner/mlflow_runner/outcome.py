@@ -1,4 +1,6 @@
-"""What came of reporting: the reporter's last word to the runner, and to a client on the same machine. One small JSON file."""
+"""What came of reporting: the reporter's last word to the runner, and to a client on the same
+machine. One small JSON file.
+"""
 
 import json
 import os
@@ -9,9 +11,11 @@ TOLD, REFUSED, DELETED, GAVE_UP = "told", "refused", "deleted", "gave up"
 
 
 class Outcome(NamedTuple):
-    """`kind` is TOLD: MLflow knows the end, which has this status and cause (a script's own verdict is in it).
+    """`kind` is TOLD: MLflow knows the end, which has this status and cause (a script's own verdict
+    is in it).
 
-    REFUSED: the server rejected the run from the beginning, with this message. DELETED: the run was deleted in MLflow.
+    REFUSED: the server rejected the run from the beginning, with this message. DELETED: the run was
+    deleted in MLflow.
     GAVE_UP: the server did not answer in time, or its answers made no sense.
     """
 
@@ -21,7 +25,10 @@ class Outcome(NamedTuple):
     message: Optional[str] = None
 
     def write(self, directory: str) -> None:
-        """Replace the file. A directory that is gone or full is no error: there is no reader left."""
+        """Replace the file.
+
+        A directory that is gone or full is no error: there is no reader left.
+        """
         path = os.path.join(directory, FILE_NAME)
         try:
             with open(path + ".tmp", "w") as file:

@@ -1,4 +1,6 @@
-"""What the run prints: on disk byte for byte, and on the runner's own standard output at the pace of its reader."""
+"""What the run prints: on disk byte for byte, and on the runner's own standard output at the pace
+of its reader.
+"""
 
 import os
 import threading
@@ -33,8 +35,11 @@ class Output:
             self._on_data()
 
     def say(self, text: str) -> None:
-        """A line of the runner itself, never in the middle of a line of the command, without the credentials of a URL."""
-        from mlflow_runner.redact import redact  # the first line may be the one that follows the command
+        """A line of the runner itself, never in the middle of a line of the command, without the
+        credentials of a URL.
+        """
+        # the first line may be the one that follows the command
+        from mlflow_runner.redact import redact
 
         start = "" if self._line_start else "\n"
         self.write(f"{start}{PREFIX}{as_line(redact(text))}\n".encode(errors="replace"))
@@ -49,7 +54,9 @@ def as_line(text: str) -> str:
 
 
 class Lines:
-    """Ends lines that stay open: a progress bar, which goes on with carriage returns, becomes a line a second. Pure but for the times."""
+    """Ends lines that stay open: a progress bar, which goes on with carriage returns, becomes a
+    line a second. Pure but for the times.
+    """
 
     def __init__(self):
         self._open_since_s: Optional[float] = None
@@ -79,7 +86,11 @@ class Lines:
 
     def left_s(self, now_s: float) -> Optional[float]:
         """In how many seconds the last line is due; None when none is open."""
-        return None if self._open_since_s is None else max(0.0, self._open_since_s + OPEN_LINE_S - now_s)
+        return (
+            None
+            if self._open_since_s is None
+            else max(0.0, self._open_since_s + OPEN_LINE_S - now_s)
+        )
 
 
 class Echo:

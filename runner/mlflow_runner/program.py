@@ -4,8 +4,11 @@ import sys
 from typing import List
 
 ISOLATED = "-E"
-"""Python then ignores PYTHONPATH: a module of the project named like one of the standard library must not reach the
-runner. `-I` would hide packages that the user installed with `pip install --user` as well, mlflow among them."""
+"""Python then ignores PYTHONPATH: a module of the project named like one of the standard library
+must not reach the
+runner. `-I` would hide packages that the user installed with `pip install --user` as well, mlflow
+among them.
+"""
 
 
 def command(*arguments: str) -> List[str]:

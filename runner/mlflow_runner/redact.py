@@ -1,10 +1,14 @@
-"""Text without the credentials of the URLs in it: for every line, tag and exception that people read."""
+"""Text without the credentials of the URLs in it: for every line, tag and exception that people
+read.
+"""
 
 import re
 
 SPACES = re.compile(r"([ \t\r\n\v\f]+)")
 AUTHORITY_END = re.compile(r"[/?#]")
-HOST = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9-]*\.[A-Za-z0-9.-]+|localhost|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
+HOST = re.compile(
+    r"(?:[A-Za-z0-9][A-Za-z0-9-]*\.[A-Za-z0-9.-]+|localhost|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?"
+)
 LOCAL_SCHEMES = ("file", "sqlite")
 TOKEN_SEGMENT = re.compile(r"(/t/)([^/#]+)")
 PATH_PARAMETER = re.compile(r"(;[^=;/#]*=)([^;/#]+)")
@@ -18,15 +22,20 @@ PLAIN_FRAGMENTS = ("egg", "subdirectory", "md5", "sha1", "sha256", "sha384", "sh
 def redact(text: str) -> str:
     """`text` for people: without user, password, query and conda token (`/t/TOKEN/`) of each URL.
 
-    `https://ada:secret@host/a?sig=x` becomes `https://host/a?***`. A login may hold every character but white
-    space, also those that a URL would have to quote: all up to the last `@` of the word goes, unless a host's name
-    (with a dot, or `localhost`) stands where a client looks for it. The time is linear in the length.
+    `https://ada:secret@host/a?sig=x` becomes `https://host/a?***`. A login may hold every character
+    but white
+    space, also those that a URL would have to quote: all up to the last `@` of the word goes,
+    unless a host's name
+    (with a dot, or `localhost`) stands where a client looks for it. The time is linear in the
+    length.
     """
     return _each_word(text, lambda word: _hide_rest(_drop_all_logins(word)))
 
 
 def without_logins(text: str) -> str:
-    """`text` for programs: each URL without user and password as RFC 3986 defines them, all else as it was."""
+    """`text` for programs: each URL without user and password as RFC 3986 defines them, all else as
+    it was.
+    """
     return _each_word(text, _drop_logins)
 
 
@@ -50,7 +59,9 @@ def _drop_logins(word):
 
 
 def _drop(word, end_of_login):
-    """`end_of_login` tells for each authority (a range of `word`) where what is shown of it begins."""
+    """`end_of_login` tells for each authority (a range of `word`) where what is shown of it
+    begins.
+    """
     parts, done = [], 0
     while (found := word.find("://", done)) >= 0:
         start = found + 3
@@ -63,7 +74,11 @@ def _drop(word, end_of_login):
 
 
 def _is_host(word, start, end):
-    return bool(HOST.fullmatch(word, start, end)) if end > start else word.endswith(LOCAL_SCHEMES, 0, start - 3)
+    return (
+        bool(HOST.fullmatch(word, start, end))
+        if end > start
+        else word.endswith(LOCAL_SCHEMES, 0, start - 3)
+    )
 
 
 def _hide_rest(word):
@@ -83,6 +98,8 @@ def _hide_value(field):
 
 
 def _hide(secret):
-    """Quotes and brackets that close around a URL stay, so that the text around it stays readable."""
+    """Quotes and brackets that close around a URL stay, so that the text around it stays
+    readable.
+    """
     kept = secret[len(secret.rstrip(CLOSING)) :]
     return HIDDEN + kept[-MOST_CLOSING:]

@@ -1,4 +1,6 @@
-"""The supervisor's side of the reporter: start it, wake it, wait for its outcome (`report` is the program itself)."""
+"""The supervisor's side of the reporter: start it, wake it, wait for its outcome (`report` is the
+program itself).
+"""
 
 import os
 import subprocess
@@ -10,11 +12,18 @@ from mlflow_runner.submission import Submission
 from mlflow_runner.supervise import Supervisor
 
 DATA, STATE, QUIT = b"d", b"s", b"q"
-"""What the reporter reads from its standard input: new output, a new state, end now. The end of it: the supervisor is gone."""
+"""What the reporter reads from its standard input: new output, a new state, end now.
+
+The end of it: the supervisor is gone.
+"""
 AFTER_END_S = 60.0
-"""How long log and files may take after the end has been told, or the Submission's `report_timeout_s` if that is shorter."""
+"""How long log and files may take after the end has been told, or the Submission's
+`report_timeout_s` if that is shorter.
+"""
 MARGIN_S = 35.0
-"""A call that the reporter makes at the end of its time may last so long (`web.CALL_S`), and it starts and ends itself."""
+"""A call that the reporter makes at the end of its time may last so long (`web.CALL_S`), and it
+starts and ends itself.
+"""
 QUIT_S = 2.0
 """A reporter that was told to end and waits for an answer is killed after so long."""
 STARTS_AT_END = 2
@@ -22,9 +31,11 @@ STARTS_AT_END = 2
 
 
 class Reporter:
-    """The process that talks to MLflow, so that a slow server or a large import never slows the run.
+    """The process that talks to MLflow, so that a slow server or a large import never slows the
+    run.
 
-    `on_stop` is called when the run is not to go on: the server refused it from the beginning, or it was deleted in MLflow.
+    `on_stop` is called when the run is not to go on: the server refused it from the beginning, or
+    it was deleted in MLflow.
     """
 
     def __init__(self, directory: str, on_stop: Callable[[], None] = lambda: None):
@@ -34,7 +45,10 @@ class Reporter:
         self._process: Optional[subprocess.Popen] = None
 
     def start(self, submission: Submission, supervisor: Supervisor) -> None:
-        """Start it, again when it has died; not when it came to an outcome. One that lives looks at the state."""
+        """Start it, again when it has died; not when it came to an outcome.
+
+        One that lives looks at the state.
+        """
         if self._lives():
             self._send(STATE)
             return
@@ -47,7 +61,9 @@ class Reporter:
             file.write(submission.to_json())
         read_fd, self._wake_fd = os.pipe()
         os.set_blocking(self._wake_fd, False)
-        self._process = subprocess.Popen(program.command("report", path), stdin=read_fd, stdout=2, start_new_session=True)
+        self._process = subprocess.Popen(
+            program.command("report", path), stdin=read_fd, stdout=2, start_new_session=True
+        )
         os.close(read_fd)
         supervisor.adopt(self._process, self._exited)
 
@@ -62,14 +78,17 @@ class Reporter:
     def finish(self, submission: Submission, supervisor: Supervisor) -> Outcome:
         """Have the end in the state reported.
 
-        A signal leaves it the time that a stopped run has. One more than the one that stopped the command ends it at once: the user
+        A signal leaves it the time that a stopped run has. One more than the one that stopped the
+        command ends it at once: the user
         does not want to wait for the server.
         """
         signals = max(1, supervisor.signals)
         for _ in range(STARTS_AT_END):
             self.start(submission, supervisor)
             limit_s = submission.report_timeout_s + AFTER_END_S + MARGIN_S
-            supervisor.wait_until(lambda: not self._lives() or supervisor.signals > signals, limit_s, stops=True)
+            supervisor.wait_until(
+                lambda: not self._lives() or supervisor.signals > signals, limit_s, stops=True
+            )
             if self._lives() or self.outcome():
                 break
         self._stop(supervisor)

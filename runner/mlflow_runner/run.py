@@ -18,11 +18,15 @@ from mlflow_runner.submission import NETRC, RATTLER_AUTH, Submission
 from mlflow_runner.supervise import Exit, Supervisor
 
 ATTEMPT = "MLFLOW_COMPUTE_ATTEMPT"
-"""Tells the command whether it may find a checkpoint of its own: 1, then 2 and so on where the target has `retries`."""
+"""Tells the command whether it may find a checkpoint of its own: 1, then 2 and so on where the
+target has `retries`.
+"""
 CLEAN_S = 10.0
 """How long cleaning the cache may go on after the run's end has been told."""
 INHERITED_RUN = "MLFLOW_COMPUTE_RUN_ID"
-"""Names the run that a process belongs to, so that a project started from inside it is not taken for it."""
+"""Names the run that a process belongs to, so that a project started from inside it is not taken
+for it.
+"""
 
 
 class Run:
@@ -45,7 +49,9 @@ class Run:
         State.reserve(self._scratch)
         self._reporter = Reporter(self._scratch, on_stop=lambda: self._supervisor.stop())
         in_container_log = self._state.pod is not None
-        self._output = Output(self._scratch, submission.log_backlog_bytes, self._reporter.wake, lines=in_container_log)
+        self._output = Output(
+            self._scratch, submission.log_backlog_bytes, self._reporter.wake, lines=in_container_log
+        )
         self._made = False
         self._cleaner: Optional[subprocess.Popen] = None
         self._oom_kills = oom_kills()
@@ -56,7 +62,9 @@ class Run:
             return self._execute()
         finally:
             self._end_cleaning()
-            time.sleep(max(0.0, self._started_s + self._submission.least_lifetime_s - time.monotonic()))
+            time.sleep(
+                max(0.0, self._started_s + self._submission.least_lifetime_s - time.monotonic())
+            )
 
     def _execute(self) -> int:
         try:
@@ -72,7 +80,9 @@ class Run:
     def _closing(self):
         from mlflow_runner.closing import Closing
 
-        return Closing(self._submission, self._state, self._output, self._reporter, self._supervisor)
+        return Closing(
+            self._submission, self._state, self._output, self._reporter, self._supervisor
+        )
 
     def _prepare(self):
         submission = self._submission
@@ -97,7 +107,13 @@ class Run:
                 from mlflow_runner.environment.realise import realise
 
                 self._start_reporter()
-                tools = Tools(submission.cache_dir, self._scratch, self._supervisor, self._output.say, self._fetch_packages)
+                tools = Tools(
+                    submission.cache_dir,
+                    self._scratch,
+                    self._supervisor,
+                    self._output.say,
+                    self._fetch_packages,
+                )
                 spent = realise(submission.environment, tools)
                 self._state.phases.update(spent)
                 self._made = bool(spent)
@@ -107,11 +123,21 @@ class Run:
         if self._supervisor.stopped_by is not None:
             return Exit(128 + self._supervisor.stopped_by, None)
         if not shutil.which("bash"):
-            raise RunnerError(Cause.ENVIRONMENT_ERROR, "There is no bash here, which MLflow runs commands with: use an image that has it.")
+            raise RunnerError(
+                Cause.ENVIRONMENT_ERROR,
+                "There is no bash here, which MLflow runs commands with: use an image that has it.",
+            )
         try:
-            exit_ = self._supervisor.run(self._command(), self._submission.project_dir, self._command_env(), on_start=self._started)
+            exit_ = self._supervisor.run(
+                self._command(),
+                self._submission.project_dir,
+                self._command_env(),
+                on_start=self._started,
+            )
         except OSError as error:
-            raise RunnerError(Cause.ENVIRONMENT_ERROR, f"The command could not be started: {error}.") from None
+            raise RunnerError(
+                Cause.ENVIRONMENT_ERROR, f"The command could not be started: {error}."
+            ) from None
         self._phase("run")
         return exit_
 
@@ -129,14 +155,22 @@ class Run:
         self._phase_start = now
 
     def _clean_cache(self):
-        argv = program.command("clean", self._submission.cache_dir, str(self._submission.cache_limit_bytes))
-        self._cleaner = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True)
+        argv = program.command(
+            "clean", self._submission.cache_dir, str(self._submission.cache_limit_bytes)
+        )
+        self._cleaner = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True
+        )
         self._supervisor.adopt(self._cleaner, lambda _: None)
 
     def _end_cleaning(self):
-        """It reads from the folder that goes with the run; a command that is shorter than it leaves it some time."""
+        """It reads from the folder that goes with the run; a command that is shorter than it leaves
+        it some time.
+        """
         if self._cleaner:
-            self._supervisor.wait_until(lambda: self._cleaner.returncode is not None, CLEAN_S, stops=True)
+            self._supervisor.wait_until(
+                lambda: self._cleaner.returncode is not None, CLEAN_S, stops=True
+            )
             if self._cleaner.returncode is None:
                 self._cleaner.kill()
 
@@ -154,7 +188,8 @@ class Run:
         )
         env[INHERITED_RUN] = submission.run_id
         env[ATTEMPT] = str(self._state.attempt)
-        env.setdefault("GIT_PYTHON_REFRESH", "quiet")  # mlflow uses GitPython, and few images have git
+        # mlflow uses GitPython, and few images have git
+        env.setdefault("GIT_PYTHON_REFRESH", "quiet")
         path = env.get("PATH", os.defpath)
         for name in (NETRC, RATTLER_AUTH):
             env.pop(name, None)
@@ -191,7 +226,11 @@ class Run:
     def _fetch_archive(self) -> str:
         path = os.path.join(self._scratch, "snapshot.tar.gz")
         self._output.say("fetching the snapshot from the run's artifacts")
-        self._fetch(f"runs:/{self._submission.run_id}/{self._submission.archive.artifact}", path, Cause.SNAPSHOT_ERROR)
+        self._fetch(
+            f"runs:/{self._submission.run_id}/{self._submission.archive.artifact}",
+            path,
+            Cause.SNAPSHOT_ERROR,
+        )
         self._phase("fetch")
         return path
 
@@ -202,6 +241,8 @@ class Run:
     def _fetch(self, uri, path, cause):
         env = dict(os.environ, MLFLOW_TRACKING_URI=self._submission.tracking_uri)
         env[tracking_variables.CREDENTIAL_HOSTS] = ",".join(self._submission.credential_hosts)
-        exit_ = self._supervisor.run(program.command("fetch", uri, path), os.path.dirname(sys.argv[0]) or ".", env)
+        exit_ = self._supervisor.run(
+            program.command("fetch", uri, path), os.path.dirname(sys.argv[0]) or ".", env
+        )
         if exit_.code:
             raise RunnerError(cause, f"{uri} could not be downloaded: see the log.")

@@ -13,7 +13,9 @@ SEGMENT_BYTES = 8 * 1024 * 1024
 
 
 class Chunk(NamedTuple):
-    """`data` starts at `start`; `lost` bytes before it are gone; when `closed`, no more will come right behind it."""
+    """`data` starts at `start`; `lost` bytes before it are gone; when `closed`, no more will come
+    right behind it.
+    """
 
     start: int
     data: bytes
@@ -43,7 +45,8 @@ class SpoolWriter:
                 self._room -= written
                 self.end += written
                 view = view[written:]
-        except OSError:  # a full disk: readers see a gap before what is written once there is room again
+        except OSError:
+            # a full disk: readers see a gap before what is written once there is room again
             self.end += len(view)
             self._room = 0
 
@@ -65,7 +68,9 @@ class SpoolReader:
         self.offset = offset
 
     def peek(self, limit: int) -> Chunk:
-        """At most `limit` bytes from `offset` on, without moving it; empty when there are none yet."""
+        """At most `limit` bytes from `offset` on, without moving it; empty when there are none
+        yet.
+        """
         while True:
             segments = _segments(self._directory)
             if not segments:

@@ -1,4 +1,6 @@
-"""The start of a run: its Submission and its credentials, checked against the hashes that the Job's command carries."""
+"""The start of a run: its Submission and its credentials, checked against the hashes that the Job's
+command carries.
+"""
 
 import hashlib
 import json
@@ -13,13 +15,17 @@ from mlflow_runner.pins import NONCE, digest
 from mlflow_runner.submission import SUBMISSION_FILE, Submission
 
 TERMINATION_LOG = "/dev/termination-log"
-"""Kubernetes' default (https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/)."""
+"""Kubernetes' default
+(https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/).
+"""
 
 
 def main(arguments, started_s: float) -> int:
-    """`run FILE [SHA256 [SECRETS_SHA256]]`: the Submission's file, and the sha256 of it and of the run's own Secret.
+    """`run FILE [SHA256 [SECRETS_SHA256]]`: the Submission's file, and the sha256 of it and of the
+    run's own Secret.
 
-    Ends with 1, and the reason in the termination message, when they are not those that were submitted.
+    Ends with 1, and the reason in the termination message, when they are not those that were
+    submitted.
     """
     path, *pins = arguments
     parent, told = os.getppid(), TERMINATION_LOG
@@ -28,7 +34,10 @@ def main(arguments, started_s: float) -> int:
         told = submission.termination_log or told
         secrets = [read_folder(folder) for folder in submission.secrets_dirs]
         if len(pins) > 1 and digest(secrets[0]) != pins[1]:
-            raise RunnerError(Cause.RUNNER_ERROR, "The run's Secret is not the one that was submitted. Submit again.")
+            raise RunnerError(
+                Cause.RUNNER_ERROR,
+                "The run's Secret is not the one that was submitted. Submit again.",
+            )
         for folder, files in zip(submission.secrets_dirs, secrets):
             set_variables(folder, files)
         run = _begin(submission, started_s)
@@ -51,26 +60,41 @@ def _begin(submission: Submission, started_s: float):
     try:
         return Run(submission, started_s)
     except Exception as error:  # a folder that cannot be written, a full disk
-        raise RunnerError(Cause.RUNNER_ERROR, f"The runner cannot start: {type(error).__name__}: {error}.") from None
+        raise RunnerError(
+            Cause.RUNNER_ERROR, f"The runner cannot start: {type(error).__name__}: {error}."
+        ) from None
 
 
 def read_submission(path: str, sha256: Optional[str] = None) -> Submission:
-    """The Submission in the file. Raises RunnerError when its bytes do not have the hash, or are no Submission."""
+    """The Submission in the file.
+
+    Raises RunnerError when its bytes do not have the hash, or are no Submission.
+    """
     try:
         with open(path, "rb") as file:
             data = file.read()
     except OSError as error:
-        raise RunnerError(Cause.RUNNER_ERROR, f"The run's description cannot be read: {error}.") from None
+        raise RunnerError(
+            Cause.RUNNER_ERROR, f"The run's description cannot be read: {error}."
+        ) from None
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-        raise RunnerError(Cause.RUNNER_ERROR, "The run's description is not the one that was submitted. Submit again.")
+        raise RunnerError(
+            Cause.RUNNER_ERROR,
+            "The run's description is not the one that was submitted. Submit again.",
+        )
     try:
         return Submission.from_json(data.decode())
     except (ValueError, TypeError) as error:
-        raise RunnerError(Cause.RUNNER_ERROR, f"The run's description cannot be used: {error}.") from None
+        raise RunnerError(
+            Cause.RUNNER_ERROR, f"The run's description cannot be used: {error}."
+        ) from None
 
 
 def read_folder(folder: str) -> Dict[str, bytes]:
-    """The files of a mounted Secret by their key; the kubelet's own entries begin with two dots. Raises RunnerError."""
+    """The files of a mounted Secret by their key; the kubelet's own entries begin with two dots.
+
+    Raises RunnerError.
+    """
     files = {}
     for name in os.listdir(folder) if os.path.isdir(folder) else ():
         path = os.path.join(folder, name)
@@ -79,25 +103,40 @@ def read_folder(folder: str) -> Dict[str, bytes]:
                 with open(path, "rb") as file:
                     files[name] = file.read()
             except OSError as error:
-                raise RunnerError(Cause.RUNNER_ERROR, f"The Secret key {name} cannot be read: {error}.") from None
+                raise RunnerError(
+                    Cause.RUNNER_ERROR, f"The Secret key {name} cannot be read: {error}."
+                ) from None
     return files
 
 
 def set_variables(folder: str, files: Dict[str, bytes]) -> None:
-    """Make each file a variable; `NAME.file` makes NAME hold the file's path. What cannot be a variable is left out and said."""
+    """Make each file a variable; `NAME.file` makes NAME hold the file's path.
+
+    What cannot be a variable is left out and said.
+    """
     for name, data in files.items():
         if name in (SUBMISSION_FILE, NONCE):
             continue
         if name.endswith(".file"):
             os.environ[name[: -len(".file")]] = os.path.join(folder, name)
         elif b"\0" in data:
-            print(f"[mlflow-compute] Secret key {name}: holds a zero byte, which no variable can; name it {name}.file", file=sys.stderr)
+            print(
+                f"[mlflow-compute] Secret key {name}: holds a zero byte, which no variable can; "
+                f"name it {name}.file",
+                file=sys.stderr,
+            )
         else:
             os.environ[name] = os.fsdecode(data)
 
 
 def _write_termination_message(path: str, error: RunnerError) -> None:
-    told = {"status": "FAILED", "exit_code": 1, "cause": str(error.cause), "message": str(error), "reported": False}
+    told = {
+        "status": "FAILED",
+        "exit_code": 1,
+        "cause": str(error.cause),
+        "message": str(error),
+        "reported": False,
+    }
     try:
         with open(path, "w") as file:
             json.dump(told, file)

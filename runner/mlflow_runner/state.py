@@ -10,7 +10,11 @@ RESERVE_BYTES = 64 * 1024
 
 
 class State:
-    """How far the run is. `phases` are durations in seconds; `status` is set once it has ended, SCHEDULED if it will be retried."""
+    """How far the run is.
+
+    `phases` are durations in seconds; `status` is set once it has ended, SCHEDULED if it will be
+    retried.
+    """
 
     def __init__(
         self,
@@ -62,7 +66,9 @@ class State:
 
     @staticmethod
     def read(directory: str) -> "State":
-        """The last state written; a fresh one before the first, or where the file is not one of ours."""
+        """The last state written; a fresh one before the first, or where the file is not one of
+        ours.
+        """
         try:
             with open(os.path.join(directory, FILE_NAME)) as file:
                 return State(**json.load(file))

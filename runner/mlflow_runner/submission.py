@@ -39,7 +39,10 @@ TAG_PARENT = "mlflow.parentRunId"
 """MLflow's own: the run that a nested run is part of."""
 
 END_TAGS = (TAG_STATUS, TAG_CAUSE, TAG_MESSAGE, TAG_EXIT_CODE)
-"""Written in one call before the final status. `compute.status` repeats that status: an end is believed only where both agree."""
+"""Written in one call before the final status.
+
+`compute.status` repeats that status: an end is believed only where both agree.
+"""
 
 CONDA_LOCK = "conda-lock.yml"
 PYLOCK = "pylock.toml"
@@ -48,7 +51,9 @@ CA_BUNDLE = "ca.pem"
 
 NETRC = "MLFLOW_COMPUTE_NETRC"
 RATTLER_AUTH = "MLFLOW_COMPUTE_RATTLER_AUTH"
-"""Variables that name files with the credentials of package indexes; the user's command does not get them."""
+"""Variables that name files with the credentials of package indexes; the user's command does not
+get them.
+"""
 
 
 class Archive(NamedTuple):
@@ -64,7 +69,9 @@ class Archive(NamedTuple):
 
 
 class Download(NamedTuple):
-    """A remote parameter value: `uri` must stand at the absolute `path` before the command starts."""
+    """A remote parameter value: `uri` must stand at the absolute `path` before the command
+    starts.
+    """
 
     uri: str
     path: str
@@ -99,9 +106,12 @@ class Submission(NamedTuple):
     pod gets it from an eviction too. The runner lives for `least_lifetime_s`
     even if the run is over sooner. Up to `retries` further pods follow one that was
     disrupted or whose command exited with a code of `retry_on`. Times are in seconds.
-    `mark` is a random word that ends the runner's last line. The files of `secrets_dirs` become variables, later
-    folders override earlier ones. The login to the tracking server may also be sent to `credential_hosts` (HOST or HOST:PORT).
-    `own_dirs` are temporary folders of this run: the process that started the runner removes them, or the runner where it is gone.
+    `mark` is a random word that ends the runner's last line. The files of `secrets_dirs` become
+    variables, later
+    folders override earlier ones. The login to the tracking server may also be sent to
+    `credential_hosts` (HOST or HOST:PORT).
+    `own_dirs` are temporary folders of this run: the process that started the runner removes them,
+    or the runner where it is gone.
     """
 
     run_id: str
@@ -149,13 +159,23 @@ class Submission(NamedTuple):
 
     @staticmethod
     def _from_fields(fields) -> "Submission":
-        for name in ("run_id", "experiment_id", "tracking_uri", "command", "project_dir", "scratch_dir", "cache_dir"):
+        for name in (
+            "run_id",
+            "experiment_id",
+            "tracking_uri",
+            "command",
+            "project_dir",
+            "scratch_dir",
+            "cache_dir",
+        ):
             if not isinstance(fields[name], str):
                 raise ValueError(f"'{name}' is no text")
         if fields.get("archive"):
             fields["archive"] = Archive(**fields["archive"])
         if fields.get("environment"):
-            variables = tuple((name, value) for name, value in fields["environment"].pop("variables"))
+            variables = tuple(
+                (name, value) for name, value in fields["environment"].pop("variables")
+            )
             fields["environment"] = Environment(variables=variables, **fields["environment"])
         fields["phases"] = tuple((name, value) for name, value in fields.get("phases", ()))
         fields["retry_on"] = tuple(fields.get("retry_on", ()))

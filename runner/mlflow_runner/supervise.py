@@ -1,6 +1,7 @@
 """Run commands as an init process does: their output kept, signals passed on, orphans reaped.
 
-Nothing here waits for the tracking server or for the reader of the runner's own output (see `output`).
+Nothing here waits for the tracking server or for the reader of the runner's own output (see
+`output`).
 """
 
 import fcntl
@@ -15,12 +16,17 @@ from mlflow_runner.output import READ_BYTES, Output
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
 AFTER_STOP_S = 2.0
-"""Beyond the grace period, how long a stopped run may report its end. The pod is killed 5 s after that period (`REPORT_S` of
-mlflow_backend.cluster.manifest), and then neither its exit code nor its termination message counts; a last call takes 2 s of them."""
+"""Beyond the grace period, how long a stopped run may report its end. The pod is killed 5 s after
+that period (`REPORT_S` of
+mlflow_backend.cluster.manifest), and then neither its exit code nor its termination message counts;
+a last call takes 2 s of them.
+"""
 
 
 class Exit(NamedTuple):
-    """How a command ended: its exit code as a shell gives it (128 + signal), and its signal if any."""
+    """How a command ended: its exit code as a shell gives it (128 + signal), and its signal if
+    any.
+    """
 
     code: int
     signal: Optional[int]
@@ -49,7 +55,8 @@ class Supervisor:
         for number in STOPS:
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # one that came earlier comes now: `__main__` holds them back
+        # one that came earlier comes now: `__main__` holds them back
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
     def _on_stop(self, number, _frame):
         self.signals += 1
@@ -63,9 +70,11 @@ class Supervisor:
         _signal_group(self._group, number)
 
     def adopt(self, process: subprocess.Popen, on_exit: Callable[[int], None]) -> None:
-        """Reap `process` too, which is not the command, and tell its exit code (negative: a signal) to `on_exit`.
+        """Reap `process` too, which is not the command, and tell its exit code (negative: a signal)
+        to `on_exit`.
 
-        It is kept: a Popen that is dropped is reaped by the next one that is made, and its exit is lost.
+        It is kept: a Popen that is dropped is reaped by the next one that is made, and its exit is
+        lost.
         """
         self._others[process.pid] = (process, on_exit)
 
@@ -115,14 +124,18 @@ class Supervisor:
             self._group = None
 
     def wait_until(self, done: Callable[[], bool], timeout_s: float, stops: bool = False) -> None:
-        """Go on reaping until `done()` or for `timeout_s` seconds; `stops`: no longer than a run that is asked to stop may take."""
+        """Go on reaping until `done()` or for `timeout_s` seconds; `stops`: no longer than a run
+        that is asked to stop may take.
+        """
         deadline = time.monotonic() + timeout_s
         with selectors.DefaultSelector() as selector:
             selector.register(self._wakeup, selectors.EVENT_READ)
             self._reap(None)
             while not done():
                 stopped = stops and self._kill_at is not None
-                left_s = (min(deadline, self._kill_at + AFTER_STOP_S) if stopped else deadline) - time.monotonic()
+                left_s = (
+                    min(deadline, self._kill_at + AFTER_STOP_S) if stopped else deadline
+                ) - time.monotonic()
                 if left_s <= 0:
                     return
                 if selector.select(left_s):
@@ -152,7 +165,9 @@ class Supervisor:
         return Exit(os.WEXITSTATUS(status), None)
 
     def _read(self, fd, available_only=False) -> bool:
-        """Move one block to the output; False at the end, or when nothing is there and only that counts."""
+        """Move one block to the output; False at the end, or when nothing is there and only that
+        counts.
+        """
         try:
             data = os.read(fd, READ_BYTES)
         except BlockingIOError:
@@ -168,7 +183,9 @@ class Supervisor:
             _signal_group(self._group, signal.SIGKILL)
 
     def _reap(self, pid):
-        """Reap every child that has ended, ours or adopted as PID 1; the wait status of `pid` if it was one."""
+        """Reap every child that has ended, ours or adopted as PID 1; the wait status of `pid` if it
+        was one.
+        """
         ended = None
         while True:
             try:

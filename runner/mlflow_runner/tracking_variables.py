@@ -1,18 +1,27 @@
 """The variables that hold the login to the tracking server.
 
-Those of MLflow's own client (https://mlflow.org/docs/latest/rest-api.html, "environment variables"), and ours.
+Those of MLflow's own client (https://mlflow.org/docs/latest/rest-api.html, "environment
+variables"), and ours.
 """
 
 import re
 from typing import Mapping, MutableMapping, Tuple
 
-USERNAME, PASSWORD, TOKEN = NAMES = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+USERNAME, PASSWORD, TOKEN = NAMES = (
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+)
 CREDENTIAL_HOSTS = "MLFLOW_COMPUTE_CREDENTIAL_HOSTS"
-"""Names further hosts that the login may be sent to, HOST or HOST:PORT, separated by commas: for a run on this machine, which has no target."""
+"""Names further hosts that the login may be sent to, HOST or HOST:PORT, separated by commas: for a
+run on this machine, which has no target.
+"""
 
 
 def strip(environ: MutableMapping[str, str]) -> None:
-    """Take the newline off the end that `echo TOKEN | base64` and `kubectl create secret --from-file` leave."""
+    """Take the newline off the end that `echo TOKEN | base64` and `kubectl create secret
+    --from-file` leave.
+    """
     for name in NAMES:
         if name in environ:
             environ[name] = environ[name].rstrip("\r\n")

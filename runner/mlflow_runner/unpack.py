@@ -21,10 +21,14 @@ BLOCK_BYTES = 1 << 20
 def unpack(archive_path: str, sha256: str, directory: str) -> None:
     """Unpack the tar.gz at `archive_path` below `directory`.
 
-    The file is opened once: the bytes that are unpacked are the ones that have the hash `sha256` (hex). Members must be
-    regular files, folders, or symbolic links, with plain names, and none may lie or point outside `directory`
-    (CVE-2007-4559, CVE-2025-4517; the `filter` argument of tarfile is missing before Python 3.11.4). Every path is
-    opened part by part, and no part may be a link. Raises RunnerError otherwise; nothing is unpacked then, unless
+    The file is opened once: the bytes that are unpacked are the ones that have the hash `sha256`
+    (hex). Members must be
+    regular files, folders, or symbolic links, with plain names, and none may lie or point outside
+    `directory`
+    (CVE-2007-4559, CVE-2025-4517; the `filter` argument of tarfile is missing before Python
+    3.11.4). Every path is
+    opened part by part, and no part may be a link. Raises RunnerError otherwise; nothing is
+    unpacked then, unless
     what is wrong shows only while it is written.
     """
     try:
@@ -50,7 +54,8 @@ def unpack(archive_path: str, sha256: str, directory: str) -> None:
 def leads_out(name, links) -> bool:
     """Whether the link `name` points out of its archive, or to itself.
 
-    `links` are all links of the archive: names to what each points to. A path such as `a/..` is not what it looks
+    `links` are all links of the archive: names to what each points to. A path such as `a/..` is not
+    what it looks
     like where `a` is a link, so each part is followed as the system does it.
     """
     place = name.split("/")[:-1]
@@ -85,7 +90,9 @@ def _read_members(archive):
         members.append(member)
         size += member.size
         if len(members) > MOST_MEMBERS or size > MOST_BYTES:
-            raise _refuse(f"The snapshot has more than {MOST_MEMBERS} members or {MOST_BYTES} bytes.")
+            raise _refuse(
+                f"The snapshot has more than {MOST_MEMBERS} members or {MOST_BYTES} bytes."
+            )
     return members
 
 
@@ -93,11 +100,22 @@ def _check(members):
     kinds = {}
     for member in members:
         name = member.name
-        if not name or name.startswith("/") or posixpath.normpath(name) != name or name == "." or ".." in name.split("/"):
-            raise _refuse(f"The snapshot has a member outside its folder, or without a plain name: {name!r}.")
+        if (
+            not name
+            or name.startswith("/")
+            or posixpath.normpath(name) != name
+            or name == "."
+            or ".." in name.split("/")
+        ):
+            raise _refuse(
+                f"The snapshot has a member outside its folder, or without a plain name: {name!r}."
+            )
         if name in kinds:
             raise _refuse(f"The snapshot has a member twice: {name!r}.")
-        if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE) or member.sparse:
+        if (
+            member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE)
+            or member.sparse
+        ):
             raise _refuse(f"The snapshot has a special file: {name!r}.")
         if member.size < 0:
             raise _refuse(f"The snapshot has a member of no size: {name!r}.")
@@ -130,7 +148,10 @@ def _write(archive, member, root):
             os.symlink(member.linkname, name, dir_fd=folder)
             return
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        with archive.extractfile(member) as source, os.fdopen(os.open(name, flags, 0o600, dir_fd=folder), "wb") as file:
+        with (
+            archive.extractfile(member) as source,
+            os.fdopen(os.open(name, flags, 0o600, dir_fd=folder), "wb") as file,
+        ):
             for block in iter(lambda: source.read(BLOCK_BYTES), b""):
                 file.write(block)
             os.fchmod(file.fileno(), 0o755 if member.mode & 0o111 else 0o644)
@@ -138,7 +159,9 @@ def _write(archive, member, root):
 
 @contextlib.contextmanager
 def _opened(root, parts):
-    """The folder `parts` below the open folder `root`, made if it is missing; a link in its place is an OSError."""
+    """The folder `parts` below the open folder `root`, made if it is missing; a link in its place
+    is an OSError.
+    """
     here = os.dup(root)
     try:
         for part in parts:

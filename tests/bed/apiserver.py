@@ -1,4 +1,6 @@
-"""An API server that answers as it is told: for answers that a real one cannot be made to give at a moment of the test's choice."""
+"""An API server that answers as it is told: for answers that a real one cannot be made to give at a
+moment of the test's choice.
+"""
 
 import base64
 import json
@@ -16,12 +18,22 @@ from urllib.parse import parse_qs, urlsplit
 import yaml
 
 COLLECTIONS = ("pods", "jobs", "configmaps", "secrets", "events", "nodes", "leases")
-REASONS = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "Conflict", 410: "Expired", 429: "TooManyRequests"}
+REASONS = {
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    409: "Conflict",
+    410: "Expired",
+    429: "TooManyRequests",
+}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """`body` is sent as JSON, bytes as they are; an iterable of `stream` as chunks, one each. `cut` closes the connection instead."""
+    """`body` is sent as JSON, bytes as they are; an iterable of `stream` as chunks, one each.
+
+    `cut` closes the connection instead.
+    """
 
     status: int = 200
     body: Any = None
@@ -33,7 +45,14 @@ class Answer:
 def refusal(status: int, message: str = "no", reason: str | None = None, **headers: str) -> Answer:
     """A Status object, as an API server refuses a call. `Retry_After="1"` sets that header."""
     reason = reason or REASONS.get(status, "InternalError")
-    body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "reason": reason, "code": status}
+    body = {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "status": "Failure",
+        "message": message,
+        "reason": reason,
+        "code": status,
+    }
     return Answer(status, body, {name.replace("_", "-"): value for name, value in headers.items()})
 
 
@@ -43,7 +62,9 @@ def listing(*items: dict, version: str = "1", **metadata: str) -> Answer:
 
 @dataclass(frozen=True)
 class Call:
-    """A request: `what` is as `list pods`, `watch jobs`, `get leases`, `create configmaps`, `log`, `get version`."""
+    """A request: `what` is as `list pods`, `watch jobs`, `get leases`, `create configmaps`, `log`,
+    `get version`.
+    """
 
     what: str
     path: str
@@ -53,7 +74,8 @@ class Call:
 
 
 class ApiServer:
-    """`answers[what]` is a list of Answers, given one after the other; the last one again and again. A watch without one is silent.
+    """`answers[what]` is a list of Answers, given one after the other; the last one again and
+    again. A watch without one is silent.
 
     An answer may also be a function that makes it of the Call.
     """
@@ -65,11 +87,15 @@ class ApiServer:
         self._changed = threading.Condition()
         self._closed = threading.Event()
         self._secure = context is not None
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"api": self}))
+        self._server = ThreadingHTTPServer(
+            ("127.0.0.1", 0), type("Handler", (_Handler,), {"api": self})
+        )
         self._server.daemon_threads = True
         if context:
             self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
 
     @property
     def url(self) -> str:
@@ -79,9 +105,13 @@ class ApiServer:
         return sum(call.what == what for call in self.calls)
 
     def until(self, condition, timeout_s: float = 20) -> None:
-        """Wait for what `condition` says of this server; it is looked at after each of its calls and ends of watches."""
+        """Wait for what `condition` says of this server; it is looked at after each of its calls
+        and ends of watches.
+        """
         with self._changed:
-            assert self._changed.wait_for(condition, timeout_s), f"calls: {[call.what for call in self.calls]}, watching: {self.watching}"
+            assert self._changed.wait_for(condition, timeout_s), (
+                f"calls: {[call.what for call in self.calls]}, watching: {self.watching}"
+            )
 
     def close(self) -> None:
         self._closed.set()
@@ -118,16 +148,28 @@ class _Handler(BaseHTTPRequestHandler):
         query = {key: values[0] for key, values in parse_qs(path.query).items()}
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
-        call = Call(_what(self.command, path.path, query), path.path, query, json.loads(body) if body else None, token)
+        call = Call(
+            _what(self.command, path.path, query),
+            path.path,
+            query,
+            json.loads(body) if body else None,
+            token,
+        )
         answer = self.api.take(call)
         self.close_connection = answer.cut or answer.stream is not None
         if answer.cut:
             return
         self.send_response_only(answer.status)
-        for name, value in {"Date": formatdate(usegmt=True), "Content-Type": "application/json", **answer.headers}.items():
+        for name, value in {
+            "Date": formatdate(usegmt=True),
+            "Content-Type": "application/json",
+            **answer.headers,
+        }.items():
             self.send_header(name, value)
         if answer.stream is None:
-            content = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
+            content = (
+                answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
+            )
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
@@ -162,19 +204,35 @@ def _what(method: str, path: str, query: dict[str, str]) -> str:
         return "log"
     verb = {"POST": "create", "PUT": "update", "DELETE": "delete"}.get(method, "get")
     if parts[-1] in COLLECTIONS:
-        verb = "watch" if query.get("watch", "").lower() == "true" else "list" if verb == "get" else verb
+        verb = (
+            "watch"
+            if query.get("watch", "").lower() == "true"
+            else "list"
+            if verb == "get"
+            else verb
+        )
         return f"{verb} {parts[-1]}"
     return f"{verb} {parts[-2] if len(parts) > 1 else parts[-1]}"
 
 
-def write_kubeconfig(path, *, user: dict | None = None, name: str = "test", namespace: str = "n", current: str | None = "test", **cluster):
+def write_kubeconfig(
+    path,
+    *,
+    user: dict | None = None,
+    name: str = "test",
+    namespace: str = "n",
+    current: str | None = "test",
+    **cluster,
+):
     """A kubeconfig with one context, cluster and user of this name."""
     content = {
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": name, "cluster": cluster}],
         "users": [{"name": name, "user": {"token": "first"} if user is None else user}],
-        "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": namespace}}],
+        "contexts": [
+            {"name": name, "context": {"cluster": name, "user": name, "namespace": namespace}}
+        ],
     }
     if current:
         content["current-context"] = current

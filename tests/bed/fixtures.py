@@ -1,4 +1,6 @@
-"""Fixtures of the tests that need more than a process: an MLflow server, a cluster, projects on disk."""
+"""Fixtures of the tests that need more than a process: an MLflow server, a cluster, projects on
+disk.
+"""
 
 import functools
 import json
@@ -41,7 +43,9 @@ def own_server(tmp_path):
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch, tmp_path):
-    """No MLflow setting and no targets file of the user who runs the tests; an empty current directory."""
+    """No MLflow setting and no targets file of the user who runs the tests; an empty current
+    directory.
+    """
     for name in list(os.environ):
         if name.startswith("MLFLOW_") and not name.startswith("MLFLOW_COMPUTE_TEST_"):
             monkeypatch.delenv(name)
@@ -64,7 +68,9 @@ def server(shared_server, monkeypatch):
 
 @pytest.fixture
 def project(tmp_path):
-    """A function that writes a project: `command` of the entry point main, further files by name, parameters."""
+    """A function that writes a project: `command` of the entry point main, further files by name,
+    parameters.
+    """
 
     def make(command=None, name="demo", parameters=None, head="", **files):
         root = tmp_path / name
@@ -72,7 +78,10 @@ def project(tmp_path):
         if command is not None:
             lines = "".join(f"      {key}: {value}\n" for key, value in (parameters or {}).items())
             listed = f"    parameters:\n{lines}" if lines else ""
-            (root / "MLproject").write_text(f"name: {name}\n{head}entry_points:\n  main:\n{listed}    command: {json.dumps(command)}\n")
+            (root / "MLproject").write_text(
+                f"name: {name}\n{head}entry_points:\n  main:\n{listed}    command: "
+                f"{json.dumps(command)}\n"
+            )
         for file, content in files.items():
             path = root / file.replace("__", "/").replace("_dot_", ".")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +95,16 @@ def project(tmp_path):
 def runner(tmp_path):
     """Start the runner itself for a command; `run_id` and its Popen."""
 
-    def start(command, python=sys.executable, stdout=subprocess.PIPE, experiment="0", tags=None, deleted=False, env=None, **fields):
+    def start(
+        command,
+        python=sys.executable,
+        stdout=subprocess.PIPE,
+        experiment="0",
+        tags=None,
+        deleted=False,
+        env=None,
+        **fields,
+    ):
         run_id = MlflowClient().create_run(experiment, tags=tags).info.run_id
         MlflowClient().update_run(run_id, "SCHEDULED")
         if deleted:
@@ -112,7 +130,11 @@ def seen():
 @pytest.fixture
 def last_run():
     def find():
-        return Seen(MlflowClient().search_runs(["0"], order_by=["attributes.start_time DESC"], max_results=1)[0].info.run_id)
+        return Seen(
+            MlflowClient()
+            .search_runs(["0"], order_by=["attributes.start_time DESC"], max_results=1)[0]
+            .info.run_id
+        )
 
     return find
 
@@ -123,8 +145,16 @@ def mlflow_run():
 
     def start(*arguments, **keywords):
         command = [str(BIN / "mlflow"), "run", *map(str, arguments), "--backend", "compute"]
-        interruptible = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # as in a terminal, not as in the background
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible, **keywords)
+        # as in a terminal, not as in the background
+        interruptible = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        return subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=interruptible,
+            **keywords,
+        )
 
     return start
 
@@ -139,7 +169,12 @@ def channel(tmp_path_factory):
     channel.add_module("beta", "1.0", ["python", "alpha <2"])
     channel.add_module("gamma", "1.0", ["python", "alpha >=2"])
     channel.add(
-        "tool", "3.1", {"bin/tool": b"#!/bin/sh\necho tool 3.1\n", "etc/conda/activate.d/tool.sh": b"export TOOL_HOME=$CONDA_PREFIX\n"}
+        "tool",
+        "3.1",
+        {
+            "bin/tool": b"#!/bin/sh\necho tool 3.1\n",
+            "etc/conda/activate.d/tool.sh": b"export TOOL_HOME=$CONDA_PREFIX\n",
+        },
     )
     channel.add("future", "1.0", {"share/future": b""}, ["__glibc >=2.90"])
     channel.index()
@@ -148,7 +183,10 @@ def channel(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def cluster_access():
-    """A cluster with k8s/dev applied, the runner's image loaded and this worker's namespace. In CI its absence is a failure, never a skip."""
+    """A cluster with k8s/dev applied, the runner's image loaded and this worker's namespace.
+
+    In CI its absence is a failure, never a skip.
+    """
     from tests.cluster import dev
     from tests.cluster.place import NoCluster
 
@@ -176,12 +214,18 @@ def kubectl(cluster_access):
 
 @pytest.fixture
 def cluster(cluster_access, server, kubectl, monkeypatch):
-    """The target `dev-cluster`, whose pods report to the tests' server; a function that sets further fields of it."""
+    """The target `dev-cluster`, whose pods report to the tests' server; a function that sets
+    further fields of it.
+    """
     from tests.cluster import dev
     from tests.cluster.place import IMAGE, TRACKING_URI
 
     monkeypatch.setenv("KUBECONFIG", cluster_access.kubeconfig)
-    tracking_uri = f"http://{cluster_access.host}:{server.port}" if cluster_access.host else os.environ[TRACKING_URI]
+    tracking_uri = (
+        f"http://{cluster_access.host}:{server.port}"
+        if cluster_access.host
+        else os.environ[TRACKING_URI]
+    )
     if not cluster_access.host:
         use(tracking_uri, monkeypatch)
     base = {
@@ -192,7 +236,9 @@ def cluster(cluster_access, server, kubectl, monkeypatch):
     }
 
     def set_target(**fields):
-        Path("mlflow-compute.yaml").write_text(json.dumps({"targets": {"dev-cluster": {**base, **fields}}}))
+        Path("mlflow-compute.yaml").write_text(
+            json.dumps({"targets": {"dev-cluster": {**base, **fields}}})
+        )
 
     set_target()
     yield set_target

@@ -1,4 +1,6 @@
-"""An API server that accepts and remembers what a client creates: for looking at every byte that leaves the client."""
+"""An API server that accepts and remembers what a client creates: for looking at every byte that
+leaves the client.
+"""
 
 import json
 import threading
@@ -11,7 +13,11 @@ from typing import Any
 
 
 class KubeApi:
-    """Listens on loopback. `created` are the objects of POSTs in order, dry runs included; `requests` are all bodies and paths as text."""
+    """Listens on loopback.
+
+    `created` are the objects of POSTs in order, dry runs included; `requests` are all bodies and
+    paths as text.
+    """
 
     def __init__(self) -> None:
         self.created: list[dict[str, Any]] = []
@@ -24,19 +30,42 @@ class KubeApi:
             def do_GET(self):
                 path = urllib.parse.urlsplit(self.path).path
                 if path.count("/") == 4 and path.startswith("/api/v1/namespaces/"):
-                    self._answer(200, {"kind": "Namespace", "metadata": {"name": path.rpartition("/")[2], "uid": "namespace-uid"}})
+                    self._answer(
+                        200,
+                        {
+                            "kind": "Namespace",
+                            "metadata": {"name": path.rpartition("/")[2], "uid": "namespace-uid"},
+                        },
+                    )
                 elif path.endswith(("/pods", "/jobs", "/events")):
-                    self._answer(200, {"kind": "List", "metadata": {"resourceVersion": "1"}, "items": []})
+                    self._answer(
+                        200, {"kind": "List", "metadata": {"resourceVersion": "1"}, "items": []}
+                    )
                 else:
-                    self._answer(404, {"kind": "Status", "reason": "NotFound", "message": "not found", "code": 404})
+                    self._answer(
+                        404,
+                        {
+                            "kind": "Status",
+                            "reason": "NotFound",
+                            "message": "not found",
+                            "code": 404,
+                        },
+                    )
 
             def do_POST(self):
                 text = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
                 item = json.loads(text)
                 api.requests.append(f"{self.path}\n{text}")
                 api.created.append(item)
-                now = datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
-                metadata = {**item["metadata"], "uid": str(uuid.uuid4()), "creationTimestamp": now, "resourceVersion": "1"}
+                now = (
+                    datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+                )
+                metadata = {
+                    **item["metadata"],
+                    "uid": str(uuid.uuid4()),
+                    "creationTimestamp": now,
+                    "resourceVersion": "1",
+                }
                 self._answer(201, {**item, "metadata": metadata})
 
             def do_DELETE(self):
@@ -63,9 +92,19 @@ class KubeApi:
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "recorded",
-            "clusters": [{"name": "recorded", "cluster": {"server": f"http://127.0.0.1:{self._server.server_address[1]}"}}],
+            "clusters": [
+                {
+                    "name": "recorded",
+                    "cluster": {"server": f"http://127.0.0.1:{self._server.server_address[1]}"},
+                }
+            ],
             "users": [{"name": "ada", "user": {}}],
-            "contexts": [{"name": "recorded", "context": {"cluster": "recorded", "user": "ada", "namespace": "team"}}],
+            "contexts": [
+                {
+                    "name": "recorded",
+                    "context": {"cluster": "recorded", "user": "ada", "namespace": "team"},
+                }
+            ],
         }
         path.write_text(json.dumps(config))
 

@@ -15,35 +15,88 @@ def stamp(ago_s: float = 0.0) -> str:
     return datetime.fromtimestamp(time.time() - ago_s, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def job(name: str, run_id: str, uid: str | None = None, age_s: float = 3600.0, labels=None, **status) -> dict:
+def job(
+    name: str, run_id: str, uid: str | None = None, age_s: float = 3600.0, labels=None, **status
+) -> dict:
     """A Job with our labels, an hour old."""
-    labels = {"app.kubernetes.io/managed-by": "mlflow-compute", "mlflow-compute/run-id": run_id, **(labels or {})}
-    metadata = {"name": name, "uid": uid or f"uid-of-{name}", "labels": labels, "creationTimestamp": stamp(age_s)}
-    return {"metadata": {**metadata, "resourceVersion": str(next(VERSIONS))}, "spec": {}, "status": status}
+    labels = {
+        "app.kubernetes.io/managed-by": "mlflow-compute",
+        "mlflow-compute/run-id": run_id,
+        **(labels or {}),
+    }
+    metadata = {
+        "name": name,
+        "uid": uid or f"uid-of-{name}",
+        "labels": labels,
+        "creationTimestamp": stamp(age_s),
+    }
+    return {
+        "metadata": {**metadata, "resourceVersion": str(next(VERSIONS))},
+        "spec": {},
+        "status": status,
+    }
 
 
 def failed(item: dict, message: str = "failed with exit code 3") -> dict:
     """The Job after its pod has failed, as podFailurePolicy puts it."""
-    condition = {"type": "Failed", "status": "True", "reason": "PodFailurePolicy", "message": message, "lastTransitionTime": stamp()}
+    condition = {
+        "type": "Failed",
+        "status": "True",
+        "reason": "PodFailurePolicy",
+        "message": message,
+        "lastTransitionTime": stamp(),
+    }
     metadata = {**item["metadata"], "resourceVersion": str(next(VERSIONS))}
     return {**item, "metadata": metadata, "status": {"conditions": [condition]}}
 
 
-def pod(owner: dict, phase: str = "Running", message: str | None = None, exit_code: int = 1, owned: bool = True) -> dict:
+def pod(
+    owner: dict,
+    phase: str = "Running",
+    message: str | None = None,
+    exit_code: int = 1,
+    owned: bool = True,
+) -> dict:
     """A pod of the Job; `message` is its termination message."""
     names = owner["metadata"]
-    owners = [{"apiVersion": "batch/v1", "kind": "Job", "name": names["name"], "uid": names["uid"], "controller": True}] if owned else []
-    metadata = {"name": f"{names['name']}-x", "uid": f"pod-of-{names['uid']}", "labels": dict(names["labels"]), "ownerReferences": owners}
-    state = {"running": {}} if phase == "Running" else {"terminated": {"exitCode": exit_code, "finishedAt": stamp(), "message": message}}
+    owners = (
+        [
+            {
+                "apiVersion": "batch/v1",
+                "kind": "Job",
+                "name": names["name"],
+                "uid": names["uid"],
+                "controller": True,
+            }
+        ]
+        if owned
+        else []
+    )
+    metadata = {
+        "name": f"{names['name']}-x",
+        "uid": f"pod-of-{names['uid']}",
+        "labels": dict(names["labels"]),
+        "ownerReferences": owners,
+    }
+    state = (
+        {"running": {}}
+        if phase == "Running"
+        else {"terminated": {"exitCode": exit_code, "finishedAt": stamp(), "message": message}}
+    )
     return {
-        "metadata": {**metadata, "creationTimestamp": stamp(3000), "resourceVersion": str(next(VERSIONS))},
+        "metadata": {
+            **metadata,
+            "creationTimestamp": stamp(3000),
+            "resourceVersion": str(next(VERSIONS)),
+        },
         "spec": {"nodeName": "node-1", "containers": [{"name": "run", "image": "i"}]},
         "status": {"phase": phase, "containerStatuses": [{"name": "run", "state": state}]},
     }
 
 
 class MemoryNamespace:
-    """A namespace with the methods of `Cluster` that a controller calls. `deleted` holds (name, uid) of the Jobs it deleted.
+    """A namespace with the methods of `Cluster` that a controller calls. `deleted` holds (name,
+    uid) of the Jobs it deleted.
 
     `refusal`: what every call raises.
     """
@@ -82,7 +135,11 @@ class MemoryNamespace:
         self._called(f"list {kind}s")
         wanted = dict(part.split("=") for part in selector.split(","))
         items = self.pods if kind == "Pod" else self.jobs.values()
-        found = [item for item in items if all(item["metadata"]["labels"].get(key) == value for key, value in wanted.items())]
+        found = [
+            item
+            for item in items
+            if all(item["metadata"]["labels"].get(key) == value for key, value in wanted.items())
+        ]
         return [keep(item) for item in found], "1"
 
     def watch_objects(self, kind, selector, version, timeout_s, stop):

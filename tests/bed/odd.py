@@ -1,11 +1,15 @@
-"""An HTTP server that gives one answer to everything: for clients that must stand what is not MLflow."""
+"""An HTTP server that gives one answer to everything: for clients that must stand what is not
+MLflow.
+"""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class OddServer:
-    """Answers every request with `status` and `body`; `asked` holds the paths, the query cut off."""
+    """Answers every request with `status` and `body`; `asked` holds the paths, the query cut
+    off.
+    """
 
     def __init__(self, body: bytes, status: int = 200):
         self.asked: list[str] = []
@@ -27,7 +31,9 @@ class OddServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.uri = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
 
     def __enter__(self) -> "OddServer":
         return self

@@ -1,4 +1,6 @@
-"""A way to a server that can be cut, be slow, hang, refuse, or answer nonsense: for faults that the server itself cannot be made to show."""
+"""A way to a server that can be cut, be slow, hang, refuse, or answer nonsense: for faults that the
+server itself cannot be made to show.
+"""
 
 import http.client
 import socket
@@ -29,9 +31,12 @@ class Call:
 class Proxy:
     """Forwards to the server on `port` of this machine, and keeps every call in `calls`.
 
-    `mode` is for every path: open, cut, slow, hang, drip (a byte a second), refuse (401), or an HTTP status.
-    `artifacts` is the same for artifacts alone, `runner` for calls of the runner, `endpoints` for single endpoints of the API.
-    `body_limit` is what an artifact may have, in bytes (413). `answers` are bodies with status 200, by endpoint.
+    `mode` is for every path: open, cut, slow, hang, drip (a byte a second), refuse (401), or an
+    HTTP status.
+    `artifacts` is the same for artifacts alone, `runner` for calls of the runner, `endpoints` for
+    single endpoints of the API.
+    `body_limit` is what an artifact may have, in bytes (413). `answers` are bodies with status 200,
+    by endpoint.
     """
 
     def __init__(self, port: int):
@@ -69,7 +74,9 @@ class Proxy:
             def _forward(self, body, drip):
                 upstream = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
                 try:
-                    headers = {key: value for key, value in self.headers.items() if key.lower() != "host"}
+                    headers = {
+                        key: value for key, value in self.headers.items() if key.lower() != "host"
+                    }
                     upstream.request(self.command, self.path, body, headers)
                     response = upstream.getresponse()
                     self._send(response.status, dict(response.getheaders()), response.read(), drip)
@@ -81,7 +88,13 @@ class Proxy:
             def _send(self, status, headers, body, drip=False):
                 self.send_response(status)
                 for key, value in headers.items():
-                    if key.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
+                    if key.lower() not in (
+                        "content-length",
+                        "transfer-encoding",
+                        "connection",
+                        "date",
+                        "server",
+                    ):
                         self.send_header(key, value)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()

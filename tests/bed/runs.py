@@ -25,7 +25,10 @@ while "told" not in mlflow.get_run(os.environ["MLFLOW_RUN_ID"]).data.tags:
 print("out")
 """
 """A script that ends when its run has the tag `told`."""
-LIST_PACKAGES = "import importlib.metadata as m; print('HAS', sorted({d.name.lower() for d in m.distributions()}))"
+LIST_PACKAGES = (
+    "import importlib.metadata as m; print('HAS', sorted({d.name.lower() for d in "
+    "m.distributions()}))"
+)
 
 
 def run_here(uri, config=HERE, **keywords):
@@ -53,7 +56,10 @@ def job_of(kubectl, found):
 
 
 def wait_for(condition, timeout_s=120):
-    """Until `condition()` holds. The limit is for what never comes, far above what a slow machine takes."""
+    """Until `condition()` holds.
+
+    The limit is for what never comes, far above what a slow machine takes.
+    """
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it did not come true"
@@ -67,7 +73,11 @@ class Seen:
         self._client = MlflowClient()
         self.run = self._client.get_run(run_id)
         self.status = self.run.info.status
-        self.tags, self.params, self.metrics = self.run.data.tags, self.run.data.params, self.run.data.metrics
+        self.tags, self.params, self.metrics = (
+            self.run.data.tags,
+            self.run.data.params,
+            self.run.data.metrics,
+        )
         self.cause = self.tags.get("compute.cause")
 
     def artifact(self, path: str) -> bytes:

@@ -16,7 +16,9 @@ BIN = Path(sys.executable).parent
 
 
 class Server:
-    """An MLflow tracking server of the tests' own, with its store in `directory`; it can be stopped and started again."""
+    """An MLflow tracking server of the tests' own, with its store in `directory`; it can be stopped
+    and started again.
+    """
 
     def __init__(self, directory: Path):
         self.directory = directory
@@ -31,7 +33,9 @@ class Server:
                    "--allowed-hosts", "*", "--backend-store-uri", f"sqlite:///{directory}/mlflow.db",
                    "--artifacts-destination", f"{directory}/artifacts"]  # fmt: skip
         with open(directory / "log", "a") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=_clean_env())
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, start_new_session=True, env=_clean_env()
+            )
         deadline = time.monotonic() + 90
         while True:
             try:

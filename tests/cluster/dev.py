@@ -1,4 +1,6 @@
-"""The cluster with everything a person needs to try runs: image, tracking server, targets file, variables to source."""
+"""The cluster with everything a person needs to try runs: image, tracking server, targets file,
+variables to source.
+"""
 
 import json
 import os
@@ -17,7 +19,9 @@ RUNNER_IMAGE = "local/mlflow-runner:full"
 CONTROLLER_IMAGE = "local/mlflow-compute-controller:dev"
 RUNS, SYSTEM, CONTROLLER = "mlflow", "mlflow-compute-system", "mlflow-compute-controller"
 NAMESPACE = "-".join((RUNS, *filter(None, [os.environ.get("PYTEST_XDIST_WORKER")])))
-"""Where this process's tests submit runs: each worker of pytest-xdist has a namespace of its own."""
+"""Where this process's tests submit runs: each worker of pytest-xdist has a namespace of its
+own.
+"""
 NODE_PORT = 30500
 IMAGES = [
     {"name": used, "newName": loaded.split(":")[0], "newTag": loaded.split(":")[1]}
@@ -26,13 +30,19 @@ IMAGES = [
 """The images of the manifests and those that are loaded here, as kustomize takes them."""
 ALLOWED_SECRETS = {
     "target": {"kind": "Namespace", "labelSelector": "mlflow-compute/runs=true"},
-    "patch": '[{"op": "add", "path": "/metadata/annotations", "value": {"mlflow-compute/secrets": "not-there, team"}}]',
+    "patch": (
+        '[{"op": "add", "path": "/metadata/annotations", "value": {"mlflow-compute/secrets": '
+        '"not-there, team"}}]'
+    ),
 }
 """The Secrets of the tests that targets name."""
 
 
 def up() -> Access:
-    """Idempotent; leaves `.cluster/env` and `.cluster/mlflow-compute.yaml`. The workers of one pytest session do it once for all."""
+    """Idempotent; leaves `.cluster/env` and `.cluster/mlflow-compute.yaml`.
+
+    The workers of one pytest session do it once for all.
+    """
     session = os.environ.get("PYTEST_XDIST_TESTRUNUID")
     with alone() as note:
         last = json.loads(note.read() or "{}")
@@ -67,9 +77,27 @@ def down() -> None:
 
 
 def _build_images(access: Access) -> None:
-    """The runner's with the whole of MLflow, so that the example's packages are there: its runs need no environment of their own."""
-    _build(access, RUNNER_IMAGE, "--build-arg", f"BASE={access.base_image}", "--build-arg", "MLFLOW=mlflow", str(ROOT / "runner"))
-    _build(access, CONTROLLER_IMAGE, "--build-arg", f"BASE={RUNNER_IMAGE}", "--file", str(ROOT / "k8s/controller/Dockerfile"), str(ROOT))
+    """The runner's with the whole of MLflow, so that the example's packages are there: its runs
+    need no environment of their own.
+    """
+    _build(
+        access,
+        RUNNER_IMAGE,
+        "--build-arg",
+        f"BASE={access.base_image}",
+        "--build-arg",
+        "MLFLOW=mlflow",
+        str(ROOT / "runner"),
+    )
+    _build(
+        access,
+        CONTROLLER_IMAGE,
+        "--build-arg",
+        f"BASE={RUNNER_IMAGE}",
+        "--file",
+        str(ROOT / "k8s/controller/Dockerfile"),
+        str(ROOT),
+    )
 
 
 def _build(access: Access, image: str, *arguments: str) -> None:
@@ -78,27 +106,49 @@ def _build(access: Access, image: str, *arguments: str) -> None:
 
 
 def add_namespace(access: Access, name: str, controller: str = SYSTEM) -> None:
-    """One more namespace of runs, by an overlay as k8s/README.md shows it; the controller in the namespace `controller` settles its runs."""
+    """One more namespace of runs, by an overlay as k8s/README.md shows it; the controller in the
+    namespace `controller` settles its runs.
+    """
     subject = json.dumps([{"op": "replace", "path": "/subjects/0/namespace", "value": controller}])
-    patches = [{"target": {"kind": "RoleBinding", "name": "mlflow-compute-controller"}, "patch": subject}, ALLOWED_SECRETS]
-    _apply(access, name, {"namespace": name, "resources": ["../../../k8s/namespace"], "patches": patches})
+    patches = [
+        {"target": {"kind": "RoleBinding", "name": "mlflow-compute-controller"}, "patch": subject},
+        ALLOWED_SECRETS,
+    ]
+    _apply(
+        access,
+        name,
+        {"namespace": name, "resources": ["../../../k8s/namespace"], "patches": patches},
+    )
     kubectl(access, "-n", name, "wait", "--for=create", "serviceaccount/default", "--timeout=60s")
 
 
 def add_controller(access: Access, name: str, runs: str, tracking_uri: str) -> None:
-    """A controller in a namespace of its own, called `name`, for the runs in the namespace `runs`; ready, with the image as it is now."""
-    arguments = json.dumps([{"op": "replace", "path": "/spec/template/spec/containers/0/args", "value": [f"--namespace={runs}"]}])
+    """A controller in a namespace of its own, called `name`, for the runs in the namespace `runs`;
+    ready, with the image as it is now.
+    """
+    arguments = json.dumps(
+        [
+            {
+                "op": "replace",
+                "path": "/spec/template/spec/containers/0/args",
+                "value": [f"--namespace={runs}"],
+            }
+        ]
+    )
     space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
     kubectl(access, "apply", "-f", "-", stdin=json.dumps(space))
     overlay = {
         "namespace": name,
         "resources": ["../../../k8s/controller"],
         "patches": [{"target": {"kind": "Deployment"}, "patch": arguments}],
-        "configMapGenerator": [{"name": CONTROLLER, "literals": [f"MLFLOW_TRACKING_URI={tracking_uri}"]}],
+        "configMapGenerator": [
+            {"name": CONTROLLER, "literals": [f"MLFLOW_TRACKING_URI={tracking_uri}"]}
+        ],
         "generatorOptions": {"disableNameSuffixHash": True},
     }
     _apply(access, name, overlay)
-    kubectl(access, "-n", name, "rollout", "restart", f"deployment/{CONTROLLER}")  # of an earlier session
+    # of an earlier session
+    kubectl(access, "-n", name, "rollout", "restart", f"deployment/{CONTROLLER}")
     await_deployment(access, name, CONTROLLER)
 
 
@@ -107,7 +157,9 @@ def await_deployment(access: Access, namespace: str, name: str) -> None:
 
 
 def _apply(access: Access, name: str, overlay: dict[str, Any]) -> None:
-    """Apply `.cluster/overlays/NAME`, a kustomization on k8s/ with the images that are loaded here."""
+    """Apply `.cluster/overlays/NAME`, a kustomization on k8s/ with the images that are loaded
+    here.
+    """
     folder = FOLDER / "overlays" / name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "kustomization.yaml").write_text(json.dumps({**overlay, "images": IMAGES}, indent=2))
@@ -120,7 +172,13 @@ def _tracking_server(access: Access) -> str:
     _apply(access, "dev", {"resources": ["../../../k8s/dev"], "patches": [ALLOWED_SECRETS]})
     await_deployment(access, RUNS, "mlflow")
     await_deployment(access, SYSTEM, CONTROLLER)
-    address = kubectl(access, "get", "nodes", "-o", "jsonpath={.items[0].status.addresses[?(@.type=='InternalIP')].address}")
+    address = kubectl(
+        access,
+        "get",
+        "nodes",
+        "-o",
+        "jsonpath={.items[0].status.addresses[?(@.type=='InternalIP')].address}",
+    )
     return f"http://{address.split()[0]}:{NODE_PORT}"
 
 
@@ -158,15 +216,14 @@ def _write_files(access: Access, tracking_uri: str) -> None:
     image = RUNNER_IMAGE if access.base_image else os.environ[IMAGE]
     targets = FOLDER / "mlflow-compute.yaml"
     targets.write_text(
-        f"tracking_uri: {tracking_uri}\n"
-        "targets:\n"
-        "  dev-cluster:\n"
-        f"    context: {access.context}\n"
-        f"    namespace: {RUNS}\n"
-        f"    image: {image}\n"
-        "    resources: {memory: 2Gi}\n"
+        f"tracking_uri: {tracking_uri}\ntargets:\n  dev-cluster:\n    context: {access.context}\n  "
+        f"  namespace: {RUNS}\n    image: {image}\n    resources: {{memory: 2Gi}}\n"
     )
-    variables = {"KUBECONFIG": access.kubeconfig, "MLFLOW_TRACKING_URI": tracking_uri, "MLFLOW_COMPUTE_CONFIG": str(targets)}
+    variables = {
+        "KUBECONFIG": access.kubeconfig,
+        "MLFLOW_TRACKING_URI": tracking_uri,
+        "MLFLOW_COMPUTE_CONFIG": str(targets),
+    }
     if access.docker_host:
         variables["DOCKER_HOST"] = access.docker_host
     lines = [f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()]
@@ -180,7 +237,14 @@ class KubectlFailed(Exception):
 
 
 def kubectl(access: Access, *arguments: str, stdin: str | None = None) -> str:
-    command = [access.kubectl, "--kubeconfig", access.kubeconfig, "--context", access.context, *arguments]
+    command = [
+        access.kubectl,
+        "--kubeconfig",
+        access.kubeconfig,
+        "--context",
+        access.context,
+        *arguments,
+    ]
     result = subprocess.run(command, input=stdin, capture_output=True, text=True)
     if result.returncode:
         raise KubectlFailed(f"{' '.join(arguments)}: {result.stderr.strip()}")

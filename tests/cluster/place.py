@@ -23,7 +23,10 @@ class NoCluster(Exception):
 
 @dataclass(frozen=True)
 class Access:
-    """What a client of the cluster needs. `host` is this machine's address as pods see it, None if they cannot."""
+    """What a client of the cluster needs.
+
+    `host` is this machine's address as pods see it, None if they cannot.
+    """
 
     kubeconfig: str
     context: str
@@ -47,24 +50,35 @@ class Existing:
         """Nothing of it is ours to stop."""
 
     def load(self, image: str) -> None:
-        raise NoCluster(f"images of an existing cluster come from its registry: name one in {IMAGE}")
+        raise NoCluster(
+            f"images of an existing cluster come from its registry: name one in {IMAGE}"
+        )
 
 
 class Kind:
     """A cluster in docker (https://kind.sigs.k8s.io)."""
 
     def up(self) -> Access:
-        clusters = subprocess.run(["kind", "get", "clusters"], capture_output=True, text=True).stdout.split()
+        clusters = subprocess.run(
+            ["kind", "get", "clusters"], capture_output=True, text=True
+        ).stdout.split()
         if KIND_NAME not in clusters:
-            subprocess.run(["kind", "create", "cluster", "--name", KIND_NAME, "--wait", "120s"], check=True)
+            subprocess.run(
+                ["kind", "create", "cluster", "--name", KIND_NAME, "--wait", "120s"], check=True
+            )
         kubeconfig = str(Path.home() / ".kube" / f"kind-{KIND_NAME}")
-        subprocess.run(["kind", "export", "kubeconfig", "--name", KIND_NAME, "--kubeconfig", kubeconfig], check=True)
+        subprocess.run(
+            ["kind", "export", "kubeconfig", "--name", KIND_NAME, "--kubeconfig", kubeconfig],
+            check=True,
+        )
         gateway = subprocess.run(
             ["docker", "network", "inspect", "kind", "--format", "{{range .IPAM.Config}}{{.Gateway}} {{end}}"],
             capture_output=True, text=True, check=True,
         ).stdout.split()  # fmt: skip
         host = next((address for address in gateway if ":" not in address), None)
-        return Access(kubeconfig, f"kind-{KIND_NAME}", os.environ.get("DOCKER_HOST"), KIND_BASE_IMAGE, host)
+        return Access(
+            kubeconfig, f"kind-{KIND_NAME}", os.environ.get("DOCKER_HOST"), KIND_BASE_IMAGE, host
+        )
 
     def down(self) -> None:
         subprocess.run(["kind", "delete", "cluster", "--name", KIND_NAME], check=True)
@@ -80,7 +94,14 @@ class Debian:
         from tests.cluster.debian import node, paths
 
         node.up()
-        return Access(str(paths.KUBECONFIG), "test", paths.DOCKER_HOST, paths.BASE_IMAGE, paths.NODE_IP, str(paths.BIN / "kubectl"))
+        return Access(
+            str(paths.KUBECONFIG),
+            "test",
+            paths.DOCKER_HOST,
+            paths.BASE_IMAGE,
+            paths.NODE_IP,
+            str(paths.BIN / "kubectl"),
+        )
 
     def down(self) -> None:
         from tests.cluster.debian import node
@@ -97,8 +118,14 @@ def choose():
     """The first way that works here. Raises NoCluster that says why none does."""
     if os.environ.get(CONTEXT):
         return Existing()
-    if shutil.which("kind") and subprocess.run(["docker", "info"], capture_output=True).returncode == 0:
+    if (
+        shutil.which("kind")
+        and subprocess.run(["docker", "info"], capture_output=True).returncode == 0
+    ):
         return Kind()
     if Path("/etc/debian_version").exists() and os.geteuid() == 0:
         return Debian()
-    raise NoCluster(f"set {CONTEXT} to a kubeconfig context, install kind and docker, or be root on Debian with Go")
+    raise NoCluster(
+        f"set {CONTEXT} to a kubeconfig context, install kind and docker, or be root on Debian "
+        "with Go"
+    )

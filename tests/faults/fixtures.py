@@ -1,4 +1,6 @@
-"""The places where faults are made: a namespace without a controller, one with it, and who watches in each."""
+"""The places where faults are made: a namespace without a controller, one with it, and who watches
+in each.
+"""
 
 import itertools
 import os
@@ -10,7 +12,17 @@ import pytest
 from mlflow_backend.cluster.run import ClusterRun
 from tests.bed.runs import run_there
 from tests.cluster import dev
-from tests.faults.watched import COMMAND, CONTROLLER, LIMIT_S, WATCHERS, Ends, Table, Watched, begin, finish
+from tests.faults.watched import (
+    COMMAND,
+    CONTROLLER,
+    LIMIT_S,
+    WATCHERS,
+    Ends,
+    Table,
+    Watched,
+    begin,
+    finish,
+)
 
 CONTROLLED, SYSTEM = "mlflow-faults", "mlflow-faults-system"
 """The namespace of runs with a controller, and that of its controller."""
@@ -28,17 +40,29 @@ def table(request):
 
 @pytest.fixture(scope="session")
 def controlled(cluster_access, shared_server):
-    """The namespace whose runs the Deployment of k8s/controller settles, with the tests' server; its name."""
+    """The namespace whose runs the Deployment of k8s/controller settles, with the tests' server;
+    its name.
+    """
     if not cluster_access.host:
         pytest.skip("a controller on this cluster cannot reach a server on this machine")
     dev.add_namespace(cluster_access, CONTROLLED, SYSTEM)
-    dev.add_controller(cluster_access, SYSTEM, CONTROLLED, f"http://{cluster_access.host}:{shared_server.port}")
+    dev.add_controller(
+        cluster_access, SYSTEM, CONTROLLED, f"http://{cluster_access.host}:{shared_server.port}"
+    )
     return CONTROLLED
 
 
 @pytest.fixture(scope="session")
 def ends(cluster_access):
-    ends = Ends([cluster_access.kubectl, "--kubeconfig", cluster_access.kubeconfig, "--context", cluster_access.context])
+    ends = Ends(
+        [
+            cluster_access.kubectl,
+            "--kubeconfig",
+            cluster_access.kubeconfig,
+            "--context",
+            cluster_access.context,
+        ]
+    )
     yield ends
     ends.close()
 
@@ -68,16 +92,28 @@ class Faults:
 
     def submit(self, watcher: str, command: str, files=None, **target) -> ClusterRun:
         root = self.prepare(watcher, command, files, **target)
-        return run_there(root, {"COMPUTE": "dev-cluster", "STREAM_OUTPUT": watcher != COMMAND}, synchronous=False)
+        return run_there(
+            root, {"COMPUTE": "dev-cluster", "STREAM_OUTPUT": watcher != COMMAND}, synchronous=False
+        )
 
     def start(self, command: str, watchers=WATCHERS, **target) -> list[Watched]:
         started = []
         for watcher in watchers:
             run = self.submit(watcher, command, **target)
-            started.append(begin(watcher, run, self._controlled if watcher == CONTROLLER else dev.NAMESPACE))
+            started.append(
+                begin(watcher, run, self._controlled if watcher == CONTROLLER else dev.NAMESPACE)
+            )
         return started
 
-    def check(self, fault: str, started: list[Watched], status: str, cause: str | None, timeout_s: float = 90, timed=True) -> None:
+    def check(
+        self,
+        fault: str,
+        started: list[Watched],
+        status: str,
+        cause: str | None,
+        timeout_s: float = 90,
+        timed=True,
+    ) -> None:
         """Each run has come to this end, in time, whichever process watched."""
         for watched in started:
             found = finish(watched, timeout_s)
@@ -86,7 +122,9 @@ class Faults:
             assert (found.status, found.cause) == (status, cause), (watched.watcher, found.tags)
             assert watched.returned in (None, status == "FINISHED")
             if after_s is not None and watched.watcher != COMMAND:
-                assert after_s <= LIMIT_S, f"{watched.watcher}: {after_s:.1f} s after the end of its Job"
+                assert after_s <= LIMIT_S, (
+                    f"{watched.watcher}: {after_s:.1f} s after the end of its Job"
+                )
 
     def _after(self, watched: Watched, found) -> float | None:
         for _ in range(100):  # the Job's own end may be seen later than the run's

@@ -32,7 +32,9 @@ def etcd(call, body):
 
 
 def test_a_watch_whose_version_is_gone(faults, node, kubectl):
-    """Everything before now is compacted and the API server forgets what it watched: 410 Gone for every watch (airflow#37369)."""
+    """Everything before now is compacted and the API server forgets what it watched: 410 Gone for
+    every watch (airflow#37369).
+    """
     started = faults.start("echo begun; sleep 600")
     running(started)
     node.kill("apiserver")
@@ -40,7 +42,9 @@ def test_a_watch_whose_version_is_gone(faults, node, kubectl):
     node.revive()
     for watched in started:
         kubectl("-n", watched.namespace, "delete", "job", watched.run.job_name, "--wait=false")
-    faults.check("watch expired (410 Gone), then the Job deleted", started, "KILLED", "Deleted", timed=False)
+    faults.check(
+        "watch expired (410 Gone), then the Job deleted", started, "KILLED", "Deleted", timed=False
+    )
 
 
 def test_the_container_runtime_is_restarted(faults, node):
@@ -52,8 +56,12 @@ def test_the_container_runtime_is_restarted(faults, node):
     assert all(b"whole\n" in Seen(watched.id).log for watched in started)
 
 
-def test_a_login_that_is_withdrawn_during_the_wait(faults, node, kubectl, cluster_access, monkeypatch, tmp_path):
-    """The kubeconfig's token is replaced, as a helper does it; the old one is refused from then on (airflow#31648)."""
+def test_a_login_that_is_withdrawn_during_the_wait(
+    faults, node, kubectl, cluster_access, monkeypatch, tmp_path
+):
+    """The kubeconfig's token is replaced, as a helper does it; the old one is refused from then on
+    (airflow#31648).
+    """
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "ada"}}
     binding = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "ada"},
                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "mlflow-compute-submitter"},
@@ -62,7 +70,17 @@ def test_a_login_that_is_withdrawn_during_the_wait(faults, node, kubectl, cluste
         kubectl("apply", "-f", "-", stdin=json.dumps(item))
     kubectl("create", "secret", "generic", "bound")
     token = tmp_path / "token"
-    token.write_text(kubectl("create", "token", "ada", "--bound-object-kind", "Secret", "--bound-object-name", "bound"))
+    token.write_text(
+        kubectl(
+            "create",
+            "token",
+            "ada",
+            "--bound-object-kind",
+            "Secret",
+            "--bound-object-name",
+            "bound",
+        )
+    )
     access = json.loads(kubectl("config", "view", "--raw", "-o", "json"))
     access["users"] = [{"name": "ada", "user": {"tokenFile": str(token)}}]
     for context in access["contexts"]:
@@ -76,12 +94,17 @@ def test_a_login_that_is_withdrawn_during_the_wait(faults, node, kubectl, cluste
     token.write_text(kubectl("create", "token", "ada"))
     node.kill("apiserver")  # open watches would go on with the old login
     node.revive()
-    faults.check("login withdrawn and renewed during the wait", started, "FAILED", "ExitCode", timed=False)
+    faults.check(
+        "login withdrawn and renewed during the wait", started, "FAILED", "ExitCode", timed=False
+    )
 
 
 def test_a_log_that_the_kubelet_rotates(faults, node, capfd):
     """What is shown goes on after a rotation (airflow#23496), and what is kept is complete."""
-    megabytes = "for i in $(seq 1 3); do seq -f 'line %.0f of many, filled up to a good length for a line of a log' 1 20000; sleep 5; done"
+    megabytes = (
+        "for i in $(seq 1 3); do seq -f 'line %.0f of many, filled up to a good length for a line "
+        "of a log' 1 20000; sleep 5; done"
+    )
     started = faults.start(f"echo begun; {megabytes}; echo the last one", watchers=[CLIENT])
     faults.check("log rotated by the kubelet", started, "FINISHED", None, timed=False)
     assert "the last one" in capfd.readouterr().out
@@ -90,7 +113,9 @@ def test_a_log_that_the_kubelet_rotates(faults, node, capfd):
 
 
 def taint_the_lost_node(kubectl, watched):
-    """As Kubernetes does where other nodes still answer: when all are lost, which the only one is, it holds back ("disruption mode")."""
+    """As Kubernetes does where other nodes still answer: when all are lost, which the only one is,
+    it holds back ("disruption mode").
+    """
     name = watched[0].pods(kubectl)[0]["spec"]["nodeName"]
 
     def are_deleted():
@@ -105,17 +130,41 @@ def taint_the_lost_node(kubectl, watched):
 
 @pytest.mark.timeout(600)
 def test_a_node_that_does_not_answer(faults, node, kubectl):
-    """The kubelet is away for longer than every patience; the container goes on, which no watcher can know."""
-    tolerated = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}
+    """The kubelet is away for longer than every patience; the container goes on, which no watcher
+    can know.
+    """
+    tolerated = {
+        "key": "node.kubernetes.io/unreachable",
+        "operator": "Exists",
+        "effect": "NoExecute",
+        "tolerationSeconds": 1,
+    }
     started = faults.start("echo begun; sleep 600", tolerations=[tolerated])
     retried = faults.start(
-        'echo begun; test "$MLFLOW_COMPUTE_ATTEMPT" = 2 || sleep 600', watchers=[CONTROLLER], tolerations=[tolerated], retries=1
+        'echo begun; test "$MLFLOW_COMPUTE_ATTEMPT" = 2 || sleep 600',
+        watchers=[CONTROLLER],
+        tolerations=[tolerated],
+        retries=1,
     )
     running(started + retried)
     node.kill("kubelet")
     try:
         taint_the_lost_node(kubectl, started + retried)
-        faults.check("kubelet stopped for longer than the grace time", started, "FAILED", "NodeLost", timeout_s=120, timed=False)
+        faults.check(
+            "kubelet stopped for longer than the grace time",
+            started,
+            "FAILED",
+            "NodeLost",
+            timeout_s=120,
+            timed=False,
+        )
     finally:
         node.revive()
-    faults.check("the same, retries: 1, once there is a node again", retried, "FINISHED", None, timeout_s=200, timed=False)
+    faults.check(
+        "the same, retries: 1, once there is a node again",
+        retried,
+        "FINISHED",
+        None,
+        timeout_s=200,
+        timed=False,
+    )

@@ -22,9 +22,24 @@ REGISTRY_PORT = 5000
 @pytest.fixture
 def throttled(cluster_access, tmp_path, monkeypatch):
     """An API server that refuses a call when it is told to; `context` leads to it."""
-    proxy = ApiProxy([cluster_access.kubectl, "--kubeconfig", cluster_access.kubeconfig, "--context", cluster_access.context])
-    proxy.context = f"throttled-{uuid.uuid4().hex[:8]}"  # a client keeps its connection to a context
-    path = write_kubeconfig(tmp_path / "throttled.kubeconfig", name=proxy.context, current=None, user={}, server=proxy.url)
+    proxy = ApiProxy(
+        [
+            cluster_access.kubectl,
+            "--kubeconfig",
+            cluster_access.kubeconfig,
+            "--context",
+            cluster_access.context,
+        ]
+    )
+    # a client keeps its connection to a context
+    proxy.context = f"throttled-{uuid.uuid4().hex[:8]}"
+    path = write_kubeconfig(
+        tmp_path / "throttled.kubeconfig",
+        name=proxy.context,
+        current=None,
+        user={},
+        server=proxy.url,
+    )
     monkeypatch.setenv("KUBECONFIG", f"{os.environ['KUBECONFIG']}{os.pathsep}{path}")
     yield proxy
     proxy.close()
@@ -68,21 +83,30 @@ class Forwarder:
 
 @pytest.fixture
 def image(cluster_access, node, monkeypatch):
-    """The runner's image in the cluster's registry under a name of its own; the name without the registry."""
+    """The runner's image in the cluster's registry under a name of its own; the name without the
+    registry.
+    """
     monkeypatch.setenv("DOCKER_HOST", cluster_access.docker_host)
     name = f"late:{uuid.uuid4().hex[:8]}"
-    for command in (["tag", dev.RUNNER_IMAGE, f"localhost:{REGISTRY_PORT}/{name}"], ["push", f"localhost:{REGISTRY_PORT}/{name}"]):
+    for command in (
+        ["tag", dev.RUNNER_IMAGE, f"localhost:{REGISTRY_PORT}/{name}"],
+        ["push", f"localhost:{REGISTRY_PORT}/{name}"],
+    ):
         subprocess.run(["docker", *command], check=True, capture_output=True)
     return name
 
 
 def test_a_pod_that_waited_long_for_a_node_and_then_meets_a_pull_error(faults, kubectl, image):
-    """As with an autoscaler: the patience with an image counts from its own trouble, not from the pod's creation."""
+    """As with an autoscaler: the patience with an image counts from its own trouble, not from the
+    pod's creation.
+    """
     patience_s = CANNOT_START["ErrImagePull"][1]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    started = faults.start("exit 3", image=f"localhost:{port}/{image}", node_selector={"late": "yes"})
+    started = faults.start(
+        "exit 3", image=f"localhost:{port}/{image}", node_selector={"late": "yes"}
+    )
     (name,) = kubectl("get", "nodes", "-o", "jsonpath={.items[*].metadata.name}").split()
     time.sleep(patience_s + 10)
     kubectl("label", "node", name, "late=yes")
@@ -91,7 +115,13 @@ def test_a_pod_that_waited_long_for_a_node_and_then_meets_a_pull_error(faults, k
         for watched in started:
             wait_for(lambda one=watched: _is_refused(one.pods(kubectl)[-1]))
         registry = Forwarder(port)
-        faults.check("waited long for a node, then one pull error", started, "FAILED", "ExitCode", timeout_s=150)
+        faults.check(
+            "waited long for a node, then one pull error",
+            started,
+            "FAILED",
+            "ExitCode",
+            timeout_s=150,
+        )
     finally:
         kubectl("label", "node", name, "late-")
         if registry:
@@ -99,5 +129,7 @@ def test_a_pod_that_waited_long_for_a_node_and_then_meets_a_pull_error(faults, k
 
 
 def _is_refused(pod) -> bool:
-    states = [status["state"].get("waiting", {}) for status in pod["status"].get("containerStatuses", ())]
+    states = [
+        status["state"].get("waiting", {}) for status in pod["status"].get("containerStatuses", ())
+    ]
     return any(state.get("reason") in ("ErrImagePull", "ImagePullBackOff") for state in states)

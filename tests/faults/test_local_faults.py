@@ -1,4 +1,6 @@
-"""Runs on this machine whose reporter cannot report: they end all the same, with the client's own login."""
+"""Runs on this machine whose reporter cannot report: they end all the same, with the client's own
+login.
+"""
 
 import os
 import signal
@@ -30,7 +32,10 @@ def local(server, monkeypatch, project, table):
         table.add(fault, WATCHER, found, None)
         assert (found.status, found.cause, finished) == (status, cause, status == "FINISHED")
         run.cancel()  # late: changes nothing
-        assert run.wait() is finished and (Seen(run.run_id).status, Seen(run.run_id).cause) == (status, cause)
+        assert run.wait() is finished and (Seen(run.run_id).status, Seen(run.run_id).cause) == (
+            status,
+            cause,
+        )
 
     yield way, start, check
     way.close()

@@ -29,7 +29,8 @@ def test_an_exit_code(faults):
 
 
 def test_a_child_killed_for_memory(faults):
-    started = faults.start(f"python -c 'import subprocess, sys; sys.exit(subprocess.call([sys.executable, \"-c\", \"{EAT}\"]) and 1)'",
+    started = faults.start("python -c 'import subprocess, sys; "
+                           f"sys.exit(subprocess.call([sys.executable, \"-c\", \"{EAT}\"]) and 1)'",
                            resources={"memory": "96Mi"})  # fmt: skip
     faults.check("child killed for memory", started, "FAILED", "OOMKilled")
 
@@ -45,8 +46,21 @@ def test_the_runner_and_all_killed_from_outside(faults, kubectl, node):
     running(started)
     for watched in started:
         wait_for(lambda one=watched: one.pods(kubectl)[-1]["status"]["phase"] == "Running")
-        container = watched.pods(kubectl)[-1]["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
-        kill = ["ctr", "-a", node.CONTAINERD, "-n", "k8s.io", "tasks", "kill", "-s", "KILL", container]
+        container = watched.pods(kubectl)[-1]["status"]["containerStatuses"][0][
+            "containerID"
+        ].removeprefix("containerd://")
+        kill = [
+            "ctr",
+            "-a",
+            node.CONTAINERD,
+            "-n",
+            "k8s.io",
+            "tasks",
+            "kill",
+            "-s",
+            "KILL",
+            container,
+        ]
         subprocess.run(kill, check=True, capture_output=True)
     faults.check("SIGKILL of the whole container", started, "FAILED", "Killed")
 
@@ -76,7 +90,11 @@ def test_a_job_deleted_before_it_started(faults, kubectl):
 
 def evict(kubectl, watched):
     name = watched.pod_name(kubectl)
-    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": watched.namespace}}
+    eviction = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": name, "namespace": watched.namespace},
+    }
     path = f"/api/v1/namespaces/{watched.namespace}/pods/{name}/eviction"
     kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
 
@@ -104,7 +122,14 @@ def test_a_drained_node_with_retries(faults, kubectl):
     running(started)
     name = kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
     try:
-        kubectl("drain", name, "--pod-selector", "mlflow-compute/run-id", "--delete-emptydir-data", "--timeout=60s")
+        kubectl(
+            "drain",
+            name,
+            "--pod-selector",
+            "mlflow-compute/run-id",
+            "--delete-emptydir-data",
+            "--timeout=60s",
+        )
     finally:
         kubectl("uncordon", name)
     faults.check("kubectl drain, retries: 1", started, "FINISHED", None)
@@ -115,8 +140,21 @@ def test_a_drained_node_with_retries(faults, kubectl):
 def slots(kubectl):
     """Three of a pretend resource on the node."""
     name = kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
-    kubectl("patch", "node", name, "--subresource=status", "--type=merge", "-p", json.dumps({"status": {"capacity": {SLOT: "3"}}}))
-    wait_for(lambda: SLOT in json.loads(kubectl("get", "node", name, "-o", "json"))["status"]["allocatable"], timeout_s=60)
+    kubectl(
+        "patch",
+        "node",
+        name,
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        json.dumps({"status": {"capacity": {SLOT: "3"}}}),
+    )
+    wait_for(
+        lambda: (
+            SLOT in json.loads(kubectl("get", "node", name, "-o", "json"))["status"]["allocatable"]
+        ),
+        timeout_s=60,
+    )
 
 
 def test_a_pod_of_higher_priority(faults, kubectl, slots, cluster_access):
@@ -141,16 +179,27 @@ def test_a_pod_of_higher_priority(faults, kubectl, slots, cluster_access):
 
 def test_a_full_disk(faults):
     """The command's own folder, where the runner keeps its log and its state too."""
-    template = {"spec": {"volumes": [{"name": "work", "emptyDir": {"medium": "Memory", "sizeLimit": "2Mi"}}]}}
-    started = faults.start("echo begun; dd if=/dev/zero of=fill bs=64k; seq 1 100000; exit 5", pod_template=template)
+    template = {
+        "spec": {
+            "volumes": [{"name": "work", "emptyDir": {"medium": "Memory", "sizeLimit": "2Mi"}}]
+        }
+    }
+    started = faults.start(
+        "echo begun; dd if=/dev/zero of=fill bs=64k; seq 1 100000; exit 5", pod_template=template
+    )
     faults.check("disk full", started, "FAILED", "ExitCode")
     assert {Seen(watched.id).tags["compute.exit_code"] for watched in started} == {"5"}
 
 
 def test_what_takes_its_time(faults):
-    """Started all at once: a Job waits ten seconds before its next pod, and the kubelet measures disks once a minute."""
+    """Started all at once: a Job waits ten seconds before its next pod, and the kubelet measures
+    disks once a minute.
+    """
     again = 'test "$MLFLOW_COMPUTE_ATTEMPT" = 2 || exit 75'
-    disk = faults.start("dd if=/dev/zero of=fill bs=1M count=200; echo begun; sleep 600", resources={"ephemeral_storage": "50Mi"})
+    disk = faults.start(
+        "dd if=/dev/zero of=fill bs=1M count=200; echo begun; sleep 600",
+        resources={"ephemeral_storage": "50Mi"},
+    )
     retried = faults.start(again, retries=1, retry_on=[75])
     used_up = faults.start("exit 75", retries=1, retry_on=[75])
     faults.check("deadline", faults.start("sleep 600", deadline=3), "FAILED", "DeadlineExceeded")
@@ -174,7 +223,14 @@ def cancel(faults, kubectl, when, started):
     cancel_as_each_can(started)
     faults.check(when, started, "KILLED", "Cancelled", timed=False)
     for watched in started:
-        wait_for(lambda one=watched: not kubectl("-n", one.namespace, "get", "job", one.run.job_name, "--ignore-not-found"), timeout_s=60)
+        wait_for(
+            lambda one=watched: (
+                not kubectl(
+                    "-n", one.namespace, "get", "job", one.run.job_name, "--ignore-not-found"
+                )
+            ),
+            timeout_s=60,
+        )
         wait_for(lambda one=watched: not one.pods(kubectl), timeout_s=60)
 
 
@@ -192,13 +248,22 @@ def test_cancel_of_a_command_that_ignores_it(faults, kubectl):
 
 
 def test_cancel_before_it_is_scheduled(faults, kubectl):
-    cancel(faults, kubectl, "cancel while no node takes it", faults.start("true", resources={"cpu": 4000}))
+    cancel(
+        faults,
+        kubectl,
+        "cancel while no node takes it",
+        faults.start("true", resources={"cpu": 4000}),
+    )
 
 
 def test_cancel_while_its_image_cannot_be_had(faults, kubectl):
     started = faults.start("true", image="localhost:5999/none:1")
     for watched in started:
-        wait_for(lambda one=watched: any(why in json.dumps(one.pods(kubectl)) for why in ("ErrImagePull", "ImagePullBackOff")))
+        wait_for(
+            lambda one=watched: any(
+                why in json.dumps(one.pods(kubectl)) for why in ("ErrImagePull", "ImagePullBackOff")
+            )
+        )
     cancel(faults, kubectl, "cancel while its image cannot be pulled", started)
 
 
@@ -219,7 +284,9 @@ def index(cluster_access, tmp_path, monkeypatch):
 def test_cancel_while_its_environment_is_made(faults, kubectl, index):
     """The index answers while the lock is made, and no more once pods ask it for the package."""
     files = {"python_env_dot_yaml": "dependencies: [mlflow]\n"}
-    locked = command("env", "lock", str(faults.prepare(COMMAND, "true", files)), "--target", "dev-cluster")
+    locked = command(
+        "env", "lock", str(faults.prepare(COMMAND, "true", files)), "--target", "dev-cluster"
+    )
     assert locked.returncode == 0, locked.stderr
     index.mode = "hang"
     started = faults.start("echo begun", files=files)
@@ -232,6 +299,17 @@ def test_a_pod_collected_before_its_status_was_read(faults, kubectl, proxy):
     """The runner cannot tell either; the Job keeps the exit code (argo-workflows#4565)."""
     proxy.mode = "refuse"
     started = faults.start("exit 3", watchers=[COMMAND], tracking_uri=proxy.uri)
-    wait_for(lambda: any(pod["status"]["phase"] == "Failed" for pod in started[0].pods(kubectl)), timeout_s=60)
-    kubectl("-n", started[0].namespace, "delete", "pod", started[0].pod_name(kubectl), "--force", "--grace-period=0")
+    wait_for(
+        lambda: any(pod["status"]["phase"] == "Failed" for pod in started[0].pods(kubectl)),
+        timeout_s=60,
+    )
+    kubectl(
+        "-n",
+        started[0].namespace,
+        "delete",
+        "pod",
+        started[0].pod_name(kubectl),
+        "--force",
+        "--grace-period=0",
+    )
     faults.check("pod collected before its status was read", started, "FAILED", "ExitCode")

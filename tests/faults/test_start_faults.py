@@ -57,7 +57,14 @@ mlflow.projects.run(sys.argv[1], backend="compute", backend_config={"COMPUTE": "
 
 @pytest.fixture
 def quotas(cluster_access, controlled):
-    text = json.dumps({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {SLOT: "0"}}})
+    text = json.dumps(
+        {
+            "apiVersion": "v1",
+            "kind": "ResourceQuota",
+            "metadata": {"name": "none"},
+            "spec": {"hard": {SLOT: "0"}},
+        }
+    )
     for namespace in (dev.NAMESPACE, CONTROLLED):
         dev.kubectl(cluster_access, "-n", namespace, "apply", "-f", "-", stdin=text)
     yield
@@ -69,8 +76,16 @@ def quotas(cluster_access, controlled):
 def policy(cluster_access):
     """Pods with the label `UNWANTED` are refused by the API server."""
     group, kind = "admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy"
-    pods = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
-    wanted = {"expression": f"!('{UNWANTED}' in object.metadata.?labels.orValue({{}}))", "message": "no namespace accepts these pods"}
+    pods = {
+        "apiGroups": [""],
+        "apiVersions": ["v1"],
+        "operations": ["CREATE"],
+        "resources": ["pods"],
+    }
+    wanted = {
+        "expression": f"!('{UNWANTED}' in object.metadata.?labels.orValue({{}}))",
+        "message": "no namespace accepts these pods",
+    }
     spec = {"matchConstraints": {"resourceRules": [pods]}, "validations": [wanted]}
     binding = {"policyName": "unwanted", "validationActions": ["Deny"]}
     for item in ({"kind": kind, "spec": spec}, {"kind": f"{kind}Binding", "spec": binding}):
@@ -79,7 +94,14 @@ def policy(cluster_access):
 
     def is_in_force():
         try:
-            dev.kubectl(cluster_access, "run", "unwanted", "--image=none", f"--labels={UNWANTED}=yes", "--dry-run=server")
+            dev.kubectl(
+                cluster_access,
+                "run",
+                "unwanted",
+                "--image=none",
+                f"--labels={UNWANTED}=yes",
+                "--dry-run=server",
+            )
         except dev.KubectlFailed as refused:
             return "no namespace accepts these pods" in str(refused)
 
@@ -91,22 +113,29 @@ def policy(cluster_access):
 
 @pytest.fixture
 def killed(faults, server):
-    """The runs of two clients that were killed between tagging them and creating their Jobs, by who watches.
+    """The runs of two clients that were killed between tagging them and creating their Jobs, by who
+    watches.
 
     Both are old runs that were taken up again: it is the submit that has to be young, not the run.
     """
     runs = {}
     for watcher in (CONTROLLER, COMMAND):
         root = faults.prepare(watcher, "true")
-        run_id = MlflowClient().create_run("0", start_time=int((time.time() - 3600) * 1000)).info.run_id
+        run_id = (
+            MlflowClient().create_run("0", start_time=int((time.time() - 3600) * 1000)).info.run_id
+        )
         client = subprocess.run([sys.executable, "-c", KILLED_CLIENT, root, run_id], timeout=120)
         assert client.returncode == -9
         runs[watcher] = run_id
     return runs
 
 
-def test_each_ends_with_its_cause_and_without_its_job(faults, quotas, policy, kubectl, killed, table):
-    """Those of clients that were killed come last, as they are believed to be on their way for a minute."""
+def test_each_ends_with_its_cause_and_without_its_job(
+    faults, quotas, policy, kubectl, killed, table
+):
+    """Those of clients that were killed come last, as they are believed to be on their way for a
+    minute.
+    """
     assert {Seen(run_id).status for run_id in killed.values()} == {"RUNNING"}
     started = {fault: faults.start("true", **fields) for fault, (fields, _) in FAULTS.items()}
     wrong = []
@@ -121,20 +150,40 @@ def test_each_ends_with_its_cause_and_without_its_job(faults, quotas, policy, ku
         names = {f"job.batch/{watched.run.job_name}" for watched in sum(started.values(), [])}
         assert not names.intersection(left)
     wait_for(lambda: Seen(killed[CONTROLLER]).status == "FAILED", timeout_s=150)
-    wait_for(lambda: command("settle", killed[COMMAND]).returncode == 0 and Seen(killed[COMMAND]).status == "FAILED", timeout_s=60)
+    wait_for(
+        lambda: (
+            command("settle", killed[COMMAND]).returncode == 0
+            and Seen(killed[COMMAND]).status == "FAILED"
+        ),
+        timeout_s=60,
+    )
     for watcher, run_id in killed.items():
         table.add("client killed in mid submit", watcher, Seen(run_id), None)
         assert (Seen(run_id).status, Seen(run_id).cause) == ("FAILED", "SubmitError")
 
 
 def test_a_submit_that_is_refused_after_its_check(faults, kubectl, table, last_run):
-    """A quota that was free when the target was checked is used up; nothing of the submit is left but the run that says so."""
+    """A quota that was free when the target was checked is used up; nothing of the submit is left
+    but the run that says so.
+    """
     faults.submit(CLIENT, "true")
-    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "jobs"}, "spec": {"hard": {"count/jobs.batch": "0"}}}
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "jobs"},
+        "spec": {"hard": {"count/jobs.batch": "0"}},
+    }
     kubectl("apply", "-f", "-", stdin=json.dumps(quota))
     before = kubectl("get", "configmaps,secrets,jobs", "-o", "name").split()
     try:
-        wait_for(lambda: "hard" in json.loads(kubectl("get", "resourcequota", "jobs", "-o", "json")).get("status", {}))
+        wait_for(
+            lambda: (
+                "hard"
+                in json.loads(kubectl("get", "resourcequota", "jobs", "-o", "json")).get(
+                    "status", {}
+                )
+            )
+        )
         with pytest.raises(ExecutionException, match="exceeded quota"):
             faults.submit(CLIENT, "true")
     finally:

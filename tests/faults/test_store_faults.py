@@ -1,4 +1,6 @@
-"""What happens to the artifact store, which need not be where the tracking server is: the status of a run does not depend on it."""
+"""What happens to the artifact store, which need not be where the tracking server is: the status of
+a run does not depend on it.
+"""
 
 import pytest
 
@@ -11,12 +13,23 @@ LONG = "seq -f 'line %.0f of many, filled up to a good length for a line of a lo
 def test_an_artifact_store_that_does_not_take_files(faults, proxy, status):
     """The command runs to its end, which is told at once; the log stays in the pod."""
     proxy.artifacts = status
-    faults.check(f"artifact store answers {status}", faults.start("exit 3", tracking_uri=proxy.uri), "FAILED", "ExitCode")
+    faults.check(
+        f"artifact store answers {status}",
+        faults.start("exit 3", tracking_uri=proxy.uri),
+        "FAILED",
+        "ExitCode",
+    )
 
 
 def test_an_artifact_store_that_hangs(faults, proxy):
     proxy.artifacts = "hang"
-    faults.check("artifact store hangs", faults.start("true", tracking_uri=proxy.uri), "FINISHED", None, timeout_s=120)
+    faults.check(
+        "artifact store hangs",
+        faults.start("true", tracking_uri=proxy.uri),
+        "FINISHED",
+        None,
+        timeout_s=120,
+    )
 
 
 @pytest.mark.parametrize("limit", [1_000_000, 100_000])

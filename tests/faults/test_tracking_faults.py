@@ -22,13 +22,21 @@ def told_running(started):
 
 
 def test_the_server_is_killed_and_comes_back(faults, server, kubectl):
-    """It is away while the commands end: the pods go on telling, the client goes on asking, the controller goes on looking."""
+    """It is away while the commands end: the pods go on telling, the client goes on asking, the
+    controller goes on looking.
+    """
     started = faults.start(LINES)
     told_running(started)
     server.stop()
     time.sleep(10)
     server.start()
-    faults.check("tracking server killed, back after the command's end", started, "FINISHED", None, timed=False)
+    faults.check(
+        "tracking server killed, back after the command's end",
+        started,
+        "FINISHED",
+        None,
+        timed=False,
+    )
     whole(started)
 
 
@@ -38,10 +46,21 @@ def test_a_pod_killed_while_the_server_is_away(faults, server, kubectl):
     told_running(started)
     server.stop()
     for watched in started:
-        kubectl("-n", watched.namespace, "delete", "job", watched.run.job_name, "--wait=false", "--grace-period=0", "--force")
+        kubectl(
+            "-n",
+            watched.namespace,
+            "delete",
+            "job",
+            watched.run.job_name,
+            "--wait=false",
+            "--grace-period=0",
+            "--force",
+        )
     time.sleep(5)
     server.start()
-    faults.check("Job deleted while the tracking server is away", started, "KILLED", "Deleted", timed=False)
+    faults.check(
+        "Job deleted while the tracking server is away", started, "KILLED", "Deleted", timed=False
+    )
 
 
 def test_the_way_of_the_pods_is_cut_for_a_while(faults, proxy):
@@ -50,13 +69,20 @@ def test_the_way_of_the_pods_is_cut_for_a_while(faults, proxy):
     proxy.mode = "cut"
     time.sleep(5)
     proxy.mode = "open"
-    faults.check("network from pods to the tracking server cut for a while", started, "FINISHED", None)
+    faults.check(
+        "network from pods to the tracking server cut for a while", started, "FINISHED", None
+    )
     whole(started)
 
 
 def test_a_slow_server(faults, proxy):
     proxy.mode = "slow"
-    faults.check("tracking server slow (1.5 s a request)", faults.start(LINES, tracking_uri=proxy.uri), "FINISHED", None)
+    faults.check(
+        "tracking server slow (1.5 s a request)",
+        faults.start(LINES, tracking_uri=proxy.uri),
+        "FINISHED",
+        None,
+    )
 
 
 @pytest.mark.parametrize("command", ["sleep 600", "true"])
@@ -69,15 +95,26 @@ def test_a_login_that_is_refused(faults, proxy, command):
 
 
 def test_the_controller_is_restarted_meanwhile(faults, kubectl, controlled):
-    """What is told already stays as it is; what ends meanwhile is settled afterwards (skypilot#10061)."""
+    """What is told already stays as it is; what ends meanwhile is settled afterwards
+    (skypilot#10061).
+    """
     before = faults.start("exit 3", watchers=[CONTROLLER, COMMAND])
     later = faults.start("sleep 600", watchers=[CONTROLLER])
     wait_for(lambda: Seen(later[0].id).status == "RUNNING", timeout_s=60)
     kubectl("-n", controlled, "rollout", "restart", "deployment/mlflow-compute-controller")
     kubectl("-n", controlled, "delete", "job", later[0].run.job_name, "--wait=false")
     faults.check("controller restarted, run told before", before, "FAILED", "ExitCode", timed=False)
-    faults.check("controller restarted, Job deleted meanwhile", later, "KILLED", "Deleted", timed=False)
-    kubectl("-n", controlled, "rollout", "status", "deployment/mlflow-compute-controller", "--timeout=60s")
+    faults.check(
+        "controller restarted, Job deleted meanwhile", later, "KILLED", "Deleted", timed=False
+    )
+    kubectl(
+        "-n",
+        controlled,
+        "rollout",
+        "status",
+        "deployment/mlflow-compute-controller",
+        "--timeout=60s",
+    )
     assert Seen(before[0].id).cause == "ExitCode"
 
 

@@ -1,4 +1,6 @@
-"""One fault, seen by three kinds of watcher: a waiting client, the controller alone, and no process until a command looks."""
+"""One fault, seen by three kinds of watcher: a waiting client, the controller alone, and no process
+until a command looks.
+"""
 
 import contextlib
 import json
@@ -22,7 +24,11 @@ from mlflow_backend.cluster.run import ClusterRun
 from tests.bed.runs import Seen
 from tests.bed.server import BIN
 
-CLIENT, CONTROLLER, COMMAND = WATCHERS = ("client waiting", "controller", "no watcher, then a command")
+CLIENT, CONTROLLER, COMMAND = WATCHERS = (
+    "client waiting",
+    "controller",
+    "no watcher, then a command",
+)
 HEADING = """# Faults
 
 Written by `make test-faults` on a real cluster, on {date}, on a machine with {cores} cores (Linux {kernel}). Each fault was made for
@@ -48,8 +54,12 @@ class Watched:
         return self.run.run_id
 
     def pods(self, kubectl) -> list[dict]:
-        listed = kubectl("-n", self.namespace, "get", "pods", "-l", f"job-name={self.run.job_name}", "-o", "json")
-        return sorted(json.loads(listed)["items"], key=lambda pod: pod["metadata"]["creationTimestamp"])
+        listed = kubectl(
+            "-n", self.namespace, "get", "pods", "-l", f"job-name={self.run.job_name}", "-o", "json"
+        )
+        return sorted(
+            json.loads(listed)["items"], key=lambda pod: pod["metadata"]["creationTimestamp"]
+        )
 
     def pod_name(self, kubectl) -> str:
         return self.pods(kubectl)[-1]["metadata"]["name"]
@@ -65,11 +75,19 @@ class Table:
         self.rows.append((fault, watcher, found.status, found.cause or "", after_s))
 
     def median_s(self) -> float:
-        return statistics.median(row[4] for row in self.rows if row[4] is not None and row[1] != COMMAND)
+        return statistics.median(
+            row[4] for row in self.rows if row[4] is not None and row[1] != COMMAND
+        )
 
     def write(self, path: Path) -> None:
-        heading = HEADING.format(date=date.today().isoformat(), cores=os.cpu_count(), kernel=platform.release())
-        lines = [heading, "| fault | who watches | status | cause | seconds after the Job's end |", "| --- | --- | --- | --- | --- |"]
+        heading = HEADING.format(
+            date=date.today().isoformat(), cores=os.cpu_count(), kernel=platform.release()
+        )
+        lines = [
+            heading,
+            "| fault | who watches | status | cause | seconds after the Job's end |",
+            "| --- | --- | --- | --- | --- |",
+        ]
         for fault, watcher, status, cause, after_s in self.rows:
             shown = "" if after_s is None else "before" if after_s <= 0 else f"{after_s:.1f}"
             lines.append(f"| {fault} | {watcher} | {status} | {cause} | {shown} |")
@@ -77,13 +95,24 @@ class Table:
 
 
 class Ends:
-    """When each Job was seen to end or to be deleted, by a watch of the tests' own: kubectl's, again and again."""
+    """When each Job was seen to end or to be deleted, by a watch of the tests' own: kubectl's,
+    again and again.
+    """
 
     FORMAT = '{.type} {.object.metadata.name} {.object.status.conditions[*].type}{"\\n"}'
 
     def __init__(self, kubectl: Sequence[str]):
         self.at: dict[str, float] = {}
-        self._command = [*kubectl, "get", "jobs", "-A", "--watch", "--output-watch-events", "-o", f"jsonpath={self.FORMAT}"]
+        self._command = [
+            *kubectl,
+            "get",
+            "jobs",
+            "-A",
+            "--watch",
+            "--output-watch-events",
+            "-o",
+            f"jsonpath={self.FORMAT}",
+        ]
         self._closed = False
         self._process = self._start()
         self._thread = threading.Thread(target=self._follow)
@@ -96,7 +125,9 @@ class Ends:
             self._thread.join(0.5)
 
     def _start(self) -> subprocess.Popen:
-        return subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        return subprocess.Popen(
+            self._command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
 
     def _follow(self) -> None:
         while not self._closed:
@@ -124,7 +155,9 @@ def begin(watcher: str, run: ClusterRun, namespace: str) -> Watched:
 
 
 def finish(watched: Watched, timeout_s: float) -> Seen:
-    """The run once its watcher has brought it to its end; without a watcher, once its Job is over and a command has looked."""
+    """The run once its watcher has brought it to its end; without a watcher, once its Job is over
+    and a command has looked.
+    """
     deadline = time.monotonic() + timeout_s
     if watched.waiting:
         watched.waiting.join(timeout_s)
@@ -132,13 +165,17 @@ def finish(watched: Watched, timeout_s: float) -> Seen:
     elif watched.watcher == COMMAND:
         _settle_when_over(watched, deadline)
     while not settle.has_ended(runs.known(MlflowClient().get_run(watched.id))):
-        assert time.monotonic() < deadline, f"{watched.watcher}: the run is {Seen(watched.id).status}, {Seen(watched.id).cause}"
+        assert time.monotonic() < deadline, (
+            f"{watched.watcher}: the run is {Seen(watched.id).status}, {Seen(watched.id).cause}"
+        )
         time.sleep(0.1)
     return Seen(watched.id)
 
 
 def _settle_when_over(watched: Watched, deadline: float) -> None:
-    """Leave the run alone until nothing of it moves any more, then look once, as `mlflow-compute settle RUN` does."""
+    """Leave the run alone until nothing of it moves any more, then look once, as `mlflow-compute
+    settle RUN` does.
+    """
     cluster = connect(None, watched.namespace)
     run = MlflowClient().get_run(watched.id)
     while True:
@@ -153,4 +190,6 @@ def _settle_when_over(watched: Watched, deadline: float) -> None:
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([BIN / "mlflow-compute", *arguments], capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [BIN / "mlflow-compute", *arguments], capture_output=True, text=True, timeout=120
+    )

@@ -18,20 +18,38 @@ THERE = {"COMPUTE": "dev-cluster"}
 
 @pytest.fixture
 def refused(cluster, kubectl, mlflow_run):
-    """Run `mlflow run` and return the one line it ends with, after checking that nothing was created."""
+    """Run `mlflow run` and return the one line it ends with, after checking that nothing was
+    created.
+    """
 
     def call(uri, config=THERE, *arguments):
         def things():
-            listed = kubectl("get", "jobs,secrets,configmaps", "-l", "app.kubernetes.io/managed-by=mlflow-compute", "-o", "name")
-            return {run.info.run_id for run in MlflowClient().search_runs(["0"])} | set(listed.split())
+            listed = kubectl(
+                "get",
+                "jobs,secrets,configmaps",
+                "-l",
+                "app.kubernetes.io/managed-by=mlflow-compute",
+                "-o",
+                "name",
+            )
+            return {run.info.run_id for run in MlflowClient().search_runs(["0"])} | set(
+                listed.split()
+            )
 
         before = things()
-        process = mlflow_run(uri, "--backend-config", config if isinstance(config, str) else json.dumps(config), *arguments)
+        process = mlflow_run(
+            uri,
+            "--backend-config",
+            config if isinstance(config, str) else json.dumps(config),
+            *arguments,
+        )
         _, err = process.communicate(timeout=90)
         assert process.returncode == 1 and "Traceback" not in err, err
         assert not things() - before
         line = err.strip().splitlines()[-1]
-        assert "===" in line and line.count("===") == 2, "what MLflow prints of an ExecutionException"
+        assert "===" in line and line.count("===") == 2, (
+            "what MLflow prints of an ExecutionException"
+        )
         return line
 
     return call
@@ -53,15 +71,23 @@ def kubeconfig(cluster_access, tmp_path, monkeypatch):
 
 def test_an_unknown_target(refused, project):
     line = refused(project("true"), {"COMPUTE": "dev-clutser"})
-    assert "'dev-clutser'" in line and "mlflow-compute.yaml" in line and "did you mean 'dev-cluster'?" in line
+    assert (
+        "'dev-clutser'" in line
+        and "mlflow-compute.yaml" in line
+        and ("did you mean 'dev-cluster'?") in line
+    )
 
 
 def test_an_unknown_key(refused, project):
-    assert "unknown key 'resource'; did you mean 'resources'?" in refused(project("true"), {**THERE, "resource": {}})
+    assert "unknown key 'resource'; did you mean 'resources'?" in refused(
+        project("true"), {**THERE, "resource": {}}
+    )
 
 
 def test_a_malformed_targets_file(refused, project, cluster):
-    Path("mlflow-compute.yaml").write_text("targets:\n  dev-cluster:\n    image: x\n   namespace: y\n")
+    Path("mlflow-compute.yaml").write_text(
+        "targets:\n  dev-cluster:\n    image: x\n   namespace: y\n"
+    )
     line = refused(project("true"))
     assert "mlflow-compute.yaml, line 4" in line
 
@@ -88,7 +114,15 @@ def test_a_snapshot_that_is_too_large(refused, project):
     assert "huge.bin (400.0 MB)" in line and ".mlflowignore" in line
 
 
-@pytest.mark.parametrize("uri", ["sqlite:///{folder}/m.db", "file://{folder}/mlruns", "http://127.0.0.1:5000", "http://localhost:5000"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "sqlite:///{folder}/m.db",
+        "file://{folder}/mlruns",
+        "http://127.0.0.1:5000",
+        "http://localhost:5000",
+    ],
+)
 def test_a_tracking_uri_that_pods_cannot_reach(refused, project, cluster, uri, tmp_path):
     cluster(tracking_uri=uri.format(folder=tmp_path))
     line = refused(project("true"))
@@ -101,7 +135,13 @@ def test_a_quantity_that_is_none(refused, project):
 
 
 def test_what_only_kubernetes_can_refuse_is_refused_by_it_before_anything_exists(refused, project):
-    line = refused(project("true"), {**THERE, "pod_template": {"spec": {"priorityClassName": "none", "restartPolicy": "Sometimes"}}})
+    line = refused(
+        project("true"),
+        {
+            **THERE,
+            "pod_template": {"spec": {"priorityClassName": "none", "restartPolicy": "Sometimes"}},
+        },
+    )
     assert "restartPolicy" in line and "Sometimes" in line and f"namespace {dev.NAMESPACE}" in line
     line = refused(project("true"), {**THERE, "resources": {"nic": 1}})
     assert "unknown resource 'nic'" in line
@@ -129,7 +169,9 @@ def test_a_context_that_does_not_exist(refused, project):
 
 
 def test_an_unreachable_cluster(refused, project, kubeconfig):
-    kubeconfig(lambda content: content["clusters"][0]["cluster"].update(server="https://127.0.0.1:1"))
+    kubeconfig(
+        lambda content: content["clusters"][0]["cluster"].update(server="https://127.0.0.1:1")
+    )
     line = refused(project("true"))
     assert "https://127.0.0.1:1" in line and "cannot be reached" in line and "refused" in line
 
@@ -148,7 +190,8 @@ def test_a_person_who_may_not_create_jobs(refused, project, kubeconfig, kubectl,
     kubeconfig(lambda content: content["users"][0].update(user={"token": token}))
     line = refused(project("true"))
     assert (
-        f'cannot create resource "jobs" in API group "batch" in the namespace "{dev.NAMESPACE}"' in line
+        f'cannot create resource "jobs" in API group "batch" in the namespace "{dev.NAMESPACE}"'
+        in line
         or 'cannot create resource "configmaps"' in line
     )
     assert "Role mlflow-compute-submitter" in line and token not in line
@@ -156,19 +199,38 @@ def test_a_person_who_may_not_create_jobs(refused, project, kubeconfig, kubectl,
 
 @pytest.mark.xdist_group("policy")  # the ConfigMap is one of the whole cluster
 def test_targets_are_also_found_in_the_cluster_s_own_list(refused, project, cluster, kubectl):
-    shared = {"targets": {"shared-cpu": json.loads(Path("mlflow-compute.yaml").read_text())["targets"]["dev-cluster"]}}
+    shared = {
+        "targets": {
+            "shared-cpu": json.loads(Path("mlflow-compute.yaml").read_text())["targets"][
+                "dev-cluster"
+            ]
+        }
+    }
     Path("mlflow-compute.yaml").unlink()
     system = ("-n", "mlflow-compute-system")
-    kubectl(*system, "create", "configmap", "mlflow-compute-targets", f"--from-literal=mlflow-compute.yaml={json.dumps(shared)}")
+    kubectl(
+        *system,
+        "create",
+        "configmap",
+        "mlflow-compute-targets",
+        f"--from-literal=mlflow-compute.yaml={json.dumps(shared)}",
+    )
     try:
-        listed = subprocess.run([BIN / "mlflow-compute", "targets", "--json"], capture_output=True, text=True, check=True)
+        listed = subprocess.run(
+            [BIN / "mlflow-compute", "targets", "--json"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         assert [(item["name"], item["source"]) for item in json.loads(listed.stdout)] == [
             ("shared-cpu", "ConfigMap mlflow-compute-system/mlflow-compute-targets")
         ]
         assert "did you mean 'shared-cpu'?" in refused(project("true"), {"COMPUTE": "shared-cpU"})
         import mlflow
 
-        done = mlflow.projects.run(str(project("echo yes")), backend="compute", backend_config={"COMPUTE": "shared-cpu"})
+        done = mlflow.projects.run(
+            str(project("echo yes")), backend="compute", backend_config={"COMPUTE": "shared-cpu"}
+        )
         assert done.get_status() == "FINISHED"
     finally:
         kubectl(*system, "delete", "configmap", "mlflow-compute-targets")
@@ -189,18 +251,31 @@ def test_a_submit_that_breaks_half_way_leaves_a_failed_run_with_its_cause_and_no
             raise ClusterError("the connection broke")
         return create(self, item, dry_run)
 
-    monkeypatch.setattr(Cluster, "create", broken)  # a fault that the real server cannot be made to show at this moment
+    # a fault that the real server cannot be made to show at this moment
+    monkeypatch.setattr(Cluster, "create", broken)
     before = kubectl("get", "configmaps", "-o", "name").split()
     with pytest.raises(ExecutionException, match="the connection broke"):
-        mlflow.projects.run(str(project("sleep 60", unlike_dot_txt=uuid.uuid4().hex)), backend="compute", backend_config=dict(THERE))
+        mlflow.projects.run(
+            str(project("sleep 60", unlike_dot_txt=uuid.uuid4().hex)),
+            backend="compute",
+            backend_config=dict(THERE),
+        )
     found = last_run()
-    assert (found.status, found.cause, found.tags["compute.message"]) == ("FAILED", "SubmitError", "the connection broke")
-    assert not kubectl("get", "jobs", "-l", f"mlflow-compute/run-id={found.run.info.run_id}", "-o", "name")
+    assert (found.status, found.cause, found.tags["compute.message"]) == (
+        "FAILED",
+        "SubmitError",
+        "the connection broke",
+    )
+    assert not kubectl(
+        "get", "jobs", "-l", f"mlflow-compute/run-id={found.run.info.run_id}", "-o", "name"
+    )
     assert set(kubectl("get", "configmaps", "-o", "name").split()) <= set(before)
 
 
 @pytest.mark.parametrize("moment", ["bundle", "_created"])
-def test_a_submit_that_is_interrupted_leaves_no_run_without_an_end_and_no_job(cluster, project, last_run, kubectl, monkeypatch, moment):
+def test_a_submit_that_is_interrupted_leaves_no_run_without_an_end_and_no_job(
+    cluster, project, last_run, kubectl, monkeypatch, moment
+):
     import mlflow
 
     from mlflow_backend.cluster import submit
@@ -212,8 +287,11 @@ def test_a_submit_that_is_interrupted_leaves_no_run_without_an_end_and_no_job(cl
             raise KeyboardInterrupt
         return inner(self, first, *rest)
 
-    monkeypatch.setattr(submit._Plan, moment, interrupted)  # Ctrl-C at a moment that no test can meet from outside
+    # Ctrl-C at a moment that no test can meet from outside
+    monkeypatch.setattr(submit._Plan, moment, interrupted)
     with pytest.raises(KeyboardInterrupt):
         mlflow.projects.run(str(project("sleep 60")), backend="compute", backend_config=dict(THERE))
     assert (last_run().status, last_run().cause) == ("FAILED", "SubmitError")
-    assert not kubectl("get", "jobs", "-l", f"mlflow-compute/run-id={last_run().run.info.run_id}", "-o", "name")
+    assert not kubectl(
+        "get", "jobs", "-l", f"mlflow-compute/run-id={last_run().run.info.run_id}", "-o", "name"
+    )

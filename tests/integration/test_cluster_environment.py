@@ -1,4 +1,6 @@
-"""Environments in pods: the same as here, made once per volume, with credentials where they are needed and nowhere else."""
+"""Environments in pods: the same as here, made once per volume, with credentials where they are
+needed and nowhere else.
+"""
 
 import base64
 import json
@@ -39,7 +41,11 @@ def reachable(cluster_access, channel):
 @pytest.fixture
 def conda_project(project, reachable):
     def make(packages, more=PIP, command="python s.py"):
-        text = f"channels: ['{reachable}']\ndependencies:\n" + "".join(f"- {name}\n" for name in packages) + more
+        text = (
+            f"channels: ['{reachable}']\ndependencies:\n"
+            + "".join(f"- {name}\n" for name in packages)
+            + more
+        )
         return project(command, conda_dot_yaml=text, s_dot_py=LIST)
 
     return make
@@ -63,7 +69,12 @@ def claim(cluster_access, kubectl):
     spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
     if not dev.kubectl(cluster_access, "get", "storageclass", "-o", "name"):
         spec["storageClassName"] = ""
-    text = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": spec}
+    text = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name},
+        "spec": spec,
+    }
     kubectl("apply", "-f", "-", stdin=json.dumps(text))
     yield name
     kubectl("delete", "jobs", "--all", "--wait=true")
@@ -75,16 +86,26 @@ def listed(found):
     return [line for line in found.log.splitlines() if line.startswith((b"LISTED", b"TOOLS"))]
 
 
-def test_a_run_here_and_a_pod_have_the_same_key_and_the_same_packages(cluster, conda_project, seen, tmp_path, monkeypatch):
+def test_a_run_here_and_a_pod_have_the_same_key_and_the_same_packages(
+    cluster, conda_project, seen, tmp_path, monkeypatch
+):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     root = conda_project([f"python={SHORT}", "beta", "tool"])
     here = seen(run_here(root, {}).run_id)
     there = seen(run(root).run_id)
     assert here.tags["compute.environment"] == there.tags["compute.environment"]
     assert len(listed(here)) == 2 and listed(here) == listed(there)
-    assert {path.rpartition("/")[2] for path in there.artifacts("environment")} == {"conda-lock.yml", "pylock.toml"}
-    assert there.artifact("environment/conda-lock.yml") == here.artifact("environment/conda-lock.yml")
-    assert there.metrics["compute/environment_conda_s"] > 0 and there.metrics["compute/environment_pip_s"] > 0
+    assert {path.rpartition("/")[2] for path in there.artifacts("environment")} == {
+        "conda-lock.yml",
+        "pylock.toml",
+    }
+    assert there.artifact("environment/conda-lock.yml") == here.artifact(
+        "environment/conda-lock.yml"
+    )
+    assert (
+        there.metrics["compute/environment_conda_s"] > 0
+        and there.metrics["compute/environment_pip_s"] > 0
+    )
 
 
 @pytest.mark.parametrize("per_user", [False, True])
@@ -109,7 +130,9 @@ def test_ten_pods_at_once_make_a_new_environment_once(cluster, conda_project, se
 
 def test_a_run_cannot_change_the_environment_of_the_others(cluster, conda_project, seen, claim):
     cluster(cache={"claim": claim})
-    command = "touch $VIRTUAL_ENV/bin/x; rm $VIRTUAL_ENV/lib/python3*/site-packages/six.py; python s.py"
+    command = (
+        "touch $VIRTUAL_ENV/bin/x; rm $VIRTUAL_ENV/lib/python3*/site-packages/six.py; python s.py"
+    )
     found = seen(run(conda_project([f"python={SHORT}"], command=command)).run_id)
     assert found.log.count(b"ermission denied") >= 2 and b'["six", "1.16.0"]' in found.log
 
@@ -121,16 +144,23 @@ def test_a_login_for_the_index_travels_as_a_secret_and_only_then(
     for name in ("own", "mlflow"):
         add_wheel(tmp_path / "private", name, "1.0")
     root = project(
-        "env; cat /mlflow/secrets/MLFLOW_COMPUTE_NETRC* | wc -l", python_env_dot_yaml=f"python: {SHORT}\ndependencies: [own, mlflow]\n"
+        "env; cat /mlflow/secrets/MLFLOW_COMPUTE_NETRC* | wc -l",
+        python_env_dot_yaml=f"python: {SHORT}\ndependencies: [own, mlflow]\n",
     )
-    with serve(tmp_path / "private", login="ada:open-sesame", name=cluster_access.host, tls=tls) as address:
-        monkeypatch.setenv("UV_DEFAULT_INDEX", f"{address.replace('://', '://ada:open-sesame@')}/simple")
+    with serve(
+        tmp_path / "private", login="ada:open-sesame", name=cluster_access.host, tls=tls
+    ) as address:
+        monkeypatch.setenv(
+            "UV_DEFAULT_INDEX", f"{address.replace('://', '://ada:open-sesame@')}/simple"
+        )
         found = seen(run(root).run_id)
     job = job_of(kubectl, found)
     secret = json.loads(kubectl("get", "secret", found.tags["compute.job"], "-o", "json"))
     netrc = base64.b64decode(secret["data"]["MLFLOW_COMPUTE_NETRC.file"]).decode()
     assert netrc == f"machine {cluster_access.host} login ada password open-sesame\n"
-    assert "open-sesame" not in json.dumps(job) + str(found.tags) and b"open-sesame" not in found.log
+    assert (
+        "open-sesame" not in json.dumps(job) + str(found.tags) and b"open-sesame" not in found.log
+    )
     assert b"MLFLOW_COMPUTE_NETRC" not in found.log, "the command does not get it"
     assert b"open-sesame" not in found.artifact("environment/pylock.toml")
 
@@ -139,26 +169,41 @@ def test_a_login_stays_where_only_the_project_names_the_host(
     cluster, project, tmp_path, monkeypatch, kubectl, cluster_access, last_run, tls, capfd
 ):
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "own.pem"))
-    (tmp_path / "netrc").write_text(f"machine {cluster_access.host} login ada password open-sesame\n")
+    (tmp_path / "netrc").write_text(
+        f"machine {cluster_access.host} login ada password open-sesame\n"
+    )
     (tmp_path / "netrc").chmod(0o600)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     for name in ("own", "mlflow"):
         add_wheel(tmp_path / "private", name, "1.0")
-    with serve(tmp_path / "private", login="ada:open-sesame", name=cluster_access.host, tls=tls) as address:
+    with serve(
+        tmp_path / "private", login="ada:open-sesame", name=cluster_access.host, tls=tls
+    ) as address:
         text = f"python: {SHORT}\ndependencies: ['--index-url {address}/simple', own, mlflow]\n"
         root = project("true", python_env_dot_yaml=text)
         found = failed_run(root, last_run)
         place = address.removeprefix("https://")
-        assert f"the login for {place} stays here: the project names this host" in capfd.readouterr().err
-        assert "open-sesame" not in kubectl("get", "secrets", "-o", "yaml") and found.cause == "EnvironmentError"
+        assert (
+            f"the login for {place} stays here: the project names this host"
+            in capfd.readouterr().err
+        )
+        assert (
+            "open-sesame" not in kubectl("get", "secrets", "-o", "yaml")
+            and found.cause == "EnvironmentError"
+        )
         cluster(credential_hosts=[place])
         assert run(root).wait()
 
 
-def test_an_authority_of_the_users_own_travels_along(cluster, project, tmp_path, monkeypatch, seen, cluster_access, tls):
+def test_an_authority_of_the_users_own_travels_along(
+    cluster, project, tmp_path, monkeypatch, seen, cluster_access, tls
+):
     for name in ("own", "mlflow"):
         add_wheel(tmp_path / "index", name, "1.0")
-    root = project("python -c 'import own; print(own.__version__)'", python_env_dot_yaml=f"python: {SHORT}\ndependencies: [own, mlflow]\n")
+    root = project(
+        "python -c 'import own; print(own.__version__)'",
+        python_env_dot_yaml=f"python: {SHORT}\ndependencies: [own, mlflow]\n",
+    )
     with serve(tmp_path / "index", name=cluster_access.host, tls=tls) as address:
         monkeypatch.setenv("UV_DEFAULT_INDEX", f"{address}/simple")
         with pytest.raises(ExecutionException, match="certificate"):
@@ -173,45 +218,97 @@ def test_a_pod_without_an_index_makes_what_its_cache_has_the_packages_for(
     cluster(cache={"claim": claim})
     for name in ("own", "other", "mlflow"):
         add_wheel(tmp_path / "index", name, "1.0")
-    both = project("true", name="both", python_env_dot_yaml=f"python: {SHORT}\ndependencies: [own, other, mlflow]\n")
-    one = project("python -c 'import own'", name="one", python_env_dot_yaml=f"python: {SHORT}\ndependencies: [own, mlflow]\n")
+    both = project(
+        "true",
+        name="both",
+        python_env_dot_yaml=f"python: {SHORT}\ndependencies: [own, other, mlflow]\n",
+    )
+    one = project(
+        "python -c 'import own'",
+        name="one",
+        python_env_dot_yaml=f"python: {SHORT}\ndependencies: [own, mlflow]\n",
+    )
     with serve(tmp_path / "index", name=cluster_access.host) as address:
         monkeypatch.setenv("UV_DEFAULT_INDEX", f"{address}/simple")
         run(both)
-        subprocess.run([BIN / "mlflow-compute", "env", "lock", one, "--target", "dev-cluster"], check=True)
+        subprocess.run(
+            [BIN / "mlflow-compute", "env", "lock", one, "--target", "dev-cluster"], check=True
+        )
     found = seen(run(one).run_id)
     assert found.status == "FINISHED" and b"making it of 2 Python packages" in found.log
 
 
 def test_a_cache_that_cannot_be_written_says_so(cluster, project, last_run):
-    cluster(pod_template={"spec": {"volumes": [{"name": "cache", "emptyDir": None, "configMap": {"name": "kube-root-ca.crt"}}]}})
-    found = failed_run(project("true", python_env_dot_yaml=f"python: {SHORT}\ndependencies: [six, mlflow-skinny]\n"), last_run)
+    cluster(
+        pod_template={
+            "spec": {
+                "volumes": [
+                    {"name": "cache", "emptyDir": None, "configMap": {"name": "kube-root-ca.crt"}}
+                ]
+            }
+        }
+    )
+    found = failed_run(
+        project(
+            "true", python_env_dot_yaml=f"python: {SHORT}\ndependencies: [six, mlflow-skinny]\n"
+        ),
+        last_run,
+    )
     assert found.cause == "EnvironmentError" and "/mlflow/cache" in found.tags["compute.message"]
 
 
 def test_a_target_for_another_platform_than_the_nodes(cluster, project, last_run):
     cluster(platform="linux-aarch64")
-    found = failed_run(project("true", python_env_dot_yaml=f"python: {SHORT}\ndependencies: [six, mlflow-skinny]\n"), last_run)
-    assert "was locked for linux-aarch64, and this is linux-64: set 'platform' in the target" in found.tags["compute.message"]
+    found = failed_run(
+        project(
+            "true", python_env_dot_yaml=f"python: {SHORT}\ndependencies: [six, mlflow-skinny]\n"
+        ),
+        last_run,
+    )
+    assert (
+        "was locked for linux-aarch64, and this is linux-64: set 'platform' in the target"
+        in found.tags["compute.message"]
+    )
 
 
-def test_staged_packages_need_no_index_and_no_channel(cluster, project, channel, tmp_path, seen, cluster_access, monkeypatch):
+def test_staged_packages_need_no_index_and_no_channel(
+    cluster, project, channel, tmp_path, seen, cluster_access, monkeypatch
+):
     add_wheel(tmp_path / "index", "mlflow", "1.0")
     asked: list[str] = []
     login = "ada:open-sesame"
     with (
-        serve(channel.folder, name=cluster_access.host, asked=asked, login=login) as channel_address,
-        serve(tmp_path / "index", name=cluster_access.host, asked=asked, login=login) as index_address,
+        serve(
+            channel.folder, name=cluster_access.host, asked=asked, login=login
+        ) as channel_address,
+        serve(
+            tmp_path / "index", name=cluster_access.host, asked=asked, login=login
+        ) as index_address,
     ):
-        hosts = [address.removeprefix("http://") for address in (channel_address, index_address)]  # without encryption: asked for
+        # without encryption: asked for
+        hosts = [address.removeprefix("http://") for address in (channel_address, index_address)]
         cluster(stage_packages=True, credential_hosts=hosts)
-        monkeypatch.setenv("UV_DEFAULT_INDEX", f"{index_address.replace('://', f'://{login}@')}/simple")
-        (tmp_path / ".condarc").write_text(f"custom_channels: {{own: '{channel_address.replace('://', f'://{login}@')}/own'}}\n")
+        monkeypatch.setenv(
+            "UV_DEFAULT_INDEX", f"{index_address.replace('://', f'://{login}@')}/simple"
+        )
+        (tmp_path / ".condarc").write_text(
+            f"custom_channels: {{own: '{channel_address.replace('://', f'://{login}@')}/own'}}\n"
+        )
         monkeypatch.setenv("CONDARC", str(tmp_path / ".condarc"))
-        text = f"channels: ['{channel_address}']\ndependencies: [python={SHORT}, beta, {{pip: [mlflow]}}]\n"
-        submitted = run(project("python s.py", conda_dot_yaml=text, s_dot_py=LIST), {**THERE, "STREAM_OUTPUT": False}, synchronous=False)
+        text = (
+            f"channels: ['{channel_address}']\ndependencies: [python={SHORT}, beta, {{pip: "
+            "[mlflow]}]\n"
+        )
+        submitted = run(
+            project("python s.py", conda_dot_yaml=text, s_dot_py=LIST),
+            {**THERE, "STREAM_OUTPUT": False},
+            synchronous=False,
+        )
         here = len(asked)
         assert submitted.wait() and here == len(asked), "the pod asked neither server"
     found = seen(submitted.run_id)
     assert b'["beta", "1.0"]' in found.log and b'["mlflow", "1.0"]' in found.log
-    assert b"fetching the packages from the run's artifacts" in found.log and found.metrics["compute/environment_fetch_s"] > 0
+    assert (
+        b"fetching the packages from the run's artifacts" in found.log
+        and found.metrics["compute/environment_fetch_s"] > 0
+    )

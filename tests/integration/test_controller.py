@@ -32,11 +32,17 @@ def kubectl(kubectl, cluster_access):
 
 @pytest.fixture
 def kubeconfig(cluster_access, tmp_path):
-    """A function that writes a kubeconfig for a process whose own namespace is NAMESPACE, as this user or with a token; its path."""
+    """A function that writes a kubeconfig for a process whose own namespace is NAMESPACE, as this
+    user or with a token; its path.
+    """
 
     def write(token=None):
         content = yaml.safe_load(Path(cluster_access.kubeconfig).read_text())
-        (context,) = [item["context"] for item in content["contexts"] if item["name"] == cluster_access.context]
+        (context,) = [
+            item["context"]
+            for item in content["contexts"]
+            if item["name"] == cluster_access.context
+        ]
         content["current-context"], context["namespace"] = cluster_access.context, NAMESPACE
         if token:
             content["users"].append({"name": "by-token", "user": {"token": token}})
@@ -49,7 +55,9 @@ def kubeconfig(cluster_access, tmp_path):
 
 @pytest.fixture
 def controller(cluster, server, kubeconfig):
-    """A function that starts `mlflow-compute controller` as a process here; its base URL and the process. Its log is in `log`."""
+    """A function that starts `mlflow-compute controller` as a process here; its base URL and the
+    process. Its log is in `log`.
+    """
     cluster(namespace=NAMESPACE)
     started = []
 
@@ -59,7 +67,11 @@ def controller(cluster, server, kubeconfig):
             port = free.getsockname()[1]
         command = [BIN / "mlflow-compute", "controller", "--port", str(port)]
         command += [f"--namespace={name}" for name in namespaces or [NAMESPACE]]
-        variables = {**os.environ, "MLFLOW_TRACKING_URI": server.uri, "KUBECONFIG": kubeconfig(token)}
+        variables = {
+            **os.environ,
+            "MLFLOW_TRACKING_URI": server.uri,
+            "KUBECONFIG": kubeconfig(token),
+        }
         process = subprocess.Popen(command, env=variables, stderr=log, text=True)
         started.append(process)
         wait_for(lambda: answers(f"http://127.0.0.1:{port}/readyz"))
@@ -109,7 +121,9 @@ def test_a_deleted_job_is_settled_by_the_controller_alone(controller, submitted,
     wait_for(lambda: counted in metrics(url))
 
 
-def test_a_run_marked_killed_in_mlflow_loses_its_job_and_keeps_its_last_lines(controller, submitted, seen, kubectl):
+def test_a_run_marked_killed_in_mlflow_loses_its_job_and_keeps_its_last_lines(
+    controller, submitted, seen, kubectl
+):
     controller()
     one = submitted("trap 'echo saving; exit 0' TERM; echo begun; sleep 600 & wait")
     wait_for(lambda: b"begun" in seen(one.run_id).log)
@@ -120,22 +134,39 @@ def test_a_run_marked_killed_in_mlflow_loses_its_job_and_keeps_its_last_lines(co
     assert (found.status, found.cause) == ("KILLED", "Cancelled") and b"saving\n" in found.log
 
 
-def test_what_happened_while_no_controller_was_there_is_settled_when_it_comes(controller, submitted, seen, kubectl):
+def test_what_happened_while_no_controller_was_there_is_settled_when_it_comes(
+    controller, submitted, seen, kubectl
+):
     deleted, bad = submitted("sleep 600"), submitted("true", image="Not A Name")
     wait_for(lambda: seen(deleted.run_id).status == "RUNNING")
     kubectl("delete", "job", deleted.job_name, "--grace-period=0", "--force")
     controller()
-    wait_for(lambda: (seen(deleted.run_id).status, seen(deleted.run_id).cause) == ("KILLED", "Deleted"))
-    wait_for(lambda: (seen(bad.run_id).status, seen(bad.run_id).cause) == ("FAILED", "InvalidImageName"))
+    wait_for(
+        lambda: (seen(deleted.run_id).status, seen(deleted.run_id).cause) == ("KILLED", "Deleted")
+    )
+    wait_for(
+        lambda: (seen(bad.run_id).status, seen(bad.run_id).cause) == ("FAILED", "InvalidImageName")
+    )
 
 
-def test_of_two_replicas_one_leads_and_the_other_takes_over_when_it_ends(controller, submitted, seen, kubectl):
+def test_of_two_replicas_one_leads_and_the_other_takes_over_when_it_ends(
+    controller, submitted, seen, kubectl
+):
     _, first = controller()
     _, second = controller()
-    holder = kubectl("get", "lease", "mlflow-compute-controller", "-o", "jsonpath={.spec.holderIdentity}")
+    holder = kubectl(
+        "get", "lease", "mlflow-compute-controller", "-o", "jsonpath={.spec.holderIdentity}"
+    )
     first.send_signal(signal.SIGTERM)
     first.wait(timeout=20)
-    wait_for(lambda: kubectl("get", "lease", "mlflow-compute-controller", "-o", "jsonpath={.spec.holderIdentity}") not in ("", holder))
+    wait_for(
+        lambda: (
+            kubectl(
+                "get", "lease", "mlflow-compute-controller", "-o", "jsonpath={.spec.holderIdentity}"
+            )
+            not in ("", holder)
+        )
+    )
     one = submitted("true", image="Not A Name")
     wait_for(lambda: seen(one.run_id).cause == "InvalidImageName")
 
@@ -155,18 +186,38 @@ def test_a_run_deleted_in_mlflow_loses_its_job(controller, submitted, seen, kube
     wait_for(lambda: not kubectl("get", "job", one.job_name, "--ignore-not-found"))
 
 
-def test_a_namespace_that_may_not_be_read_does_not_stop_the_others(controller, submitted, seen, kubectl, closed, tmp_path):
+def test_a_namespace_that_may_not_be_read_does_not_stop_the_others(
+    controller, submitted, seen, kubectl, closed, tmp_path
+):
     kubectl("create", "serviceaccount", "controller-of-one")
     try:
-        kubectl("create", "role", "controller-of-one", "--verb=get,list,watch,delete", "--resource=jobs,pods,events,namespaces")
+        kubectl(
+            "create",
+            "role",
+            "controller-of-one",
+            "--verb=get,list,watch,delete",
+            "--resource=jobs,pods,events,namespaces",
+        )
         kubectl("create", "role", "leader", "--verb=get,create,update", "--resource=leases")
         for role in ("controller-of-one", "leader"):
-            kubectl("create", "rolebinding", role, f"--role={role}", f"--serviceaccount={NAMESPACE}:controller-of-one")
+            kubectl(
+                "create",
+                "rolebinding",
+                role,
+                f"--role={role}",
+                f"--serviceaccount={NAMESPACE}:controller-of-one",
+            )
         with open(tmp_path / "controller-log", "w") as log:
-            url, _ = controller(CLOSED, NAMESPACE, token=kubectl("create", "token", "controller-of-one"), log=log)
+            url, _ = controller(
+                CLOSED, NAMESPACE, token=kubectl("create", "token", "controller-of-one"), log=log
+            )
             one = submitted("true", image="Not A Name")
             wait_for(lambda: seen(one.run_id).cause == "InvalidImageName")
-            readable = [line for line in metrics(url) if line.startswith("mlflow_compute_namespace_readable{")]
+            readable = [
+                line
+                for line in metrics(url)
+                if line.startswith("mlflow_compute_namespace_readable{")
+            ]
             assert answers(f"{url}/healthz")
     finally:
         for kind in ("serviceaccount", "role", "rolebinding"):
@@ -174,12 +225,21 @@ def test_a_namespace_that_may_not_be_read_does_not_stop_the_others(controller, s
         for kind in ("role", "rolebinding"):
             kubectl("delete", kind, "leader", "--ignore-not-found")
     names = {NAMESPACE: "1.0", CLOSED: "0.0"}
-    assert set(readable) == {f'mlflow_compute_namespace_readable{{namespace="{name}"}} {value}' for name, value in names.items()}
-    lines = [line for line in (tmp_path / "controller-log").read_text().splitlines() if f"namespace {CLOSED}: could not read" in line]
+    assert set(readable) == {
+        f'mlflow_compute_namespace_readable{{namespace="{name}"}} {value}'
+        for name, value in names.items()
+    }
+    lines = [
+        line
+        for line in (tmp_path / "controller-log").read_text().splitlines()
+        if f"namespace {CLOSED}: could not read" in line
+    ]
     assert lines and all("forbidden" in line for line in lines)
 
 
-def test_objects_with_our_labels_that_others_made_end_no_run_and_stop_nothing(controller, submitted, seen, kubectl, closed, cluster_access):
+def test_objects_with_our_labels_that_others_made_end_no_run_and_stop_nothing(
+    controller, submitted, seen, kubectl, closed, cluster_access
+):
     url, _ = controller(CLOSED, NAMESPACE)
     one = submitted("sleep 600")
     wait_for(lambda: seen(one.run_id).status == "RUNNING")
@@ -188,10 +248,17 @@ def test_objects_with_our_labels_that_others_made_end_no_run_and_stop_nothing(co
     before = [MlflowClient().get_run(run_id).to_dictionary() for run_id in (one.run_id, finished)]
     ours = {"app.kubernetes.io/managed-by": "mlflow-compute"}
     nameless = hostile_job(
-        "nameless", labels={"a": "b"}, pod_labels={**ours, "a": "b"}, manualSelector=True, selector={"matchLabels": {"a": "b"}}
+        "nameless",
+        labels={"a": "b"},
+        pod_labels={**ours, "a": "b"},
+        manualSelector=True,
+        selector={"matchLabels": {"a": "b"}},
     )
     forged = [
-        hostile_job(f"forged-{number}", {**ours, "mlflow-compute/run-id": run_id, "mlflow-compute/experiment-id": "zzz"})
+        hostile_job(
+            f"forged-{number}",
+            {**ours, "mlflow-compute/run-id": run_id, "mlflow-compute/experiment-id": "zzz"},
+        )
         for number, run_id in enumerate((one.run_id, finished))
     ]
     for item in (nameless, *forged):
@@ -211,9 +278,24 @@ def test_objects_with_our_labels_that_others_made_end_no_run_and_stop_nothing(co
 
 def hostile_job(name, labels, pod_labels=None, **spec):
     """A Job that fails at once and leaves a forged end in its termination message."""
-    told = json.dumps({"status": "KILLED", "cause": "Cancelled", "message": ["not", "a text"], "exit_code": "66"})
+    told = json.dumps(
+        {"status": "KILLED", "cause": "Cancelled", "message": ["not", "a text"], "exit_code": "66"}
+    )
     command = ["sh", "-c", f"echo '{told}' > /dev/termination-log; exit 1"]
-    container = {"name": "run", "image": dev.RUNNER_IMAGE, "command": command, "imagePullPolicy": "IfNotPresent"}
-    template = {"metadata": {"labels": pod_labels or labels}, "spec": {"restartPolicy": "Never", "containers": [container]}}
+    container = {
+        "name": "run",
+        "image": dev.RUNNER_IMAGE,
+        "command": command,
+        "imagePullPolicy": "IfNotPresent",
+    }
+    template = {
+        "metadata": {"labels": pod_labels or labels},
+        "spec": {"restartPolicy": "Never", "containers": [container]},
+    }
     metadata = {"name": name, "labels": labels}
-    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {"backoffLimit": 0, "template": template, **spec}}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata,
+        "spec": {"backoffLimit": 0, "template": template, **spec},
+    }

@@ -1,4 +1,6 @@
-"""The controller acts on a run only if the run's own tags name the Job and the namespace: driven in process, with a real MLflow."""
+"""The controller acts on a run only if the run's own tags name the Job and the namespace: driven in
+process, with a real MLflow.
+"""
 
 import json
 from collections import Counter
@@ -13,7 +15,9 @@ from mlflow_backend.errors import ClusterError
 from mlflow_runner.tracking import Refused
 from tests.bed.objects import MemoryNamespace, failed, job, pod, stamp
 
-FORGED = json.dumps({"status": "KILLED", "cause": "Cancelled", "message": "mallory was here", "exit_code": 66})
+FORGED = json.dumps(
+    {"status": "KILLED", "cause": "Cancelled", "message": "mallory was here", "exit_code": 66}
+)
 
 
 class Queue(WorkQueue):
@@ -30,7 +34,9 @@ class Queue(WorkQueue):
 
 
 class Bed:
-    """A controller of one namespace in memory; what the test puts into the namespace is told to the controller and handled."""
+    """A controller of one namespace in memory; what the test puts into the namespace is told to the
+    controller and handled.
+    """
 
     def __init__(self, uri: str):
         self.cluster, self.queue = MemoryNamespace(), Queue()
@@ -39,8 +45,14 @@ class Bed:
 
     def run(self, job_name=None, uid="", status="RUNNING", cluster="uid-of-n", **tags) -> str:
         """A run in MLflow, sent to this namespace an hour ago if it has a Job."""
-        sent = {"compute.job": job_name, "compute.cluster": cluster, "compute.submitted": stamp(3600)} if job_name else {}
-        named = {"compute.job_uid": uid or f"uid-of-{job_name}"} if job_name and uid is not None else {}
+        sent = (
+            {"compute.job": job_name, "compute.cluster": cluster, "compute.submitted": stamp(3600)}
+            if job_name
+            else {}
+        )
+        named = (
+            {"compute.job_uid": uid or f"uid-of-{job_name}"} if job_name and uid is not None else {}
+        )
         run_id = self.client.create_run("0", tags={**sent, **named, **tags}).info.run_id
         self.client.update_run(run_id, status)
         return run_id
@@ -104,7 +116,13 @@ def test_a_deleted_job_ends_its_own_run(bed):
         {"job_name": "forged", "cluster": "another-namespace"},
         {"job_name": "forged", "cluster": ""},
     ],
-    ids=["a plain run", "of another Job", "of another Job of this name", "of another namespace", "of no cluster"],
+    ids=[
+        "a plain run",
+        "of another Job",
+        "of another Job of this name",
+        "of another namespace",
+        "of no cluster",
+    ],
 )
 def test_a_job_with_a_runs_label_does_not_touch_a_run_that_does_not_name_it(bed, status, named):
     run_id = bed.run(status=status, **named)
@@ -153,7 +171,9 @@ def test_a_run_that_is_stopped_in_mlflow_loses_its_own_job_and_no_other(bed, sto
         bed.client.delete_run(runs["stopped"])
     bed.look_for_stopped()
     assert bed.cluster.deleted == [("stopped", "uid-of-stopped")]
-    assert bed.seen(runs["stopped"]) == (("KILLED", "Cancelled") if stop == "KILLED" else ("RUNNING", None))
+    assert bed.seen(runs["stopped"]) == (
+        ("KILLED", "Cancelled") if stop == "KILLED" else ("RUNNING", None)
+    )
     assert bed.seen(runs["running"]) == ("RUNNING", None)
     bed.look_for_stopped()
     assert len(bed.cluster.deleted) == 1
@@ -162,11 +182,18 @@ def test_a_run_that_is_stopped_in_mlflow_loses_its_own_job_and_no_other(bed, sto
 @pytest.mark.parametrize("label", ["zzz", "9" * 40, "99999999999"])
 def test_a_bad_experiment_label_hides_no_other_runs_stop(bed, label):
     good, bad = bed.run("good"), bed.run("bad")
-    bed.show(*(job(name, run_id, labels={"mlflow-compute/experiment-id": label}) for name, run_id in (("good", good), ("bad", bad))))
+    bed.show(
+        *(
+            job(name, run_id, labels={"mlflow-compute/experiment-id": label})
+            for name, run_id in (("good", good), ("bad", bad))
+        )
+    )
     bed.show(job("unknown", "0" * 32, labels={"mlflow-compute/experiment-id": label}))
     bed.client.update_run(good, "KILLED")
     bed.look_for_stopped()
-    assert bed.seen(good) == ("KILLED", "Cancelled") and bed.cluster.deleted == [("good", "uid-of-good")]
+    assert bed.seen(good) == ("KILLED", "Cancelled") and bed.cluster.deleted == [
+        ("good", "uid-of-good")
+    ]
 
 
 def test_what_has_our_label_and_other_peoples_shape_stops_nothing(bed):
@@ -176,7 +203,17 @@ def test_what_has_our_label_and_other_peoples_shape_stops_nothing(bed):
     nameless, alone = pod(mine, "Failed", FORGED, owned=False), pod(mine, "Failed", FORGED)
     nameless["metadata"].update(name="a", uid="a")
     alone["metadata"].update(
-        name="b", uid="b", ownerReferences=[{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "r", "controller": True}]
+        name="b",
+        uid="b",
+        ownerReferences=[
+            {
+                "apiVersion": "apps/v1",
+                "kind": "ReplicaSet",
+                "name": "r",
+                "uid": "r",
+                "controller": True,
+            }
+        ],
     )
     manual = job("manual", "x")
     del manual["metadata"]["labels"]["mlflow-compute/run-id"]
@@ -206,12 +243,19 @@ def test_a_submit_that_broke_off_before_the_run_named_its_job_is_ended_and_the_j
 
 
 def test_what_nobody_watched_is_found_by_what_mlflow_holds_unfinished(bed):
-    gone, elsewhere, broken = bed.run("gone"), bed.run("there", cluster="another"), bed.run("never", uid=None)
+    gone, elsewhere, broken = (
+        bed.run("gone"),
+        bed.run("there", cluster="another"),
+        bed.run("never", uid=None),
+    )
     alive = bed.run("alive")
     bed.show(job("alive", alive))
     bed.controller.handle(Key("n"))
     bed.handle()
-    assert [bed.seen(run_id) for run_id in (gone, broken)] == [("KILLED", "Deleted"), ("FAILED", "SubmitError")]
+    assert [bed.seen(run_id) for run_id in (gone, broken)] == [
+        ("KILLED", "Deleted"),
+        ("FAILED", "SubmitError"),
+    ]
     assert [bed.seen(run_id) for run_id in (elsewhere, alive)] == [("RUNNING", None)] * 2
 
 
@@ -219,15 +263,24 @@ def test_mlflow_is_asked_once_whose_job_it_is(bed):
     asked = Counter()
     run_id = bed.run("mine")
     mine = job("mine", run_id)
-    read, bed.controller._runs.read = bed.controller._runs.read, lambda run_id: asked.update([run_id]) or read(run_id)
+    read, bed.controller._runs.read = (
+        bed.controller._runs.read,
+        lambda run_id: asked.update([run_id]) or read(run_id),
+    )
     bed.show(mine, pod(mine))
     for _ in range(3):
-        bed.tell("Job", "MODIFIED", {**mine, "metadata": {**mine["metadata"], "resourceVersion": stamp()}})
+        bed.tell(
+            "Job",
+            "MODIFIED",
+            {**mine, "metadata": {**mine["metadata"], "resourceVersion": stamp()}},
+        )
         bed.look_for_stopped()
     assert asked == {run_id: 1}
 
 
-def test_a_job_that_makes_the_controller_fail_is_left_alone_after_some_tries_until_it_changes(bed, caplog):
+def test_a_job_that_makes_the_controller_fail_is_left_alone_after_some_tries_until_it_changes(
+    bed, caplog
+):
     odd, run_id = bed.run("odd"), bed.run("mine")
     key, broken = Key("n", odd, "odd", "uid-of-odd"), job("odd", odd)
     broken["metadata"]["creationTimestamp"] = "yesterday"
@@ -238,7 +291,9 @@ def test_a_job_that_makes_the_controller_fail_is_left_alone_after_some_tries_unt
         bed.controller.attempt(key)
     said = [record.getMessage() for record in caplog.records]
     assert said.count(f"run {odd}, Job n/odd: a defect in the controller") == 1
-    assert said[-1].startswith(f"run {odd}, Job n/odd: failed {MAX_TRIES} times, left alone until the Job changes: ")
+    assert said[-1].startswith(
+        f"run {odd}, Job n/odd: failed {MAX_TRIES} times, left alone until the Job changes: "
+    )
     assert bed.queue.failures(key) == 0
     bed.controller.handle(Key("n"))
     bed.controller.namespaces["n"].take("Job", "ADDED", broken)
@@ -250,7 +305,9 @@ def test_a_job_that_makes_the_controller_fail_is_left_alone_after_some_tries_unt
     assert key in bed.queue.now
 
 
-def test_a_run_that_mlflow_refuses_is_left_alone_and_tried_again_when_all_were_refused(bed, monkeypatch):
+def test_a_run_that_mlflow_refuses_is_left_alone_and_tried_again_when_all_were_refused(
+    bed, monkeypatch
+):
     run_id = bed.run("gone")
     key, everything = Key("n", run_id, "gone", "uid-of-gone"), Key("n")
 
@@ -279,5 +336,8 @@ def test_without_the_namespaces_uid_nothing_is_settled(bed):
     bed.controller.namespaces["n"].take("Job", "ADDED", bed.cluster.jobs["mine"])
     with pytest.raises(ClusterError) as caught:
         bed.handle()
-    assert str(caught.value) == "namespace n: its uid could not be read: check that it exists, and allow the controller to get it"
+    assert str(caught.value) == (
+        "namespace n: its uid could not be read: check that it exists, and allow the controller to "
+        "get it"
+    )
     assert bed.seen(run_id) == ("RUNNING", None)

@@ -27,18 +27,28 @@ def listed(project):
 
 
 def env(*arguments, code=0):
-    done = subprocess.run([BIN / "mlflow-compute", "env", *map(str, arguments)], capture_output=True, text=True)
+    done = subprocess.run(
+        [BIN / "mlflow-compute", "env", *map(str, arguments)], capture_output=True, text=True
+    )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout if code == 0 else done.stderr
 
 
-def test_lock_prints_key_and_files_and_keeps_them_for_the_run(server, listed, seen, tmp_path, capfd):
+def test_lock_prints_key_and_files_and_keeps_them_for_the_run(
+    server, listed, seen, tmp_path, capfd
+):
     key, what, file = env("lock", listed).splitlines()
     assert what == "2 Python packages for linux-64" and file.endswith("/pylock.toml")
     found = seen(run(listed, {}).run_id)
-    assert key == f"environment {found.tags['compute.environment']}" and "locked" not in capfd.readouterr().err
+    assert (
+        key == f"environment {found.tags['compute.environment']}"
+        and "locked" not in capfd.readouterr().err
+    )
     copied = json.loads(env("lock", listed, "--output", tmp_path / "out", "--json"))
-    assert copied["files"] == [str(tmp_path / "out" / "pylock.toml")] and (tmp_path / "out" / "pylock.toml").read_text()
+    assert (
+        copied["files"] == [str(tmp_path / "out" / "pylock.toml")]
+        and (tmp_path / "out" / "pylock.toml").read_text()
+    )
     assert copied["key"] == found.tags["compute.environment"]
 
 
@@ -50,8 +60,12 @@ def test_refresh_finds_what_is_new_in_the_index(listed, index):
 
 
 def test_lock_for_a_target_takes_its_platform(listed, tmp_path):
-    (tmp_path / "cwd" / "mlflow-compute.yaml").write_text("targets: {arm: {image: x, platform: linux-aarch64}}\n")
-    assert json.loads(env("lock", listed, "--target", "arm", "--json"))["platform"] == "linux-aarch64"
+    (tmp_path / "cwd" / "mlflow-compute.yaml").write_text(
+        "targets: {arm: {image: x, platform: linux-aarch64}}\n"
+    )
+    assert (
+        json.loads(env("lock", listed, "--target", "arm", "--json"))["platform"] == "linux-aarch64"
+    )
     assert "there is no target 'amr'" in env("lock", listed, "--target", "amr", code=1)
 
 
@@ -71,15 +85,26 @@ def test_list_and_clean(server, listed, seen):
     run_id = run(listed, {}).run_id
     key = seen(run_id).tags["compute.environment"]
     (entry,) = json.loads(env("list", "--json"))
-    assert entry["key"] == key and entry["state"] == "ready" and not entry["in_use"] and entry["size_bytes"] > 1000
+    assert (
+        entry["key"] == key
+        and entry["state"] == "ready"
+        and not entry["in_use"]
+        and entry["size_bytes"] > 1000
+    )
     assert key[:12] in env("list")
     assert "there is no environment 0000" in env("clean", "0000", code=1)
     assert "give --size or --all" in env("clean", code=2)
     assert "--size many: write a number" in env("clean", "--size", "many", code=1)
     assert env("clean", "--size", "10G") == "0 environments removed, 0 MB freed\n"
-    assert env("clean", key[:8]) == f"environment {key[:12]} removed\n" and json.loads(env("list", "--json")) == []
+    assert (
+        env("clean", key[:8]) == f"environment {key[:12]} removed\n"
+        and json.loads(env("list", "--json")) == []
+    )
     run(listed, {})
-    assert env("clean", "--all").startswith("1 environments removed") and json.loads(env("list", "--json")) == []
+    assert (
+        env("clean", "--all").startswith("1 environments removed")
+        and json.loads(env("list", "--json")) == []
+    )
 
 
 def test_an_environment_that_a_run_uses_is_not_removed(server, listed, seen):
@@ -88,7 +113,12 @@ def test_an_environment_that_a_run_uses_is_not_removed(server, listed, seen):
     try:
         from tests.bed.runs import wait_for
 
-        wait_for(lambda: any(entry["state"] == "ready" and entry["in_use"] for entry in json.loads(env("list", "--json"))))
+        wait_for(
+            lambda: any(
+                entry["state"] == "ready" and entry["in_use"]
+                for entry in json.loads(env("list", "--json"))
+            )
+        )
         key = json.loads(env("list", "--json"))[0]["key"]
         assert "is in use by a run" in env("clean", key, code=1)
         assert env("clean", "--all").startswith("0 environments removed")

@@ -20,7 +20,11 @@ from tests.bed.server import BIN, use
 
 
 def test_params_metrics_artifacts_log_and_code_land_in_mlflow(server, project, seen):
-    root = project("python train.py {alpha}", parameters={"alpha": "{type: float, default: 0.5}"}, train_dot_py=TRAIN)
+    root = project(
+        "python train.py {alpha}",
+        parameters={"alpha": "{type: float, default: 0.5}"},
+        train_dot_py=TRAIN,
+    )
     found = seen(run(root, parameters={"alpha": "0.25"}, run_name="mine").run_id)
     assert found.status == "FINISHED" and found.tags["mlflow.runName"] == "mine"
     assert found.params == {"alpha": "0.25"} and found.metrics["loss"] == 0.25
@@ -35,7 +39,11 @@ def test_params_metrics_artifacts_log_and_code_land_in_mlflow(server, project, s
 @pytest.mark.parametrize("code", [1, 3, 255])
 def test_an_exit_code_is_a_failed_run_with_its_cause(server, project, last_run, code):
     found = failed_run(project(f"exit {code}"), last_run)
-    assert (found.status, found.cause, found.tags["compute.exit_code"]) == ("FAILED", "ExitCode", str(code))
+    assert (found.status, found.cause, found.tags["compute.exit_code"]) == (
+        "FAILED",
+        "ExitCode",
+        str(code),
+    )
     assert f"code {code}" in found.tags["compute.message"]
 
 
@@ -50,7 +58,9 @@ def test_a_script_that_says_finished_and_then_fails_is_failed(server, project, l
     assert (found.status, found.tags["compute.exit_code"]) == ("FAILED", "4")
 
 
-@pytest.mark.parametrize("value", ["a b", "$(touch pwned)", "; touch pwned", "`touch pwned`", "'\"\\", "--x=1 *", "é\n2"])
+@pytest.mark.parametrize(
+    "value", ["a b", "$(touch pwned)", "; touch pwned", "`touch pwned`", "'\"\\", "--x=1 *", "é\n2"]
+)
 def test_a_parameter_value_reaches_the_script_as_it_is_and_no_shell(server, project, seen, value):
     script = "import sys, json\nprint('ARGS', json.dumps(sys.argv[1:]))\n"
     root = project("python s.py {value}", parameters={"value": "string"}, s_dot_py=script)
@@ -77,7 +87,11 @@ def test_ctrl_c_kills_the_command_and_the_run_is_killed(server, project, mlflow_
     process.communicate(timeout=60)
     assert process.returncode == 130
     found = last_run()
-    assert (found.status, found.cause, found.tags["compute.exit_code"]) == ("KILLED", "Cancelled", "143")
+    assert (found.status, found.cause, found.tags["compute.exit_code"]) == (
+        "KILLED",
+        "Cancelled",
+        "143",
+    )
     assert b"started" in found.log
     assert not Path(f"/proc/{(root / 'pid').read_text().strip()}").exists()
 
@@ -88,12 +102,17 @@ def test_a_command_that_ignores_sigterm_is_killed_after_the_grace_period(server,
 
     run_id = MlflowClient().create_run("0").info.run_id
     submission = Submission(
-        run_id=run_id, experiment_id="0", tracking_uri=server.uri, command="trap '' TERM; echo up; while :; do sleep 0.1; done",
+        run_id=run_id, experiment_id="0", tracking_uri=server.uri, command="trap '' TERM; echo up; "
+                                                                           "while :; do sleep 0.1; "
+                                                                           "done",
         project_dir=str(tmp_path), scratch_dir=str(tmp_path / "scratch"), cache_dir=str(tmp_path), grace_period_s=1.0,
     )  # fmt: skip
     (tmp_path / "runner.pyz").write_bytes(build())
     (tmp_path / "run.json").write_text(submission.to_json())
-    process = subprocess.Popen([sys.executable, tmp_path / "runner.pyz", "run", tmp_path / "run.json"], stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "runner.pyz", "run", tmp_path / "run.json"],
+        stdout=subprocess.PIPE,
+    )
     assert process.stdout.readline() == b"up\n"
     process.terminate()
     process.communicate(timeout=30)
@@ -117,8 +136,12 @@ def test_a_given_run_is_continued_with_its_id(server, project, seen, monkeypatch
     assert len(seen(given).artifacts("logs")) == 2, "the second log does not overwrite the first"
 
 
-def test_the_run_of_the_process_that_submits_is_the_parent_and_is_never_continued(server, project, seen, monkeypatch):
-    """A script that MLflow's own `mlflow run` started: MLFLOW_RUN_ID is set and no run is active."""
+def test_the_run_of_the_process_that_submits_is_the_parent_and_is_never_continued(
+    server, project, seen, monkeypatch
+):
+    """A script that MLflow's own `mlflow run` started: MLFLOW_RUN_ID is set and no run is
+    active.
+    """
     root = project("echo {a}", parameters={"a": "string"})
     driver = MlflowClient().create_run("0").info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", driver)
@@ -135,11 +158,16 @@ def test_a_parameter_that_mlflow_refuses_leaves_no_run_without_an_end(server, pr
 
 def test_a_project_run_from_inside_a_run_gets_a_run_of_its_own(server, project, seen):
     inner = project("echo inner", name="inner")
-    script = f"import mlflow\nmlflow.projects.run({str(inner)!r}, backend='compute', backend_config={HERE!r})\n"
+    script = (
+        f"import mlflow\nmlflow.projects.run({str(inner)!r}, backend='compute', "
+        f"backend_config={HERE!r})\n"
+    )
     outer = seen(run(project("python s.py", name="outer", s_dot_py=script)).run_id)
     assert outer.status == "FINISHED" and b"inner" in outer.log
     runs = MlflowClient().search_runs(["0"], filter_string=f"tags.`mlflow.source.name` = '{inner}'")
-    assert [item.info.status for item in runs] == ["FINISHED"] and runs[0].info.run_id != outer.run.info.run_id
+    assert [item.info.status for item in runs] == ["FINISHED"] and runs[
+        0
+    ].info.run_id != outer.run.info.run_id
 
 
 def test_a_bare_folder_runs_a_python_or_shell_file(server, project, seen):
@@ -149,8 +177,17 @@ def test_a_bare_folder_runs_a_python_or_shell_file(server, project, seen):
 
 
 def test_a_git_repository_with_version_and_subdirectory(server, project, seen, tmp_path):
-    root = project("cat version.txt", name="repo/deep", version_dot_txt="old") if (tmp_path / "repo").mkdir() is None else None
-    git = lambda *a: subprocess.run(["git", "-C", root.parent, "-c", "user.name=a", "-c", "user.email=a@b", *a], check=True)  # noqa: E731
+    root = (
+        project("cat version.txt", name="repo/deep", version_dot_txt="old")
+        if (tmp_path / "repo").mkdir() is None
+        else None
+    )
+
+    def git(*a):
+        return subprocess.run(
+            ["git", "-C", root.parent, "-c", "user.name=a", "-c", "user.email=a@b", *a], check=True
+        )
+
     git("init", "-q", "-b", "main")
     git("add", ".")
     git("commit", "-qm", "one")
@@ -173,26 +210,43 @@ def test_a_zip_archive(server, project, seen, tmp_path):
 
 
 def test_path_and_uri_parameters(server, project, seen, tmp_path, monkeypatch):
-    parameters = {"near": "{type: path, default: data/near.txt}", "here": "path", "far": "path", "uri": "uri"}
-    root = project("cat {near} {here} {far}; echo {uri}", parameters=parameters, data__near_dot_txt="near\n")
+    parameters = {
+        "near": "{type: path, default: data/near.txt}",
+        "here": "path",
+        "far": "path",
+        "uri": "uri",
+    }
+    root = project(
+        "cat {near} {here} {far}; echo {uri}", parameters=parameters, data__near_dot_txt="near\n"
+    )
     Path("here it is.txt").write_text("here\n")
     with mlflow.start_run() as source:
         mlflow.log_text("far\n", "deep/far.txt")
-    values = {"here": "here it is.txt", "far": f"runs:/{source.info.run_id}/deep/far.txt", "uri": "s3://bucket/x"}
+    values = {
+        "here": "here it is.txt",
+        "far": f"runs:/{source.info.run_id}/deep/far.txt",
+        "uri": "s3://bucket/x",
+    }
     found = seen(run(root, parameters=values).run_id)
     assert b"near\nhere\nfar\ns3://bucket/x\n" in found.log
     assert found.params["far"] == values["far"], "the params are what the user gave"
 
 
-def test_a_tracking_uri_with_a_password_works_and_shows_it_nowhere(server, project, seen, monkeypatch, capfd):
+def test_a_tracking_uri_with_a_password_works_and_shows_it_nowhere(
+    server, project, seen, monkeypatch, capfd
+):
     use(server.uri.replace("//", "//ada:correct-horse@"), monkeypatch)
     root = project('echo ${{#MLFLOW_TRACKING_PASSWORD}} "$MLFLOW_TRACKING_URI"')
     run_id = run(root).run_id
     use(server.uri, monkeypatch)
     found = seen(run_id)
     assert f"13 {server.uri}\n".encode() in found.log
-    ours = [line for line in capfd.readouterr().err.splitlines() if line.startswith("mlflow-compute:")]
-    assert ours and "correct-horse" not in "".join(ours) + json.dumps(found.tags) + found.log.decode()
+    ours = [
+        line for line in capfd.readouterr().err.splitlines() if line.startswith("mlflow-compute:")
+    ]
+    assert (
+        ours and "correct-horse" not in "".join(ours) + json.dumps(found.tags) + found.log.decode()
+    )
 
 
 def test_a_run_in_a_named_experiment(server, project, seen):
@@ -206,10 +260,14 @@ def test_a_project_too_large_to_keep_still_runs_here(server, project, seen, capf
     (root / "big.bin").write_bytes(os.urandom(21_000_000))
     found = seen(run(root).run_id)
     assert found.status == "FINISHED" and not found.artifacts("code")
-    assert "the code is not kept with the run: 21.0 MB in 2 files, but at most 20.0 MB in 2000 files" in capfd.readouterr().err
+    assert (
+        "the code is not kept with the run: 21.0 MB in 2 files, but at most 20.0 MB in 2000 files"
+    ) in capfd.readouterr().err
 
 
-def test_a_remote_parameter_that_cannot_be_had_fails_the_run_with_its_cause(server, project, last_run):
+def test_a_remote_parameter_that_cannot_be_had_fails_the_run_with_its_cause(
+    server, project, last_run
+):
     root = project("cat {far}", parameters={"far": "path"})
     found = failed_run(root, last_run, parameters={"far": f"runs:/{'0' * 32}/none.txt"})
     assert (found.status, found.cause) == ("FAILED", "DownloadError")
@@ -224,7 +282,15 @@ def test_the_default_sqlite_store_is_the_one_of_the_current_directory(project, m
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     env = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW")}
     Path("elsewhere").mkdir()
-    command = [str(BIN / "mlflow"), "run", str(root), "--backend", "compute", "-c", json.dumps(HERE)]
+    command = [
+        str(BIN / "mlflow"),
+        "run",
+        str(root),
+        "--backend",
+        "compute",
+        "-c",
+        json.dumps(HERE),
+    ]
     subprocess.run(command, check=True, cwd="elsewhere", env=env, capture_output=True)
     assert Path("elsewhere/mlflow.db").exists() and not (root / "mlflow.db").exists()
 
@@ -232,7 +298,11 @@ def test_the_default_sqlite_store_is_the_one_of_the_current_directory(project, m
 def test_what_a_project_may_not_be_is_one_line_and_no_run(server, project, mlflow_run, tmp_path):
     before = len(MlflowClient().search_runs(["0"]))
     needs = project("echo {a}", parameters={"a": "float"})
-    for uri, words in [(needs, "'a'"), (tmp_path / "none", "none"), (project(name="empty", x_dot_txt=""), "main")]:
+    for uri, words in [
+        (needs, "'a'"),
+        (tmp_path / "none", "none"),
+        (project(name="empty", x_dot_txt=""), "main"),
+    ]:
         process = mlflow_run(uri)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 1 and "Traceback" not in err

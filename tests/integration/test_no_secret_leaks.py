@@ -1,6 +1,8 @@
-"""No value of a secret is in anything that others can read: objects in Kubernetes, MLflow, logs, errors, files.
+"""No value of a secret is in anything that others can read: objects in Kubernetes, MLflow, logs,
+errors, files.
 
-A whole submit, against the real MLflow server and an API server that remembers what it gets; then the pod's
+A whole submit, against the real MLflow server and an API server that remembers what it gets; then
+the pod's
 command is run on this machine from those objects alone.
 """
 
@@ -26,9 +28,12 @@ from tests.packages.index import add_wheel, serve
 
 ODD = st.text("abZ09'\"@/:?#[] %+=&;,.~!$\u00e9", max_size=6)
 SECRETS = st.builds(
-    lambda first, odd, last: (f"q{first:08x}", odd, f"z{last:08x}"), *[st.integers(0, 2**32 - 1), ODD, st.integers(0, 2**32 - 1)]
+    lambda first, odd, last: (f"q{first:08x}", odd, f"z{last:08x}"),
+    *[st.integers(0, 2**32 - 1), ODD, st.integers(0, 2**32 - 1)],
 )
-"""A word that is nowhere else, odd characters, and another such word: each of the words is looked for."""
+"""A word that is nowhere else, odd characters, and another such word: each of the words is looked
+for.
+"""
 PLACES = (
     "tracking URI", "tracking password", "tracking token", "registry URI", "endpoint URL", "parameter login", "parameter token",
     "project default", "docker_env", "index of the user", "index of the project", "uv index", "credentials file",
@@ -81,8 +86,15 @@ class Scene:
             "MLFLOW_TRACKING_TOKEN": self.value("tracking token"), "ASKED_TOKEN": self.value("docker_env"),
             "UV_DEFAULT_INDEX": self.with_login(f"{index}/simple", "index of the user"),
         }  # fmt: skip
-        for place, name in (("registry URI", "MLFLOW_REGISTRY_URI"), ("endpoint URL", "MLFLOW_S3_ENDPOINT_URL")):
-            variables[name] = f"https://ada:{self.quoted(place)}@store.example.com" if place in self.secrets else None
+        for place, name in (
+            ("registry URI", "MLFLOW_REGISTRY_URI"),
+            ("endpoint URL", "MLFLOW_S3_ENDPOINT_URL"),
+        ):
+            variables[name] = (
+                f"https://ada:{self.quoted(place)}@store.example.com"
+                if place in self.secrets
+                else None
+            )
         if "uv index" in self.secrets:
             variables |= {
                 "UV_INDEX": f"mine={index}/simple",
@@ -90,14 +102,19 @@ class Scene:
                 "UV_INDEX_MINE_PASSWORD": self.value("uv index"),
             }
         for name, value in variables.items():
-            monkeypatch.setenv(name, value) if value is not None else monkeypatch.delenv(name, raising=False)
+            monkeypatch.setenv(name, value) if value is not None else monkeypatch.delenv(
+                name, raising=False
+            )
         monkeypatch.setattr("tempfile.tempdir", None)
         mlflow.set_tracking_uri(address)
         self.api.write_kubeconfig(self.root / "kubeconfig")
         if "credentials file" in self.secrets:
             folder = self.root / "home/.mlflow"
             folder.mkdir(mode=0o700)
-            text = f"[mlflow]\nmlflow_tracking_username = ada\nmlflow_tracking_password = {self.value('credentials file').replace('%', '%%')}\n"
+            text = (
+                "[mlflow]\nmlflow_tracking_username = ada\nmlflow_tracking_password = "
+                f"{self.value('credentials file').replace('%', '%%')}\n"
+            )
             (folder / "credentials").write_text(text)
 
     def _write_project(self, index) -> None:
@@ -106,8 +123,14 @@ class Scene:
         if "parameter login" in self.secrets:
             self.parameters["login"] = f"https://ada:{self.quoted('parameter login')}@example.com/x"
         if "parameter token" in self.secrets:
-            self.parameters["token"] = f"https://example.com/x?X-Amz-Signature={self.quoted('parameter token')}&version=3"
-        default = f"https://ada:{self.quoted('project default')}@example.com" if "project default" in self.secrets else "none"
+            self.parameters["token"] = (
+                f"https://example.com/x?X-Amz-Signature={self.quoted('parameter token')}&version=3"
+            )
+        default = (
+            f"https://ada:{self.quoted('project default')}@example.com"
+            if "project default" in self.secrets
+            else "none"
+        )
         declared = {"login": "none", "token": "none", "default": default}
         head = {"name": "leak", "entry_points": {"main": {
             "parameters": {name: {"type": "string", "default": value} for name, value in declared.items()},
@@ -118,15 +141,23 @@ class Scene:
         else:
             line = "tiny==1.0"
             further = "index of the project"
-            options = [f"--extra-index-url {self.with_login(index, further)}/simple"] if further in self.secrets else []
-            (project / "python_env.yaml").write_text(json.dumps({"dependencies": [*options, line, "mlflow-skinny"]}))
+            options = (
+                [f"--extra-index-url {self.with_login(index, further)}/simple"]
+                if further in self.secrets
+                else []
+            )
+            (project / "python_env.yaml").write_text(
+                json.dumps({"dependencies": [*options, line, "mlflow-skinny"]})
+            )
         (project / "MLproject").write_text(json.dumps(head))
         (project / "s.py").write_text("print('ran')\n")
 
     def submit(self) -> str:
         """Submit; every text of an error that came."""
         try:
-            self.run = run_there(self.root / "project", parameters=self.parameters, synchronous=False)
+            self.run = run_there(
+                self.root / "project", parameters=self.parameters, synchronous=False
+            )
             return ""
         except ExecutionException as error:
             self.run = None
@@ -137,7 +168,9 @@ class Scene:
             return "\n".join(texts)
 
     def start_pod(self) -> str:
-        """Run the Job's command from what is in Kubernetes; what it prints, and its termination message."""
+        """Run the Job's command from what is in Kubernetes; what it prints, and its termination
+        message.
+        """
         pod = self.root / "pod"
         (job,) = [item for item in self.created if item["kind"] == "Job"]
         for item in self.created:
@@ -149,16 +182,33 @@ class Scene:
         container = job["spec"]["template"]["spec"]["containers"][0]
         env = {
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-            **{item["name"]: item["value"].replace("$$", "$") for item in container["env"] if "value" in item},
+            **{
+                item["name"]: item["value"].replace("$$", "$")
+                for item in container["env"]
+                if "value" in item
+            },
         }
-        ended = subprocess.run(container["command"], env=env, cwd=pod, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
+        ended = subprocess.run(
+            container["command"],
+            env=env,
+            cwd=pod,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=120,
+        )
         message = pod / "termination-log"
-        return ended.stdout.decode(errors="replace") + (message.read_text() if message.exists() else "")
+        return ended.stdout.decode(errors="replace") + (
+            message.read_text() if message.exists() else ""
+        )
 
     @property
     def created(self) -> list[dict]:
         """The objects that were created, not those that were only judged."""
-        return [json.loads(text.partition("\n")[2]) for text in self.api.requests if "dryRun" not in text.partition("\n")[0]]
+        return [
+            json.loads(text.partition("\n")[2])
+            for text in self.api.requests
+            if "dryRun" not in text.partition("\n")[0]
+        ]
 
     def objects(self) -> str:
         """All that Kubernetes was told, but for the data of Secrets; what is base64 is read."""
@@ -168,21 +218,44 @@ class Scene:
             if item["kind"] == "Secret":
                 item.pop("data", None)
             texts.append(json.dumps(item, ensure_ascii=False))
-            texts += [base64.b64decode(value).decode(errors="replace") for value in item.get("binaryData", {}).values()]
+            texts += [
+                base64.b64decode(value).decode(errors="replace")
+                for value in item.get("binaryData", {}).values()
+            ]
         return "\n".join(texts)
 
     def readable_files(self) -> str:
-        """The content of all files that another user could read: not below a folder with the mode 0700. The project is the user's own."""
+        """The content of all files that another user could read: not below a folder with the mode
+        0700. The project is the user's own.
+        """
         texts = []
         for folder, names, files in os.walk(self.root):
-            names[:] = [name for name in names if stat.S_IMODE(os.lstat(Path(folder, name)).st_mode) & 0o077 and name != "project"]
-            own = {"kubeconfig"} if Path(folder) == self.root else {"mlflow-compute.yaml"} if Path(folder) == self.root / "cwd" else set()
-            texts += [Path(folder, name).read_bytes().decode(errors="replace") for name in files if name not in own]
+            names[:] = [
+                name
+                for name in names
+                if stat.S_IMODE(os.lstat(Path(folder, name)).st_mode) & 0o077 and name != "project"
+            ]
+            own = (
+                {"kubeconfig"}
+                if Path(folder) == self.root
+                else {"mlflow-compute.yaml"}
+                if Path(folder) == self.root / "cwd"
+                else set()
+            )
+            texts += [
+                Path(folder, name).read_bytes().decode(errors="replace")
+                for name in files
+                if name not in own
+            ]
         return "\n".join(texts)
 
     def kept_by_mlflow(self) -> str:
         """Its database and its artifacts."""
-        files = [path for path in self.server.directory.rglob("*") if path.is_file() and path.name != "log"]
+        files = [
+            path
+            for path in self.server.directory.rglob("*")
+            if path.is_file() and path.name != "log"
+        ]
         return "\n".join(path.read_bytes().decode(errors="replace") for path in files)
 
 
@@ -206,7 +279,9 @@ def index(tmp_path_factory):
 @example(secrets={place: secret for place, secret in EVERY.items() if place != "docker_env"})
 @example(secrets=EVERY)
 @given(secrets=st.dictionaries(st.sampled_from(PLACES), SECRETS, min_size=3))
-def test_no_secret_is_in_anything_that_others_can_read(own_server, index, tmp_path_factory, capfd, secrets):
+def test_no_secret_is_in_anything_that_others_can_read(
+    own_server, index, tmp_path_factory, capfd, secrets
+):
     with pytest.MonkeyPatch.context() as monkeypatch:
         scene = Scene(tmp_path_factory.mktemp("scene"), secrets, index, own_server, monkeypatch)
         try:
@@ -222,5 +297,7 @@ def test_no_secret_is_in_anything_that_others_can_read(own_server, index, tmp_pa
         for place, (first, _, last) in secrets.items():
             for where, text in texts.items():
                 at = max(text.find(first), text.find(last))
-                assert at < 0, f"{place}: the secret is in {where}: {text[max(0, at - 200) : at + 100]}"
+                assert at < 0, (
+                    f"{place}: the secret is in {where}: {text[max(0, at - 200) : at + 100]}"
+                )
         assert scene.run is None or "ran" in printed, printed

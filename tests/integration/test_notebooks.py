@@ -12,7 +12,12 @@ NOTEBOOKS = Path(__file__).parents[2] / "examples" / "notebooks"
 
 def execute(name):
     notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
-    NotebookClient(notebook, timeout=280, kernel_name="python3", resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
+    NotebookClient(
+        notebook,
+        timeout=280,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(NOTEBOOKS)}},
+    ).execute()
     return notebook
 
 
@@ -29,7 +34,9 @@ def targets_of(name):
 def test_train_projects_local_runs_here_and_uses_the_model(server):
     notebook = execute("train-projects-local.ipynb")
     assert targets_of("local") == [("FINISHED", "local")]
-    assert "rmse" in outputs(notebook) and "alpha=0.3" in outputs(notebook), "the script's output is shown in the notebook"
+    assert "rmse" in outputs(notebook) and "alpha=0.3" in outputs(notebook), (
+        "the script's output is shown in the notebook"
+    )
 
 
 def test_train_projects_remote_runs_on_the_cluster(cluster, monkeypatch):

@@ -1,4 +1,6 @@
-"""The runner's promise about output and reporting: nothing lost, nothing stalled, and little memory used."""
+"""The runner's promise about output and reporting: nothing lost, nothing stalled, and little memory
+used.
+"""
 
 import signal
 import sys
@@ -32,13 +34,19 @@ def test_bytes_that_are_no_text_arrive_as_they_are(server, runner):
 
 
 def test_a_flood_of_output_that_is_not_read_does_not_stall_the_command(server, runner):
-    """400 MB into a pipe that is never read, with room for 16 MB: the run ends, and says what was left out."""
-    run_id, process = runner("head -c 400000000 /dev/zero | tr '\\0' x; echo; echo the end", log_backlog_bytes=16_000_000)
+    """400 MB into a pipe that is never read, with room for 16 MB: the run ends, and says what was
+    left out.
+    """
+    run_id, process = runner(
+        "head -c 400000000 /dev/zero | tr '\\0' x; echo; echo the end", log_backlog_bytes=16_000_000
+    )
     wait_for(lambda: Seen(run_id).status == "FINISHED")
     process.stdout.close()
     assert process.wait(30) == 0
     log = Seen(run_id).log
-    assert b"the end\n" in log and b"bytes of output left out here" in log and len(log) < 400_000_000
+    assert (
+        b"the end\n" in log and b"bytes of output left out here" in log and len(log) < 400_000_000
+    )
 
 
 def test_a_long_log_is_complete_and_its_parts_end_at_line_ends(server, runner):
@@ -84,13 +92,18 @@ def test_an_end_that_falls_into_an_outage_is_told_after_it(own_server, runner, m
     assert (process.returncode, found.status, found.cause) == (5, "FAILED", "ExitCode")
 
 
-def test_an_outage_longer_than_the_limit_is_said_and_left_in_the_termination_message(own_server, runner, monkeypatch, tmp_path):
+def test_an_outage_longer_than_the_limit_is_said_and_left_in_the_termination_message(
+    own_server, runner, monkeypatch, tmp_path
+):
     use(own_server.uri, monkeypatch)
     told = tmp_path / "termination"
     run_id, process = runner("sleep 2; exit 5", report_timeout_s=4.0, termination_log=str(told))
     own_server.stop()
     out, _ = process.communicate(timeout=60)
-    assert process.returncode == 5 and b"\n[mlflow-compute] the tracking server does not know the run's end yet\n" in out
+    assert (
+        process.returncode == 5
+        and (b"\n[mlflow-compute] the tracking server does not know the run's end yet\n") in out
+    )
     assert '"status": "FAILED"' in told.read_text() and '"reported": false' in told.read_text()
 
 
@@ -118,5 +131,10 @@ def test_what_a_command_leaves_running_is_ended_with_it(server, runner, tmp_path
     run_id, process = runner("(sleep 300 & echo $! > left) ; echo done")
     process.communicate(timeout=30)
     pid = int((tmp_path / "left").read_text())
-    wait_for(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2])
+    wait_for(
+        lambda: (
+            not Path(f"/proc/{pid}").exists()
+            or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2]
+        )
+    )
     assert Seen(run_id).status == "FINISHED"

@@ -1,4 +1,6 @@
-"""`mlflow-compute runs|wait|cancel|logs|settle`, as typed where no client waits for the run any more."""
+"""`mlflow-compute runs|wait|cancel|logs|settle`, as typed where no client waits for the run any
+more.
+"""
 
 import json
 import subprocess
@@ -15,7 +17,9 @@ from tests.cluster import dev
 
 
 def command(*arguments, code=0):
-    done = subprocess.run([BIN / "mlflow-compute", *arguments], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [BIN / "mlflow-compute", *arguments], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == code, done.stdout + done.stderr
     return done
 
@@ -25,14 +29,22 @@ def submitted(cluster, project):
     """A function that submits a command and does not wait for it; the run's id."""
 
     def submit(text, files=None, **config):
-        return run(project(text, **(files or {})), {**THERE, "STREAM_OUTPUT": False, **config}, synchronous=False).run_id
+        return run(
+            project(text, **(files or {})),
+            {**THERE, "STREAM_OUTPUT": False, **config},
+            synchronous=False,
+        ).run_id
 
     return submit
 
 
-def test_a_run_without_a_client_is_waited_for_and_its_log_is_there_after_its_pod(submitted, seen, kubectl):
+def test_a_run_without_a_client_is_waited_for_and_its_log_is_there_after_its_pod(
+    submitted, seen, kubectl
+):
     run_id = submitted("echo line one; python s.py", {"s_dot_py": UNTIL_TOLD})
-    with subprocess.Popen([BIN / "mlflow-compute", "wait", run_id], stdout=subprocess.PIPE, text=True) as waiting:
+    with subprocess.Popen(
+        [BIN / "mlflow-compute", "wait", run_id], stdout=subprocess.PIPE, text=True
+    ) as waiting:
         assert waiting.stdout.readline() == "line one\n"
         MlflowClient().set_tag(run_id, "told", "yes")
         assert "out\n" in waiting.communicate(timeout=120)[0]
@@ -71,7 +83,9 @@ def test_a_job_that_was_deleted_unseen_is_settled_and_a_listing_leaves_it(submit
     run_id = submitted("sleep 600")
     wait_for(lambda: seen(run_id).status == "RUNNING")
     kubectl("delete", "job", seen(run_id).tags["compute.job"], "--grace-period=0", "--force")
-    wait_for(lambda: not kubectl("get", "pods", "-l", f"mlflow-compute/run-id={run_id}", "-o", "name"))
+    wait_for(
+        lambda: not kubectl("get", "pods", "-l", f"mlflow-compute/run-id={run_id}", "-o", "name")
+    )
     before = seen(run_id).run.to_dictionary()
     command("runs")
     command("logs", run_id)
@@ -105,8 +119,14 @@ def test_all_runs_are_settled_before_they_are_listed_if_asked(submitted, seen, k
     run_id = submitted("sleep 600")
     wait_for(lambda: seen(run_id).status == "RUNNING")
     kubectl("delete", "job", seen(run_id).tags["compute.job"], "--grace-period=0", "--force")
-    wait_for(lambda: not kubectl("get", "pods", "-l", f"mlflow-compute/run-id={run_id}", "-o", "name"))
-    (mine,) = [run for run in json.loads(command("runs", "--settle", "--json").stdout) if run["run_id"] == run_id]
+    wait_for(
+        lambda: not kubectl("get", "pods", "-l", f"mlflow-compute/run-id={run_id}", "-o", "name")
+    )
+    (mine,) = [
+        run
+        for run in json.loads(command("runs", "--settle", "--json").stdout)
+        if run["run_id"] == run_id
+    ]
     assert (mine["status"], mine["cause"]) == ("KILLED", "Deleted")
 
 
@@ -114,12 +134,22 @@ def test_all_runs_are_settled_before_they_are_listed_if_asked(submitted, seen, k
     ("tags", "words"),
     [
         ({"compute.context": "of-a-colleague"}, "has no context 'of-a-colleague'"),
-        ({"compute.cluster": "00000000-0000-0000-0000-000000000000"}, "is not the cluster that run"),
+        (
+            {"compute.cluster": "00000000-0000-0000-0000-000000000000"},
+            "is not the cluster that run",
+        ),
     ],
 )
-def test_a_run_of_another_cluster_is_left_alone_and_is_no_failure_unless_it_is_named(cluster, cluster_access, kubectl, tags, words):
+def test_a_run_of_another_cluster_is_left_alone_and_is_no_failure_unless_it_is_named(
+    cluster, cluster_access, kubectl, tags, words
+):
     uid = kubectl("get", "namespace", dev.NAMESPACE, "-o", "jsonpath={.metadata.uid}")
-    here = {"compute.job": "j", "compute.namespace": dev.NAMESPACE, "compute.context": cluster_access.context, "compute.cluster": uid}
+    here = {
+        "compute.job": "j",
+        "compute.namespace": dev.NAMESPACE,
+        "compute.context": cluster_access.context,
+        "compute.cluster": uid,
+    }
     run_id = MlflowClient().create_run("0", tags=here | tags).info.run_id
     try:
         assert "1 left alone: " in (said := command("settle").stderr) and words in said
@@ -138,7 +168,9 @@ def test_a_start_timeout_holds_without_a_client(cluster, submitted, seen):
     assert (seen(patient).status, seen(patient).cause) == ("SCHEDULED", None)
 
 
-def test_a_submit_that_broke_off_is_settled_once_it_cannot_be_under_way(cluster, seen, cluster_access, kubectl):
+def test_a_submit_that_broke_off_is_settled_once_it_cannot_be_under_way(
+    cluster, seen, cluster_access, kubectl
+):
     client = MlflowClient()
     uid = kubectl("get", "namespace", dev.NAMESPACE, "-o", "jsonpath={.metadata.uid}")
     tags = {
@@ -168,4 +200,7 @@ def test_a_run_that_is_not_there_or_of_no_cluster_is_named(server, project):
     assert "Error: run 0123: " in command("wait", "0123", code=1).stderr
     here = run_here(project("true"), HERE).run_id
     assert f"run {here}: was not sent to a cluster" in command("cancel", here, code=1).stderr
-    assert "there is none of this name; did you mean 'Default'?" in command("runs", "--experiment", "Defalt", code=1).stderr
+    assert (
+        "there is none of this name; did you mean 'Default'?"
+        in command("runs", "--experiment", "Defalt", code=1).stderr
+    )

@@ -1,4 +1,6 @@
-"""A command that is stopped leaves no temporary folder, and takes none away from a run that goes on."""
+"""A command that is stopped leaves no temporary folder, and takes none away from a run that goes
+on.
+"""
 
 import os
 import signal
@@ -29,8 +31,18 @@ def until(condition):
 
 
 def started(uri, tmp_path):
-    command = [str(BIN / "mlflow"), "run", str(uri), "--backend", "compute", "--env-manager", "local"]
-    return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [
+        str(BIN / "mlflow"),
+        "run",
+        str(uri),
+        "--backend",
+        "compute",
+        "--env-manager",
+        "local",
+    ]
+    return subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -40,7 +52,12 @@ def test_a_command_that_is_stopped_while_it_packs_leaves_no_folder_and_no_unfini
     root = project("sleep 60")
     (root / "code.bin").write_bytes(os.urandom(19_000_000))
     process = started(root, tmp_path)
-    until(lambda: any(path.stat().st_size > 1_000_000 for path in place.glob("mlflow-compute-*/snapshot.tar.gz")))
+    until(
+        lambda: any(
+            path.stat().st_size > 1_000_000
+            for path in place.glob("mlflow-compute-*/snapshot.tar.gz")
+        )
+    )
     process.send_signal(number)
     process.wait()
     assert process.returncode == 128 + number and os.listdir(place) == []
@@ -52,11 +69,14 @@ def test_a_command_that_is_stopped_while_it_packs_leaves_no_folder_and_no_unfini
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_run_of_a_fetched_project_keeps_its_folder_until_its_end_though_the_command_is_gone(server, place, tmp_path, last_run, number):
+def test_a_run_of_a_fetched_project_keeps_its_folder_until_its_end_though_the_command_is_gone(
+    server, place, tmp_path, last_run, number
+):
     with zipfile.ZipFile(tmp_path / "project.zip", "w") as archive:
         archive.writestr(
             "MLproject",
-            f"entry_points: {{main: {{command: 'touch {tmp_path}/on; while test ! -e {tmp_path}/go; do sleep 0.1; done; cat data'}}}}",
+            f"entry_points: {{main: {{command: 'touch {tmp_path}/on; while test ! -e "
+            f"{tmp_path}/go; do sleep 0.1; done; cat data'}}}}",
         )
         archive.writestr("data", "still here")
     process = started(tmp_path / "project.zip", tmp_path)
@@ -71,7 +91,8 @@ def test_a_run_of_a_fetched_project_keeps_its_folder_until_its_end_though_the_co
 
 def test_a_run_that_nothing_waits_for_leaves_no_folder(server, place, project, last_run):
     submit = (
-        "import mlflow, sys; mlflow.projects.run(sys.argv[1], backend='compute', backend_config={'USE_CONDA': False}, synchronous=False)"
+        "import mlflow, sys; mlflow.projects.run(sys.argv[1], backend='compute', "
+        "backend_config={'USE_CONDA': False}, synchronous=False)"
     )
     root = project(f"while test ! -e {place.parent}/go; do sleep 0.1; done")
     subprocess.run([sys.executable, "-c", submit, str(root)], check=True)

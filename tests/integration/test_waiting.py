@@ -1,4 +1,6 @@
-"""A client that waits for a run or cancels it, with a real MLflow and a namespace in memory; and that all who settle agree."""
+"""A client that waits for a run or cancels it, with a real MLflow and a namespace in memory; and
+that all who settle agree.
+"""
 
 import copy
 import queue
@@ -24,7 +26,10 @@ from tests.bed.server import use
 
 
 class Namespace(MemoryNamespace):
-    """Pods go with their Job. `events` are those of every object; `not_deleted` is what a deletion raises."""
+    """Pods go with their Job.
+
+    `events` are those of every object; `not_deleted` is what a deletion raises.
+    """
 
     context = "memory"
 
@@ -39,7 +44,9 @@ class Namespace(MemoryNamespace):
         if self.not_deleted:
             raise self.not_deleted
         super().delete_job(name, uid)
-        self.pods = [item for item in self.pods if item["metadata"]["ownerReferences"][0]["uid"] != uid]
+        self.pods = [
+            item for item in self.pods if item["metadata"]["ownerReferences"][0]["uid"] != uid
+        ]
 
 
 class Told:
@@ -69,7 +76,12 @@ def cluster():
 
 def new_run(status="RUNNING", submitted_ago_s=3600.0, **tags) -> str:
     """A run in MLflow that was sent to the namespace as Job `j`."""
-    sent = {"compute.job": "j", "compute.job_uid": "uid-of-j", "compute.cluster": "uid-of-n", "compute.submitted": stamp(submitted_ago_s)}
+    sent = {
+        "compute.job": "j",
+        "compute.job_uid": "uid-of-j",
+        "compute.cluster": "uid-of-n",
+        "compute.submitted": stamp(submitted_ago_s),
+    }
     tags = {name: value for name, value in {**sent, **tags}.items() if value}
     run_id = MlflowClient().create_run("0", tags=tags).info.run_id
     MlflowClient().update_run(run_id, status)
@@ -79,7 +91,11 @@ def new_run(status="RUNNING", submitted_ago_s=3600.0, **tags) -> str:
 def client(cluster, run_id, uid="uid-of-j") -> ClusterRun:
     """The run as its submitter has it."""
     claim = Claim("j", uid, "uid-of-n")
-    return ClusterRun(wait.SubmittedJob(cluster, Told(cluster), claim, run_id, "m4rk", False, 1.0, None, Progress()))
+    return ClusterRun(
+        wait.SubmittedJob(
+            cluster, Told(cluster), claim, run_id, "m4rk", False, 1.0, None, Progress()
+        )
+    )
 
 
 def end_of(run_id) -> tuple:
@@ -97,7 +113,10 @@ def mlflow_run(run_id):
 def beside(item, state):
     """The pod with a sidecar that runs."""
     statuses = [{"name": "run", "state": state}, {"name": "proxy", "state": {"running": {}}}]
-    spec = {**item["spec"], "containers": [*item["spec"]["containers"], {"name": "proxy", "image": "p"}]}
+    spec = {
+        **item["spec"],
+        "containers": [*item["spec"]["containers"], {"name": "proxy", "image": "p"}],
+    }
     return {**item, "spec": spec, "status": {"phase": "Running", "containerStatuses": statuses}}
 
 
@@ -114,7 +133,8 @@ def crashes(item):
 
 EXITED = {"terminated": {"exitCode": 137, "reason": "Error", "finishedAt": stamp(60)}}
 CASES = {
-    # what is there: (the Job, its pod, events), then status and cause in MLflow, and whether the Job is deleted
+    # what is there: (the Job, its pod, events), then status and cause in MLflow, and whether the
+    # Job is deleted
     "failed": (failed, lambda item: pod(item, "Failed", exit_code=3), [], ("FAILED", "ExitCode"), False),
     "finished": (lambda item: item, lambda item: pod(item, "Succeeded", exit_code=0), [], ("FINISHED", None), False),
     "a sidecar goes on": (lambda item: item, lambda item: beside(pod(item), EXITED), [], ("FAILED", "Killed"), True),
@@ -165,13 +185,18 @@ def test_all_release_a_pod_of_which_only_a_sidecar_is_left(server, cluster, monk
         teller(cluster, run_id, monkeypatch, server)
     except AssertionError:
         assert teller is by_command, "which says that the run goes on"
-    assert cluster.released == [("j-x", "pod-of-uid-of-j", False)] and end_of(run_id) == ("RUNNING", None)
+    assert cluster.released == [("j-x", "pod-of-uid-of-j", False)] and end_of(run_id) == (
+        "RUNNING",
+        None,
+    )
 
 
 # Waiting
 
 
-def test_a_job_that_may_not_be_deleted_ends_the_wait_with_the_reason_and_the_run_has_its_end(server, cluster):
+def test_a_job_that_may_not_be_deleted_ends_the_wait_with_the_reason_and_the_run_has_its_end(
+    server, cluster
+):
     run_id = new_run()
     mine = job("j", run_id)
     cluster.add(mine, waits(pod(mine), reason="InvalidImageName"))
@@ -181,18 +206,31 @@ def test_a_job_that_may_not_be_deleted_ends_the_wait_with_the_reason_and_the_run
     assert end_of(run_id) == ("FAILED", "InvalidImageName")
 
 
-@pytest.mark.parametrize("tags", [{"compute.job": "next", "compute.job_uid": "uid-of-next"}, {"compute.job_uid": "uid-of-next"}])
-def test_a_wait_for_the_earlier_job_of_a_run_that_goes_on_ends_and_the_run_is_left_alone(server, cluster, tags):
+@pytest.mark.parametrize(
+    "tags",
+    [{"compute.job": "next", "compute.job_uid": "uid-of-next"}, {"compute.job_uid": "uid-of-next"}],
+)
+def test_a_wait_for_the_earlier_job_of_a_run_that_goes_on_ends_and_the_run_is_left_alone(
+    server, cluster, tags
+):
     run_id = new_run(**tags)
     with pytest.raises(ExecutionException) as raised:
         client(cluster, run_id).wait()
-    assert f"it goes on as Job {tags.get('compute.job', 'j')}: Job j is not waited for" in str(raised.value)
-    assert f"mlflow-compute wait {run_id}" in str(raised.value) and end_of(run_id) == ("RUNNING", None)
+    assert f"it goes on as Job {tags.get('compute.job', 'j')}: Job j is not waited for" in str(
+        raised.value
+    )
+    assert f"mlflow-compute wait {run_id}" in str(raised.value) and end_of(run_id) == (
+        "RUNNING",
+        None,
+    )
 
 
 def test_a_wait_for_a_run_that_another_submit_is_taking_up_ends(server, cluster):
     run_id = new_run(**{"compute.job": "", "compute.job_uid": ""})
-    with pytest.raises(ExecutionException, match="another submit has taken it up, and it goes on: Job j is not waited for"):
+    with pytest.raises(
+        ExecutionException,
+        match="another submit has taken it up, and it goes on: Job j is not waited for",
+    ):
         client(cluster, run_id).wait()
 
 
@@ -203,7 +241,9 @@ def attached(cluster, run_id, monkeypatch) -> ClusterRun:
 
 
 @pytest.mark.parametrize("has_job", [True, False])
-def test_a_wait_that_begins_soon_after_a_submit_broke_off_ends_with_it(server, cluster, monkeypatch, has_job):
+def test_a_wait_that_begins_soon_after_a_submit_broke_off_ends_with_it(
+    server, cluster, monkeypatch, has_job
+):
     run_id = new_run(submitted_ago_s=58, **{"compute.job_uid": ""})
     if has_job:
         cluster.add(mine := job("j", run_id, age_s=58), pod(mine))
@@ -261,7 +301,10 @@ def test_a_cancel_deletes_no_job_that_is_not_labelled_for_the_run(server, cluste
     cluster.add(job("j", "another-run", labels=foreign))
     with pytest.raises(ExecutionException) as raised:
         client(cluster, run_id, uid).cancel()
-    assert f"Job j: the tags of run {run_id} name it, but its labels do not name the run: it is left alone" in str(raised.value)
+    assert (
+        f"Job j: the tags of run {run_id} name it, but its labels do not name the run: it is left "
+        "alone"
+    ) in str(raised.value)
     assert cluster.deleted == [] and end_of(run_id) == ("KILLED", Cause.CANCELLED)
 
 
@@ -290,7 +333,9 @@ def test_a_cancel_deletes_the_job_while_mlflow_is_away(server, cluster, monkeypa
     assert cluster.deleted == [("j", "uid-of-j")]
 
 
-def test_a_second_interrupt_ends_the_wait_for_the_pod_and_the_cancel_can_be_repeated(server, cluster, monkeypatch):
+def test_a_second_interrupt_ends_the_wait_for_the_pod_and_the_cancel_can_be_repeated(
+    server, cluster, monkeypatch
+):
     run_id = new_run()
     cluster.add(mine := job("j", run_id), pod(mine))
     found = client(cluster, run_id)

@@ -17,7 +17,17 @@ from pathlib import Path
 
 PYTHON = "{}.{}.{}".format(*sys.version_info[:3])
 SHORT = "{}.{}".format(*sys.version_info[:2])
-LEFT_OUT = {"test", "tests", "idlelib", "lib2to3", "turtledemo", "tkinter", "site-packages", "dist-packages", "__pycache__"}
+LEFT_OUT = {
+    "test",
+    "tests",
+    "idlelib",
+    "lib2to3",
+    "turtledemo",
+    "tkinter",
+    "site-packages",
+    "dist-packages",
+    "__pycache__",
+}
 
 
 class Channel:
@@ -30,13 +40,28 @@ class Channel:
         for name in (subdir, "noarch"):
             (folder / name).mkdir(parents=True, exist_ok=True)
 
-    def add(self, name: str, version: str, files: Mapping[str, bytes], depends=(), subdir: str | None = None, **index) -> Path:
-        """Write one package; `files` are its contents by path in the prefix, executable below bin/."""
+    def add(
+        self,
+        name: str,
+        version: str,
+        files: Mapping[str, bytes],
+        depends=(),
+        subdir: str | None = None,
+        **index,
+    ) -> Path:
+        """Write one package; `files` are its contents by path in the prefix, executable below
+        bin/.
+        """
         subdir = subdir or self._subdir
         info = {"name": name, "version": version, "build": "h0_0", "build_number": 0, "depends": list(depends), "subdir": subdir,
                 "timestamp": 1700000000000, **index}  # fmt: skip
         paths = [
-            {"_path": path, "path_type": "hardlink", "sha256": hashlib.sha256(data).hexdigest(), "size_in_bytes": len(data)}
+            {
+                "_path": path,
+                "path_type": "hardlink",
+                "sha256": hashlib.sha256(data).hexdigest(),
+                "size_in_bytes": len(data),
+            }
             for path, data in files.items()
         ]
         content = {
@@ -60,7 +85,9 @@ class Channel:
         content = {f"site-packages/{name}/__init__.py": f"__version__ = {version!r}\n".encode(),
                    f"site-packages/{name}-{version}.dist-info/METADATA": metadata,
                    f"site-packages/{name}-{version}.dist-info/INSTALLER": b"conda", **files}  # fmt: skip
-        content[f"site-packages/{name}-{version}.dist-info/RECORD"] = "".join(f"{path[14:]},,\n" for path in content).encode()
+        content[f"site-packages/{name}-{version}.dist-info/RECORD"] = "".join(
+            f"{path[14:]},,\n" for path in content
+        ).encode()
         return self.add(name, version, content, depends, "noarch", noarch="python")
 
     def add_python(self) -> None:
@@ -88,20 +115,33 @@ def _cpython() -> dict[str, bytes]:
     library = base / "lib" / f"python{SHORT}"
     for path in sorted(library.rglob("*")):
         parts = path.relative_to(library).parts
-        if path.is_file() and not LEFT_OUT & set(parts) and not parts[0].startswith("config-") and path.suffix not in (".a", ".exe"):
+        if (
+            path.is_file()
+            and not LEFT_OUT & set(parts)
+            and not parts[0].startswith("config-")
+            and path.suffix not in (".a", ".exe")
+        ):
             files[f"lib/python{SHORT}/{'/'.join(parts)}"] = _undebianised(path)
     return files
 
 
 def _relative_runpath(executable: bytes, folder: str) -> bytes:
-    """Where the loader looks for libpython: next to the executable instead of where this one was installed."""
+    """Where the loader looks for libpython: next to the executable instead of where this one was
+    installed.
+    """
     old, new = folder.encode() + b"\0", b"$ORIGIN/../lib\0"
-    return executable.replace(old, new.ljust(len(old), b"\0")) if len(new) <= len(old) else executable
+    return (
+        executable.replace(old, new.ljust(len(old), b"\0")) if len(new) <= len(old) else executable
+    )
 
 
 def _undebianised(path: Path) -> bytes:
-    """Debian's CPython looks for packages in dist-packages when it is not in a virtual environment."""
+    """Debian's CPython looks for packages in dist-packages when it is not in a virtual
+    environment.
+    """
     data = path.read_bytes()
     if path.name in ("site.py", "sysconfig.py"):
-        return data.replace(b"dist-packages", b"site-packages").replace(b"'posix_local'", b"'posix_prefix'")
+        return data.replace(b"dist-packages", b"site-packages").replace(
+            b"'posix_local'", b"'posix_prefix'"
+        )
     return data

@@ -1,4 +1,6 @@
-"""What several unit tests share: an API server on this machine's loopback, and the client that talks to it."""
+"""What several unit tests share: an API server on this machine's loopback, and the client that
+talks to it.
+"""
 
 import pytest
 
@@ -24,7 +26,10 @@ def kubeconfig(tmp_path, monkeypatch, api):
 
 @pytest.fixture
 def cluster(kubeconfig):
-    """The namespace `n` of `api`. `cluster.slept` holds the seconds that calls wanted to wait; nothing waits."""
+    """The namespace `n` of `api`.
+
+    `cluster.slept` holds the seconds that calls wanted to wait; nothing waits.
+    """
     cluster = Cluster()
     cluster.slept = []
     cluster.connection.sleep = cluster.slept.append

@@ -25,13 +25,18 @@ def test_local_in_every_spelling_is_this_machine(name):
     assert parse({"COMPUTE": name}).is_local
 
 
-@pytest.mark.parametrize(("text", "value"), [("True", True), ("true", True), ("False", False), (True, True), (False, False)])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("True", True), ("true", True), ("False", False), (True, True), (False, False)],
+)
 def test_booleans_may_be_written_as_strings(text, value):
     config = parse({"USE_CONDA": text, "STREAM_OUTPUT": text})
     assert config.USE_CONDA is value and config.STREAM_OUTPUT is value
 
 
-@pytest.mark.parametrize(("manager", "builds"), [("local", False), ("uv", True), ("conda", True), ("virtualenv", True)])
+@pytest.mark.parametrize(
+    ("manager", "builds"), [("local", False), ("uv", True), ("conda", True), ("virtualenv", True)]
+)
 def test_an_explicit_env_manager_wins_over_use_conda(manager, builds):
     for use_conda in (True, False):
         assert parse({"USE_CONDA": use_conda, "ENV_MANAGER": manager}).builds_environment is builds

@@ -19,7 +19,9 @@ FILES = st.dictionaries(st.text(min_size=1, max_size=8), st.binary(max_size=8), 
 
 
 def make(credentials=None, is_secret=False, submission=SUBMISSION):
-    return bundle.make(runner_zip.build(), submission, b"code", credentials or {}, is_secret, b"nonce", "/pod-work")
+    return bundle.make(
+        runner_zip.build(), submission, b"code", credentials or {}, is_secret, b"nonce", "/pod-work"
+    )
 
 
 @given(first=FILES, second=FILES)
@@ -31,8 +33,13 @@ def test_two_folders_have_one_hash_only_if_they_are_the_same(first, second):
 def test_a_submission_with_a_credential_is_in_the_secret_and_one_without_is_not():
     open_, closed = make(), make(is_secret=True)
     assert set(open_.public) == {"runner.pyz", "snapshot.tar.gz", "run.json"} and not open_.secret
-    assert set(closed.public) == {"runner.pyz", "snapshot.tar.gz"} and set(closed.secret) == {"run.json", "compute.nonce"}
-    assert "/mlflow/bundle/run.json" in open_.command and "/mlflow/secrets/run.json" in closed.command
+    assert set(closed.public) == {"runner.pyz", "snapshot.tar.gz"} and set(closed.secret) == {
+        "run.json",
+        "compute.nonce",
+    }
+    assert (
+        "/mlflow/bundle/run.json" in open_.command and "/mlflow/secrets/run.json" in closed.command
+    )
 
 
 def test_a_secret_with_a_guessable_value_has_no_guessable_hash():
@@ -43,10 +50,16 @@ def test_a_secret_with_a_guessable_value_has_no_guessable_hash():
 
 @pytest.fixture
 def start(tmp_path):
-    """Start a pod's command with its folders below `tmp_path`; files of the ConfigMap and Secret as they lie there at that moment."""
+    """Start a pod's command with its folders below `tmp_path`; files of the ConfigMap and Secret as
+    they lie there at that moment.
+    """
 
     def run(made, change=lambda folder: None):
-        places = {"/mlflow/bundle": tmp_path / "bundle", "/mlflow/secrets": tmp_path / "secrets", "/pod-work": tmp_path / "work"}
+        places = {
+            "/mlflow/bundle": tmp_path / "bundle",
+            "/mlflow/secrets": tmp_path / "secrets",
+            "/pod-work": tmp_path / "work",
+        }
         for place in places.values():
             place.mkdir()
         for files, place in ((made.public, "/mlflow/bundle"), (made.secret, "/mlflow/secrets")):
@@ -56,8 +69,13 @@ def start(tmp_path):
         words = made.command[1:]
         for place, folder in places.items():
             words = [word.replace(place, str(folder)) for word in words]
-        words = [word.replace("/dev/termination-log", str(tmp_path / "termination-log")) for word in words]
-        return subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+        words = [
+            word.replace("/dev/termination-log", str(tmp_path / "termination-log"))
+            for word in words
+        ]
+        return subprocess.run(
+            [sys.executable, *words], capture_output=True, text=True, cwd=tmp_path, timeout=60
+        )
 
     return run
 
@@ -66,7 +84,9 @@ def replace(name, content):
     return lambda folder: (folder / name).write_bytes(content)
 
 
-def test_a_runner_that_was_replaced_does_not_run_and_the_termination_message_says_so(start, tmp_path):
+def test_a_runner_that_was_replaced_does_not_run_and_the_termination_message_says_so(
+    start, tmp_path
+):
     evil = b"import sys; open('evil', 'w'); sys.exit(0)"
     ended = start(make(), replace("bundle/runner.pyz", evil))
     assert ended.returncode == 1 and not (tmp_path / "evil").exists()
@@ -79,18 +99,29 @@ def test_a_submission_that_was_replaced_is_not_run(start, tmp_path):
     other = SUBMISSION._replace(command="touch evil").to_json().encode()
     ended = start(make(), replace("bundle/run.json", other))
     assert ended.returncode == 1 and not (tmp_path / "evil").exists()
-    assert ended.stderr == "[mlflow-compute] The run's description is not the one that was submitted. Submit again.\n"
+    assert ended.stderr == (
+        "[mlflow-compute] The run's description is not the one that was submitted. Submit again.\n"
+    )
 
 
-@pytest.mark.parametrize("name, content", [("LD_PRELOAD", b"/evil.so"), ("MLFLOW_TRACKING_TOKEN", b"theirs")])
+@pytest.mark.parametrize(
+    "name, content", [("LD_PRELOAD", b"/evil.so"), ("MLFLOW_TRACKING_TOKEN", b"theirs")]
+)
 def test_a_secret_with_other_or_further_values_is_not_read(start, name, content, tmp_path):
-    made = make({"MLFLOW_TRACKING_TOKEN": b"mine"}, submission=SUBMISSION._replace(secrets_dirs=(str(tmp_path / "secrets"),)))
+    made = make(
+        {"MLFLOW_TRACKING_TOKEN": b"mine"},
+        submission=SUBMISSION._replace(secrets_dirs=(str(tmp_path / "secrets"),)),
+    )
     ended = start(made, replace(f"secrets/{name}", content))
     assert ended.returncode == 1
-    assert ended.stderr == "[mlflow-compute] The run's Secret is not the one that was submitted. Submit again.\n"
+    assert ended.stderr == (
+        "[mlflow-compute] The run's Secret is not the one that was submitted. Submit again.\n"
+    )
 
 
-def test_a_module_of_the_image_s_variables_does_not_stand_before_the_runner(start, tmp_path, monkeypatch):
+def test_a_module_of_the_image_s_variables_does_not_stand_before_the_runner(
+    start, tmp_path, monkeypatch
+):
     folder = Path(tmp_path, "modules")
     folder.mkdir()
     (folder / "hashlib.py").write_text("raise SystemExit('taken from PYTHONPATH')")

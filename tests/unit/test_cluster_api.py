@@ -18,12 +18,16 @@ HTML = Answer(body=b"<html>Log in</html>")
 def test_a_change_of_kubeconfig_counts_at_once(tmp_path, monkeypatch):
     def use(name, namespace):
         path = tmp_path / f"{name}.yaml"
-        write_kubeconfig(path, name=name, namespace=namespace, current=name, server=f"https://{name}.example.com")
+        write_kubeconfig(
+            path, name=name, namespace=namespace, current=name, server=f"https://{name}.example.com"
+        )
         monkeypatch.setenv("KUBECONFIG", str(path))
 
     use("first", "one")
     first = connect()
-    assert (first.context, first.namespace) == ("first", "one") and connect() is first, "connections stay open"
+    assert (first.context, first.namespace) == ("first", "one") and connect() is first, (
+        "connections stay open"
+    )
     use("second", "two")
     assert (connect().context, connect().namespace) == ("second", "two")
     assert connect(namespace="mine").namespace == "mine"
@@ -52,7 +56,9 @@ def test_a_kubeconfig_that_names_another_server_gives_another_cluster(api, kubec
         other.close()
 
 
-def test_a_token_that_has_run_out_is_read_again_once_and_the_call_repeated(api, cluster, kubeconfig):
+def test_a_token_that_has_run_out_is_read_again_once_and_the_call_repeated(
+    api, cluster, kubeconfig
+):
     write_kubeconfig(kubeconfig, user={"token": "second"}, server=api.url)
     api.answers["create jobs"] = [refusal(401), Answer(201, JOB)]
     assert cluster.create(JOB) == JOB
@@ -60,14 +66,19 @@ def test_a_token_that_has_run_out_is_read_again_once_and_the_call_repeated(api, 
     api.answers["create jobs"] = [refusal(401, "Unauthorized")]
     with pytest.raises(ClusterError) as raised:
         cluster.create(JOB)
-    assert str(raised.value) == f"{WHERE} create Job j: not logged in (401): renew the kubeconfig's credentials"
+    assert str(raised.value) == (
+        f"{WHERE} create Job j: not logged in (401): renew the kubeconfig's credentials"
+    )
     assert type(raised.value) is ClusterError and api.count("create jobs") == 4
 
 
 def test_a_login_is_never_renewed_with_that_of_another_server(api, cluster, kubeconfig):
     write_kubeconfig(kubeconfig, server="http://localhost:1")
     api.answers["delete jobs"] = [refusal(401)]
-    with pytest.raises(ClusterError, match="the kubeconfig's server was .* and is now http://localhost:1: start again"):
+    with pytest.raises(
+        ClusterError,
+        match="the kubeconfig's server was .* and is now http://localhost:1: start again",
+    ):
         cluster.delete_job("j", "1")
     assert api.count("delete jobs") == 1
 
@@ -101,7 +112,9 @@ def test_patience_with_a_server_that_always_refuses_ends_after_ten_repetitions(a
         Answer(body=[]),
         Answer(cut=True),
     ],
-    ids=lambda answer: f"{answer.status} {answer.headers.get('Retry-After', '')} {answer.cut or ''}",
+    ids=lambda answer: (
+        f"{answer.status} {answer.headers.get('Retry-After', '')} {answer.cut or ''}"
+    ),
 )
 def test_what_may_have_been_executed_is_never_sent_again(api, cluster, answer):
     api.answers["create jobs"] = [answer]
@@ -114,13 +127,18 @@ def test_what_may_have_been_executed_is_never_sent_again(api, cluster, answer):
 def test_what_may_be_executed_twice_is_sent_again_whenever_the_server_says_so(api, cluster, status):
     api.answers["create jobs"] = [refusal(status, Retry_After="1"), Answer(201, JOB)]
     api.answers["get jobs"] = [refusal(status, Retry_After="2"), Answer(body=JOB)]
-    api.answers["watch jobs"] = [refusal(status, Retry_After="4"), Answer(stream=[{"type": "ADDED", "object": JOB}])]
+    api.answers["watch jobs"] = [
+        refusal(status, Retry_After="4"),
+        Answer(stream=[{"type": "ADDED", "object": JOB}]),
+    ]
     assert cluster.create(JOB, dry_run=True) == cluster.read_job("j") == JOB
     assert [event["type"] for event in cluster.watch_objects("Job", "a=b", "1", 5)] == ["ADDED"]
     assert cluster.slept == [1, 2, 4]
 
 
-def test_a_connection_that_the_server_has_closed_meanwhile_is_made_again_for_what_may_be_executed_twice(api, cluster):
+def test_a_connection_that_the_server_has_closed_meanwhile_is_made_again_for_what_may_be_executed_twice(
+    api, cluster
+):
     api.answers["get jobs"] = [Answer(cut=True), Answer(body=JOB), Answer(cut=True)]
     assert cluster.read_job("j") == JOB and api.count("get jobs") == 2
     with pytest.raises(ClusterUnavailable):
@@ -145,21 +163,30 @@ def test_a_refusal_that_repeating_does_not_change_is_no_unavailability(api, clus
 
 
 def test_a_refused_watch_and_a_refused_log_are_known_as_permanent(api, cluster):
-    for what, read in [("watch jobs", lambda: cluster.watch_objects("Job", "a", "1", 5)), ("log", lambda: cluster.follow_log("p", None))]:
+    for what, read in [
+        ("watch jobs", lambda: cluster.watch_objects("Job", "a", "1", 5)),
+        ("log", lambda: cluster.follow_log("p", None)),
+    ]:
         api.answers[what] = [refusal(403, 'pods "p" is forbidden: User "ada" cannot do it')]
         with pytest.raises(ClusterError) as raised:
             list(read())
         assert type(raised.value) is ClusterError
         assert str(raised.value).endswith(
-            ': pods "p" is forbidden: User "ada" cannot do it: ask an administrator of the namespace for the Role mlflow-compute-submitter'
+            ': pods "p" is forbidden: User "ada" cannot do it: ask an administrator of the '
+            "namespace for the Role mlflow-compute-submitter"
         )
 
 
-def test_connections_that_fail_are_unavailability_and_a_wrong_address_is_not(api, cluster, kubeconfig):
+def test_connections_that_fail_are_unavailability_and_a_wrong_address_is_not(
+    api, cluster, kubeconfig
+):
     api.close()
     with pytest.raises(ClusterUnavailable) as raised:
         cluster.read_job("j")
-    assert str(raised.value) == f"cluster {api.url} (context test) cannot be reached: Connection refused: check the address and VPN"
+    assert str(raised.value) == (
+        f"cluster {api.url} (context test) cannot be reached: Connection refused: check the "
+        "address and VPN"
+    )
     write_kubeconfig(kubeconfig, server="https://:::")
     with pytest.raises(ClusterError) as raised:
         Cluster().read_job("j")
@@ -167,7 +194,9 @@ def test_connections_that_fail_are_unavailability_and_a_wrong_address_is_not(api
 
 
 def test_an_object_that_exists_is_an_error_of_its_own(api, cluster):
-    api.answers["create configmaps"] = [refusal(409, 'configmaps "c" already exists', "AlreadyExists")]
+    api.answers["create configmaps"] = [
+        refusal(409, 'configmaps "c" already exists', "AlreadyExists")
+    ]
     with pytest.raises(AlreadyExists) as raised:
         cluster.create({"kind": "ConfigMap", "metadata": {"name": "c"}})
     assert str(raised.value) == f'{WHERE} create ConfigMap c: configmaps "c" already exists'
@@ -177,10 +206,14 @@ def test_an_object_that_exists_is_an_error_of_its_own(api, cluster):
 def test_a_job_is_deleted_by_its_uid_and_another_of_its_name_is_left_alone(api, cluster, status):
     api.answers["delete jobs"] = [refusal(status) if status != 200 else Answer(body={})]
     cluster.delete_job("j", "uid-1")
-    assert [call.body for call in api.calls] == [{"propagationPolicy": "Background", "preconditions": {"uid": "uid-1"}}]
+    assert [call.body for call in api.calls] == [
+        {"propagationPolicy": "Background", "preconditions": {"uid": "uid-1"}}
+    ]
 
 
-@pytest.mark.parametrize("asked,sent", [(None, None), (-3597, "1"), (0, "1"), (0.4, "1"), (1, "1"), (2.9, "2")])
+@pytest.mark.parametrize(
+    "asked,sent", [(None, None), (-3597, "1"), (0, "1"), (0.4, "1"), (1, "1"), (2.9, "2")]
+)
 def test_a_log_is_never_asked_for_less_than_a_second(api, cluster, asked, sent):
     api.answers["log"] = [Answer(stream=[b"t line\nt rest"])]
     assert list(cluster.follow_log("p", asked)) == [b"t line\n", b"t rest"]
@@ -209,9 +242,15 @@ def test_a_pod_is_released_by_its_uid_where_the_user_may(api, cluster, status, b
 
 
 def test_a_list_comes_in_pages_and_one_that_has_expired_meanwhile_is_unavailable(api, cluster):
-    api.answers["list pods"] = [listing({"n": 1}, version="7", **{"continue": "more"}), listing({"n": 2}, version="7")]
+    api.answers["list pods"] = [
+        listing({"n": 1}, version="7", **{"continue": "more"}),
+        listing({"n": 2}, version="7"),
+    ]
     assert cluster.list_objects("Pod", "a=b", lambda item: item["n"]) == ([1, 2], "7")
-    assert [(call.query["limit"], call.query.get("continue")) for call in api.calls] == [("50", None), ("50", "more")]
+    assert [(call.query["limit"], call.query.get("continue")) for call in api.calls] == [
+        ("50", None),
+        ("50", "more"),
+    ]
     api.answers["list pods"] = [listing({"n": 1}, **{"continue": "old"}), refusal(410)]
     with pytest.raises(ClusterUnavailable):
         cluster.list_objects("Pod", "a=b")
@@ -220,7 +259,9 @@ def test_a_list_comes_in_pages_and_one_that_has_expired_meanwhile_is_unavailable
 def test_nodes_and_pods_of_all_namespaces_come_in_pages_of_what_is_kept_or_not_at_all(api, cluster):
     api.answers["list nodes"] = [listing({"n": 1}, **{"continue": "more"}), listing({"n": 2})]
     api.answers["list pods"] = [listing({"n": 3}, **{"continue": "more"}), listing({"n": 4})]
-    assert cluster.list_nodes(lambda item: item["n"]) == [1, 2] and cluster.list_scheduled_pods(lambda item: item["n"]) == [3, 4]
+    assert cluster.list_nodes(lambda item: item["n"]) == [1, 2] and cluster.list_scheduled_pods(
+        lambda item: item["n"]
+    ) == [3, 4]
     assert {call.query["limit"] for call in api.calls} == {"500"}
     api.answers["list nodes"] = api.answers["list pods"] = [refusal(403)]
     assert cluster.list_nodes(dict) == [] and cluster.list_scheduled_pods(dict) is None
@@ -228,13 +269,26 @@ def test_nodes_and_pods_of_all_namespaces_come_in_pages_of_what_is_kept_or_not_a
 
 def test_a_config_map_of_another_namespace(api, cluster):
     api.answers["get configmaps"] = [Answer(body={"data": {}}), refusal(404)]
-    assert cluster.read_config_map("c", "elsewhere") == {"data": {}} and cluster.read_config_map("c") is None
-    assert [call.path for call in api.calls] == ["/api/v1/namespaces/elsewhere/configmaps/c", "/api/v1/namespaces/n/configmaps/c"]
+    assert (
+        cluster.read_config_map("c", "elsewhere") == {"data": {}}
+        and cluster.read_config_map("c") is None
+    )
+    assert [call.path for call in api.calls] == [
+        "/api/v1/namespaces/elsewhere/configmaps/c",
+        "/api/v1/namespaces/n/configmaps/c",
+    ]
 
 
 @pytest.mark.parametrize(
     "told,fits",
-    [("v1.30.0", True), ("v1.34.2+k3s1", True), ("v2.0.0", True), ("unknown", True), ("v1.29.9-gke.1", False), ("v1.9.1", False)],
+    [
+        ("v1.30.0", True),
+        ("v1.34.2+k3s1", True),
+        ("v2.0.0", True),
+        ("unknown", True),
+        ("v1.29.9-gke.1", False),
+        ("v1.9.1", False),
+    ],
 )
 def test_a_cluster_that_is_too_old_is_refused_before_anything_is_created(api, cluster, told, fits):
     api.answers["get version"] = [Answer(body={"gitVersion": told})]
@@ -245,7 +299,10 @@ def test_a_cluster_that_is_too_old_is_refused_before_anything_is_created(api, cl
         with pytest.raises(ClusterError) as raised:
             cluster.check([JOB])
         version = told.partition(".9-")[0].removesuffix(".1")
-        assert str(raised.value) == f"context test: Kubernetes {version} is too old: 1.30 or later is needed: upgrade the cluster"
+        assert str(raised.value) == (
+            f"context test: Kubernetes {version} is too old: 1.30 or later is needed: upgrade the "
+            "cluster"
+        )
     assert [call.query for call in api.calls if call.what == "create jobs"] == [{"dryRun": "All"}]
 
 
@@ -253,7 +310,9 @@ def test_a_check_sends_no_data_and_a_version_that_is_not_told_is_no_obstacle(api
     api.answers["get version"] = [refusal(403)]
     api.answers["create secrets"] = [Answer(201, {})]
     cluster.check([{"kind": "Secret", "metadata": {"name": "s"}, "data": {"token": "c2VjcmV0"}}])
-    assert [call.body for call in api.calls if call.what == "create secrets"] == [{"kind": "Secret", "metadata": {"name": "s"}}]
+    assert [call.body for call in api.calls if call.what == "create secrets"] == [
+        {"kind": "Secret", "metadata": {"name": "s"}}
+    ]
 
 
 def test_a_stream_that_is_left_early_does_not_spoil_the_connection_for_the_next_call(api, cluster):
@@ -274,11 +333,12 @@ def test_nothing_is_asked_once_the_process_ends(api, cluster):
 
 def test_the_process_ends_although_threads_read(api, kubeconfig):
     code = (
-        "from mlflow_backend.cluster.api import connect\n"
-        "c = connect(); c.run_beside(lambda: list(c.watch_objects('Job', 'a=b', '1', 300)), 'w')\n"
-        "import sys; sys.stdin.readline()\n"
+        "from mlflow_backend.cluster.api import connect\nc = connect(); c.run_beside(lambda: "
+        "list(c.watch_objects('Job', 'a=b', '1', 300)), 'w')\nimport sys; sys.stdin.readline()\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     api.until(lambda: api.watching == 1)
     said = process.communicate("\n", timeout=30)[1]
     assert (process.returncode, said) == (0, "")
@@ -288,7 +348,11 @@ def test_the_process_ends_although_threads_read(api, kubeconfig):
 def test_every_request_is_told(api, cluster):
     told = []
     cluster.on_call = told.append
-    api.answers["list pods"] = [refusal(429, Retry_After="1"), listing(**{"continue": "x"}), listing()]
+    api.answers["list pods"] = [
+        refusal(429, Retry_After="1"),
+        listing(**{"continue": "x"}),
+        listing(),
+    ]
     cluster.list_objects("Pod", "a=b")
     assert told == ["list Pods"] * 3
 

@@ -24,7 +24,9 @@ class Lines(list):
 
 @pytest.fixture
 def packed(tmp_path, monkeypatch):
-    """Pack the project with these parameters: the archive's contents but for MLproject, the parameters' values, and the lines that were said."""
+    """Pack the project with these parameters: the archive's contents but for MLproject, the
+    parameters' values, and the lines that were said.
+    """
     for name in ("cwd", "tmp"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
@@ -32,11 +34,25 @@ def packed(tmp_path, monkeypatch):
 
     def call(fields, given=None, root=None, limits=Limits()):  # noqa: B008
         root = root or tmp_path / "project"
-        write(root, {"MLproject": json.dumps({"entry_points": {"main": {"parameters": fields, "command": "true"}}})})
+        write(
+            root,
+            {
+                "MLproject": json.dumps(
+                    {"entry_points": {"main": {"parameters": fields, "command": "true"}}}
+                )
+            },
+        )
         lines = Lines()
-        with pack(projects.load(str(root), None, "main", given), None, limits, lines) as (taken, placed, downloads):
+        with pack(projects.load(str(root), None, "main", given), None, limits, lines) as (
+            taken,
+            placed,
+            downloads,
+        ):
             with tarfile.open(taken.path) as archive:
-                contents = {m.name: archive.extractfile(m).read().decode() if m.isfile() else None for m in archive.getmembers()}
+                contents = {
+                    m.name: archive.extractfile(m).read().decode() if m.isfile() else None
+                    for m in archive.getmembers()
+                }
         assert contents.pop("project/MLproject") and not os.listdir(tmp_path / "tmp")
         return contents, placed, lines, downloads
 
@@ -52,13 +68,29 @@ def test_a_default_inside_of_the_project_travels_with_it(packed, tmp_path):
     }
     contents, placed, lines, _ = packed(fields)
     assert contents == {"project/data/a.csv": "1", "project/config.yaml": "2"} and lines == []
-    assert placed == {"data": f"{UNPACKED}/project/data", "config": f"file://{UNPACKED}/project/config.yaml", "all": f"{UNPACKED}/project"}
+    assert placed == {
+        "data": f"{UNPACKED}/project/data",
+        "config": f"file://{UNPACKED}/project/config.yaml",
+        "all": f"{UNPACKED}/project",
+    }
 
 
 def test_a_default_that_ignore_files_leave_out_is_taken_along_without_its_secrets(packed, tmp_path):
-    write(tmp_path / "project", {".gitignore": "/data\n", "data/a.csv": "1", "data/.env": "2", "data/.gitignore": "a.csv\n"})
+    write(
+        tmp_path / "project",
+        {
+            ".gitignore": "/data\n",
+            "data/a.csv": "1",
+            "data/.env": "2",
+            "data/.gitignore": "a.csv\n",
+        },
+    )
     contents, placed, lines, _ = packed({"data": {"type": "path", "default": "data"}})
-    assert contents == {"project/.gitignore": "/data\n", "inputs/data/data/a.csv": "1", "inputs/data/data/.gitignore": "a.csv\n"}
+    assert contents == {
+        "project/.gitignore": "/data\n",
+        "inputs/data/data/a.csv": "1",
+        "inputs/data/data/.gitignore": "a.csv\n",
+    }
     assert placed == {"data": f"{UNPACKED}/inputs/data/data"}
     assert lines == [
         f"parameter 'data': left out of {tmp_path}/project/data, may be secret: .env",
@@ -67,10 +99,23 @@ def test_a_default_that_ignore_files_leave_out_is_taken_along_without_its_secret
 
 
 def test_what_the_user_names_outside_of_the_project_is_said_with_number_and_size(packed, tmp_path):
-    write(tmp_path, {"data/a.csv": "x" * 1500, "data/deep/.env": "x" * 500, "data/node_modules/b": "", "key.pem": "x", "id_rsa": "x"})
+    write(
+        tmp_path,
+        {
+            "data/a.csv": "x" * 1500,
+            "data/deep/.env": "x" * 500,
+            "data/node_modules/b": "",
+            "key.pem": "x",
+            "id_rsa": "x",
+        },
+    )
     contents, placed, lines, _ = packed(
         {"data": "path", "one": "path", "key": "uri"},
-        {"data": f"{tmp_path}/data", "one": f"{tmp_path}/key.pem", "key": f"file://{tmp_path}/id_rsa"},
+        {
+            "data": f"{tmp_path}/data",
+            "one": f"{tmp_path}/key.pem",
+            "key": f"file://{tmp_path}/id_rsa",
+        },
     )
     assert set(contents) == {
         "inputs/data/data/a.csv", "inputs/data/data/deep/.env", "inputs/data/data/node_modules/b", "inputs/one/key.pem", "inputs/key/id_rsa",
@@ -79,7 +124,8 @@ def test_what_the_user_names_outside_of_the_project_is_said_with_number_and_size
         "data": f"{UNPACKED}/inputs/data/data", "one": f"{UNPACKED}/inputs/one/key.pem", "key": f"file://{UNPACKED}/inputs/key/id_rsa",
     }  # fmt: skip
     assert lines == [
-        f"parameter 'data': {tmp_path}/data travels with the run (3 files, 2.0 kB); may be secret: deep/.env",
+        f"parameter 'data': {tmp_path}/data travels with the run (3 files, 2.0 kB); may be secret: "
+        "deep/.env",
         f"parameter 'one': {tmp_path}/key.pem travels with the run (1 file, 0.0 kB)",
         f"parameter 'key': {tmp_path}/id_rsa travels with the run (1 file, 0.0 kB); may be secret",
     ]
@@ -87,7 +133,9 @@ def test_what_the_user_names_outside_of_the_project_is_said_with_number_and_size
 
 def test_a_default_outside_of_the_project_is_refused_before_anything_is_packed(packed, tmp_path):
     write(tmp_path, {"secret": "x"})
-    with pytest.raises(ProjectError, match="is outside of the project: to send it on purpose, pass -P data="):
+    with pytest.raises(
+        ProjectError, match="is outside of the project: to send it on purpose, pass -P data="
+    ):
         packed({"data": {"type": "path", "default": f"{tmp_path}/secret"}})
     write(tmp_path, {"project/data/a": "", "project/.gitignore": "data\n"})
     (tmp_path / "project/data/link").symlink_to(tmp_path / "secret")
@@ -99,20 +147,32 @@ def test_a_default_outside_of_the_project_is_refused_before_anything_is_packed(p
 def test_secrets_and_what_ignore_files_name_are_said(packed, tmp_path):
     write(
         tmp_path / "project",
-        {".env": "x", "a\x1b.key": "x", ".gitignore": "*.log\n", "x.log": "1234"} | {f"{number}.key": "" for number in range(12)},
+        {".env": "x", "a\x1b.key": "x", ".gitignore": "*.log\n", "x.log": "1234"}
+        | {f"{number}.key": "" for number in range(12)},
     )
     contents, _, lines, _ = packed({})
     assert contents == {"project/.gitignore": "*.log\n"}
     assert lines == [
-        "left out, may be secret: .env, 0.key, 1.key, 10.key, 11.key, 2.key, 3.key, 4.key, 5.key, 6.key and 4 more "
-        "(write !NAME in .mlflowignore to send one)",
+        "left out, may be secret: .env, 0.key, 1.key, 10.key, 11.key, 2.key, 3.key, 4.key, 5.key, "
+        "6.key and 4 more (write !NAME in .mlflowignore to send one)",
         "left out by .gitignore: 1 file, 0.0 kB (x.log)",
     ]
 
 
 def test_a_folder_of_the_project_with_something_left_out_is_taken_along_whole(packed, tmp_path):
-    write(tmp_path / "project", {"data/a": "1", "data/b.key": "2", "data/__pycache__/c": "3", "clean/a": "4", "clean/__pycache__/c": "5"})
-    contents, placed, _, _ = packed({"data": "path", "clean": "path"}, {"data": "data", "clean": "clean"})
+    write(
+        tmp_path / "project",
+        {
+            "data/a": "1",
+            "data/b.key": "2",
+            "data/__pycache__/c": "3",
+            "clean/a": "4",
+            "clean/__pycache__/c": "5",
+        },
+    )
+    contents, placed, _, _ = packed(
+        {"data": "path", "clean": "path"}, {"data": "data", "clean": "clean"}
+    )
     assert contents == {
         "project/data/a": "1", "project/clean/a": "4",
         "inputs/data/data/a": "1", "inputs/data/data/b.key": "2", "inputs/data/data/__pycache__/c": "3",
@@ -130,9 +190,13 @@ def test_a_project_by_a_path_through_a_link_is_packed_as_by_its_own(packed, tmp_
 
 
 def test_remote_values_are_downloads_and_nothing_of_them_is_packed(packed):
-    contents, placed, _, downloads = packed({"data": {"type": "path", "default": "s3://bucket/a/b.csv"}})
+    contents, placed, _, downloads = packed(
+        {"data": {"type": "path", "default": "s3://bucket/a/b.csv"}}
+    )
     assert contents == {} and placed == {"data": f"{UNPACKED}/inputs/data/b.csv"}
-    assert [(item.uri, item.path) for item in downloads] == [("s3://bucket/a/b.csv", f"{UNPACKED}/inputs/data/b.csv")]
+    assert [(item.uri, item.path) for item in downloads] == [
+        ("s3://bucket/a/b.csv", f"{UNPACKED}/inputs/data/b.csv")
+    ]
 
 
 def test_an_empty_value_takes_nothing_along(packed, tmp_path):
@@ -145,7 +209,8 @@ def test_the_limits_are_the_target_s(packed, tmp_path):
     write(tmp_path, {"data/c": "3"})
     with pytest.raises(
         SnapshotError,
-        match="in 3 files, but at most 300.0 MB in 2 files travel with a run; .* or set 'snapshot_bytes' and 'snapshot_files'",
+        match="in 3 files, but at most 300.0 MB in 2 files travel with a run; .* or set "
+        "'snapshot_bytes' and 'snapshot_files'",
     ):
         packed({}, limits=Limits(files=2))
     packed({}, limits=Limits(files=3))

@@ -7,13 +7,17 @@ from mlflow_backend import command_line
 
 
 def invoked(name, *options):
-    """What `command_line` finds inside a click command of the name with these options, called with a run of its own."""
+    """What `command_line` finds inside a click command of the name with these options, called with
+    a run of its own.
+    """
     found = []
 
     def body(**_):
         found.append((command_line.mlflow_run() is not None, command_line.given_run_id(None)))
 
-    command = click.Command(name, params=[click.Option([f"--{option}"]) for option in options], callback=body)
+    command = click.Command(
+        name, params=[click.Option([f"--{option}"]) for option in options], callback=body
+    )
     command.main(["--run-id", "its-own"], prog_name=name, standalone_mode=False)
     return found[0]
 

@@ -1,4 +1,6 @@
-"""One controller looks after several namespaces: one that cannot be read does not stop the others, and is seen from outside."""
+"""One controller looks after several namespaces: one that cannot be read does not stop the others,
+and is seen from outside.
+"""
 
 import pytest
 from prometheus_client import generate_latest
@@ -14,7 +16,9 @@ FORBIDDEN = "namespace closed: cannot list Pods: forbidden"
 
 @pytest.fixture
 def started():
-    """A function that starts a controller of these namespaces, with a tracking server that holds no run; it ends with the test."""
+    """A function that starts a controller of these namespaces, with a tracking server that holds no
+    run; it ends with the test.
+    """
     namespaces = []
     with OddServer(b"{}") as server:
 
@@ -31,7 +35,11 @@ def started():
 
 def metrics(controller) -> list[str]:
     lines = generate_latest(controller.metrics.registry).decode().splitlines()
-    return [line for line in lines if line.startswith(("mlflow_compute_namespace_readable{", "mlflow_compute_active_runs{"))]
+    return [
+        line
+        for line in lines
+        if line.startswith(("mlflow_compute_namespace_readable{", "mlflow_compute_active_runs{"))
+    ]
 
 
 def test_one_namespace_that_cannot_be_read_does_not_stop_the_others(started, caplog):
@@ -53,7 +61,9 @@ def test_one_namespace_that_cannot_be_read_does_not_stop_the_others(started, cap
     said = [record.getMessage() for record in caplog.records if "closed" in record.getMessage()]
     assert f"namespace closed: could not read, retrying: {FORBIDDEN}" in said
     closed.refusal = None
-    wait_for(lambda: 'mlflow_compute_namespace_readable{namespace="closed"} 1.0' in metrics(controller))
+    wait_for(
+        lambda: 'mlflow_compute_namespace_readable{namespace="closed"} 1.0' in metrics(controller)
+    )
     assert controller.is_healthy and controller.is_ready
 
 
@@ -61,7 +71,13 @@ def test_a_controller_that_can_read_nothing_is_not_ready(started):
     closed = MemoryNamespace("closed", "uid")
     closed.refusal = ClusterError(FORBIDDEN)
     controller = started(closed)
-    wait_for(lambda: closed.calls["list Pods"] and closed.calls["list Jobs"] and controller.namespaces["closed"].has_failed)
+    wait_for(
+        lambda: (
+            closed.calls["list Pods"]
+            and closed.calls["list Jobs"]
+            and controller.namespaces["closed"].has_failed
+        )
+    )
     assert controller.is_healthy and not controller.is_ready
 
 
@@ -77,4 +93,6 @@ def test_a_run_belongs_to_the_namespace_of_its_job_alone():
     controller.namespaces["first"].take("Job", "ADDED", same)
     controller.namespaces["second"].take("Job", "ADDED", job("same", "r", uid="uid-of-the-second"))
     controller.namespaces["first"].take("Job", "DELETED", same)
-    assert [name for name, namespace in controller.namespaces.items() if namespace.active()] == ["second"]
+    assert [name for name, namespace in controller.namespaces.items() if namespace.active()] == [
+        "second"
+    ]

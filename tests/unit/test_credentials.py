@@ -1,4 +1,6 @@
-"""What is withheld from a project that asks for it by name, and what is only passed on in the run's Secret."""
+"""What is withheld from a project that asks for it by name, and what is only passed on in the run's
+Secret.
+"""
 
 import pytest
 
@@ -20,7 +22,18 @@ def test_names_of_services_are_withheld_and_are_no_secret_by_themselves(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["PATH", "HOME", "LANG", "KEYBOARD", "MONKEY", "TOKENIZERS_PARALLELISM", "COMPASS", "BYPASS", "PASSENGERS"]
+    "name",
+    [
+        "PATH",
+        "HOME",
+        "LANG",
+        "KEYBOARD",
+        "MONKEY",
+        "TOKENIZERS_PARALLELISM",
+        "COMPASS",
+        "BYPASS",
+        "PASSENGERS",
+    ],
 )
 def test_names_that_only_look_alike(name):
     assert not may_be_credential(name)

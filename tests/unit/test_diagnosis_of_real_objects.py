@@ -1,5 +1,8 @@
-"""Objects that a real API server sent (tests/unit/data/objects.json, recorded during the fault suite), combined and damaged:
-what optional fields are missing or what users wrote into them, a diagnosis comes out and never an exception."""
+"""Objects that a real API server sent (tests/unit/data/objects.json, recorded during the fault
+suite), combined and damaged:
+what optional fields are missing or what users wrote into them, a diagnosis comes out and never an
+exception.
+"""
 
 import copy
 import json
@@ -19,7 +22,9 @@ JOBS = [item for item in RECORDED["objects"] if item["kind"] == "Job"]
 PODS = [item for item in RECORDED["objects"] if item["kind"] == "Pod"]
 REQUIRED = {"name", "uid", "creationTimestamp", "type", "status", "metadata", "state", "kind"}
 """What the API always sends, or what gives its neighbours their meaning."""
-CLOCK_S = st.floats(diagnose.seconds("2026-01-01T00:00:00Z"), diagnose.seconds("2027-12-31T00:00:00Z"))
+CLOCK_S = st.floats(
+    diagnose.seconds("2026-01-01T00:00:00Z"), diagnose.seconds("2027-12-31T00:00:00Z")
+)
 
 
 def paths(value, path=()):
@@ -36,7 +41,9 @@ def paths(value, path=()):
 
 @st.composite
 def damaged(draw, items):
-    """One of the objects without some of its optional fields, and with any text where users may write."""
+    """One of the objects without some of its optional fields, and with any text where users may
+    write.
+    """
     item = copy.deepcopy(draw(st.sampled_from(items)))
     for path in draw(st.lists(st.sampled_from(list(paths(item))), max_size=4)):
         parent = item
@@ -61,7 +68,12 @@ def test_a_diagnosis_comes_out_and_never_an_exception(job, pod, events, now_s):
     verdict = foresee(Seen(job, pod, events, now_s, claim=Claim("j", "u", "c")))
     assert verdict.look_again_s is None or verdict.look_again_s >= 0
     if verdict.end:
-        assert verdict.end.status in ("FINISHED", "FAILED", "KILLED") and verdict.end.cause in (None, *Cause)
-        assert (verdict.end.cause is None) == (verdict.end.status == "FINISHED") and "\n" not in verdict.end.message
+        assert verdict.end.status in ("FINISHED", "FAILED", "KILLED") and verdict.end.cause in (
+            None,
+            *Cause,
+        )
+        assert (verdict.end.cause is None) == (
+            verdict.end.status == "FINISHED"
+        ) and "\n" not in verdict.end.message
     if pod is not None and job is not None:
         assert diagnose.waiting_for(pod, job, events, "", now_s).isprintable()

@@ -1,4 +1,6 @@
-"""What becomes of a run at its end, however often it is written, and how the end is put into words."""
+"""What becomes of a run at its end, however often it is written, and how the end is put into
+words.
+"""
 
 import json
 
@@ -15,7 +17,8 @@ from mlflow_runner.tracking import RunInfo
 STATES = st.sampled_from([
     State(status="FINISHED", exit_code=0),
     State(status="FAILED", exit_code=3, cause="ExitCode", message="The command exited with code 3."),
-    State(status="KILLED", exit_code=143, cause="Cancelled", message="The run was stopped by SIGTERM."),
+    State(status="KILLED", exit_code=143, cause="Cancelled", message="The run was stopped by "
+                                                                     "SIGTERM."),
 ])  # fmt: skip
 
 
@@ -27,13 +30,25 @@ def test_an_end_that_is_written_again_after_half_of_it_or_all_of_it_stays_the_sa
     for found in (half, whole):
         again = ending(found, state)
         assert again.status == first.status
-        assert {**first.tags, **again.tags} == first.tags and not set(again.remove) & set(first.tags)
+        assert {**first.tags, **again.tags} == first.tags and not set(again.remove) & set(
+            first.tags
+        )
 
 
 @given(STATES, st.sampled_from(["RUNNING", "SCHEDULED", *TERMINAL]))
-def test_a_cancel_stands_though_a_runner_that_had_just_started_wrote_running_after_it(state, status):
+def test_a_cancel_stands_though_a_runner_that_had_just_started_wrote_running_after_it(
+    state, status
+):
     told = end_tags("KILLED", "Cancelled", "The run was cancelled.", None)
-    for stopped in (state, State(status="KILLED", exit_code=143, cause="Terminated", message="The run was stopped by SIGTERM.")):
+    for stopped in (
+        state,
+        State(
+            status="KILLED",
+            exit_code=143,
+            cause="Terminated",
+            message="The run was stopped by SIGTERM.",
+        ),
+    ):
         end = ending(RunInfo(status, "", told), stopped)
         assert end.status == "KILLED" and not end.remove
         assert {**told, **end.tags} == {**told, TAG_EXIT_CODE: str(stopped.exit_code)}
@@ -52,7 +67,9 @@ def test_a_run_marked_killed_whose_command_exits_with_0_is_cancelled():
 
 @given(st.text(max_size=5))
 def test_a_tag_that_anybody_may_have_written_breaks_nothing(attempt):
-    assert is_superseded(RunInfo("RUNNING", "", {TAG_ATTEMPT: attempt}), State(attempt=10**6)) is False
+    assert (
+        is_superseded(RunInfo("RUNNING", "", {TAG_ATTEMPT: attempt}), State(attempt=10**6)) is False
+    )
 
 
 @given(st.text(st.characters(), min_size=1, max_size=50))

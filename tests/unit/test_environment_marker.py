@@ -12,7 +12,10 @@ from mlflow_runner.environment import Place
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["stamps", "key", "format", "bin", "\0"]), inner, max_size=3)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["stamps", "key", "format", "bin", "\0"]), inner, max_size=3
+        )
     ),
     max_leaves=8,
 )
@@ -58,7 +61,9 @@ def test_a_marker_with_another_content_is_not_ready(place, change):
     assert state(place, {**marker, **change}) == "changed"
 
 
-@pytest.mark.parametrize("text", ["[]", "5", "null", '{"stamps": {}}', "", "{", "[" * 100_000, '"cafe"'])
+@pytest.mark.parametrize(
+    "text", ["[]", "5", "null", '{"stamps": {}}', "", "{", "[" * 100_000, '"cafe"']
+)
 def test_other_content_is_never_an_error(place, text):
     assert state(place, text) == "changed"
 
@@ -68,10 +73,18 @@ def test_no_accidental_json_is_ready(place, content):
     assert state(place, content) == "changed"
 
 
-@given(stamps=st.dictionaries(st.text(max_size=4), st.integers() | st.floats() | st.none() | st.text(max_size=2), max_size=2))
+@given(
+    stamps=st.dictionaries(
+        st.text(max_size=4),
+        st.integers() | st.floats() | st.none() | st.text(max_size=2),
+        max_size=2,
+    )
+)
 def test_no_accidental_stamps_are_ready(place, stamps):
     marker, stamp = sealed(place)
-    assert state(place, {**marker, "stamps": stamps}) == ("ready" if stamps == {"bin": stamp} else "changed")
+    assert state(place, {**marker, "stamps": stamps}) == (
+        "ready" if stamps == {"bin": stamp} else "changed"
+    )
 
 
 def test_without_a_marker_the_environment_is_missing(tmp_path):

@@ -32,15 +32,19 @@ def python(tmp_path):
 
 
 def test_conda_yaml_of_python_and_pip_packages_needs_no_channel(conda):
-    text = "name: x\nchannels: [conda-forge]\ndependencies:\n- python=3.11\n- pip<=24\n- pip:\n  - mlflow==3.1\n  - numpy>=2  # why\n"
+    text = (
+        "name: x\nchannels: [conda-forge]\ndependencies:\n- python=3.11\n- pip<=24\n- pip:\n  - "
+        "mlflow==3.1\n  - numpy>=2  # why\n"
+    )
     found = conda(text)
     assert (found.python, found.conda, found.pip) == ("3.11", (), ("mlflow==3.1", "numpy>=2"))
 
 
 def test_conda_yaml_with_packages_that_are_no_python(conda):
     text = (
-        "channels: [conda-forge, https://example.com/own]\ndependencies:\n- python=3.11\n- openblas=0.3 # fast\n"
-        "- bioconda::samtools >=1.2\n- pip: [six]\nvariables: {OMP_NUM_THREADS: 4}\n"
+        "channels: [conda-forge, https://example.com/own]\ndependencies:\n- python=3.11\n- "
+        "openblas=0.3 # fast\n- bioconda::samtools >=1.2\n- pip: [six]\nvariables: "
+        "{OMP_NUM_THREADS: 4}\n"
     )
     found = conda(text)
     assert found.channels == ("conda-forge", "https://example.com/own")
@@ -69,16 +73,29 @@ def test_python_in_every_way_conda_writes_it(conda, entry, version):
 )  # fmt: skip
 def test_a_selector_keeps_an_entry_on_its_platforms_only(conda, selector, platforms):
     text = f"dependencies:\n- tool\n- other=2  # [{selector}]\n"
-    found = {subdir for subdir in ("linux-64", "linux-aarch64", "osx-arm64") if "other=2" in conda(text, subdir).conda}
+    found = {
+        subdir
+        for subdir in ("linux-64", "linux-aarch64", "osx-arm64")
+        if "other=2" in conda(text, subdir).conda
+    }
     assert found == platforms
 
 
 def test_python_env_yaml_with_requirements_and_constraints(python):
-    text = 'python: 3.10\nbuild_dependencies: [setuptools]\ndependencies:\n- -r requirements.txt\n- "mlflow[extras]"\n'
-    requirements = (
-        "# comment\n\nscipy==1.1 ; python_version > '3'\n--requirement more.txt\n--index-url=https://example.com/simple\n-c limits.txt\n"
+    text = (
+        "python: 3.10\nbuild_dependencies: [setuptools]\ndependencies:\n- -r "
+        'requirements.txt\n- "mlflow[extras]"\n'
     )
-    found = python(text, requirements__txt=requirements, more__txt="a \\\n  ; sys_platform == 'linux'\n", limits__txt="b<2\n")
+    requirements = (
+        "# comment\n\nscipy==1.1 ; python_version > '3'\n--requirement "
+        "more.txt\n--index-url=https://example.com/simple\n-c limits.txt\n"
+    )
+    found = python(
+        text,
+        requirements__txt=requirements,
+        more__txt="a \\\n  ; sys_platform == 'linux'\n",
+        limits__txt="b<2\n",
+    )
     assert found.python == "3.10", "a version, not the number 3.1"
     assert found.pip == (
         "setuptools", 'scipy==1.1; python_version > "3"', 'a; sys_platform == "linux"', "--index-url https://example.com/simple",
@@ -88,7 +105,10 @@ def test_python_env_yaml_with_requirements_and_constraints(python):
 
 def test_hashes_and_versions_of_a_repository_stay(python):
     line = f"six==1.16 --hash=sha256:{'0' * 64}"
-    assert python(f"dependencies: ['{line}', 'git+https://example.com/x@v1']").pip == (line, "git+https://example.com/x@v1")
+    assert python(f"dependencies: ['{line}', 'git+https://example.com/x@v1']").pip == (
+        line,
+        "git+https://example.com/x@v1",
+    )
 
 
 def test_a_forgotten_mlflow_is_added_with_a_warning(python):
@@ -105,8 +125,14 @@ def test_mlflow_of_a_conda_channel_counts(conda):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("dependencies:\n- pip:\n  - --target=x\n", ["conda.yaml: '--target=x'", "no meaning here", "--index-url"]),
-        ("dependencies:\n- pip: [-e .]\n", ["'-e .'", "editable install cannot be locked", "PYTHONPATH"]),
+        (
+            "dependencies:\n- pip:\n  - --target=x\n",
+            ["conda.yaml: '--target=x'", "no meaning here", "--index-url"],
+        ),
+        (
+            "dependencies:\n- pip: [-e .]\n",
+            ["'-e .'", "editable install cannot be locked", "PYTHONPATH"],
+        ),
         ("dependencies:\n- pip: [./own]\n", ["'./own'", "a path of this machine cannot be locked"]),
         ("dependencies:\n- pip: ['x @ file:///tmp/x.whl']\n", ["a path of this machine"]),
         ("dependencies:\n- pip: [--find-links ./wheels]\n", ["--find-links", "name a URL"]),
@@ -149,6 +175,8 @@ def test_no_line_breaks_the_reader(tmp_path_factory, line):
 
     try:
         root = tmp_path_factory.getbasetemp()
-        assert all(isinstance(found, str) for found in requirements.Reader(root).lines(line, root / "file"))
+        assert all(
+            isinstance(found, str) for found in requirements.Reader(root).lines(line, root / "file")
+        )
     except EnvironmentSpecError as error:
         assert str(error)

@@ -9,8 +9,14 @@ from mlflow_backend.errors import ProjectError, hint, redact
     ("text", "shown"),
     [
         ("https://ada:secret@host/x.git", "https://host/x.git"),
-        ("see git://token@host and http://a:b@h:5000/p?q", "see git://host and http://h:5000/p?***"),
-        ("ada@example.com wrote to https://host.example/a@b", "ada@example.com wrote to https://host.example/a@b"),
+        (
+            "see git://token@host and http://a:b@h:5000/p?q",
+            "see git://host and http://h:5000/p?***",
+        ),
+        (
+            "ada@example.com wrote to https://host.example/a@b",
+            "ada@example.com wrote to https://host.example/a@b",
+        ),
         ("nothing here", "nothing here"),
     ],
 )

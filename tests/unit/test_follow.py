@@ -7,12 +7,20 @@ from mlflow_backend.cluster.ownership import Known
 from mlflow_backend.errors import ClusterError, ClusterUnavailable
 from tests.bed.objects import MemoryNamespace, failed, job, pod
 
-RUN = Known("r", "RUNNING", {"compute.job": "j", "compute.job_uid": "uid-of-j", "compute.cluster": "uid-of-n"}, 0.0)
+RUN = Known(
+    "r",
+    "RUNNING",
+    {"compute.job": "j", "compute.job_uid": "uid-of-j", "compute.cluster": "uid-of-n"},
+    0.0,
+)
 T = "2026-01-01T00:00:0{}.{}Z {}\n"
 
 
 class Scripted(MemoryNamespace):
-    """Gives one log after the other; before each but the first something happens. `asked` holds pod and `since` of each."""
+    """Gives one log after the other; before each but the first something happens.
+
+    `asked` holds pod and `since` of each.
+    """
 
     def __init__(self, *steps):
         super().__init__()
@@ -61,13 +69,24 @@ def test_a_log_that_breaks_is_taken_up_behind_the_last_line_shown():
 
 
 def test_lines_without_a_time_and_the_runners_own_last_line():
-    lines = ["failed to watch: too many open files\n", T.format(0, 1, "a"), T.format(0, 2, "[mlflow-compute] run r has ended m4rk")]
+    lines = [
+        "failed to watch: too many open files\n",
+        T.format(0, 1, "a"),
+        T.format(0, 2, "[mlflow-compute] run r has ended m4rk"),
+    ]
     fake = T.format(0, 3, "run r has ended")
-    assert followed(Scripted(([*lines, fake], ends), ([], stays))) == "failed to watch: too many open files\na\nrun r has ended\n"
+    assert followed(Scripted(([*lines, fake], ends), ([], stays))) == (
+        "failed to watch: too many open files\na\nrun r has ended\n"
+    )
 
 
 def test_an_outage_is_waited_for_and_a_refusal_is_not():
-    outage = Scripted(([T.format(0, 1, "a")], stays), ClusterUnavailable("away"), ([T.format(0, 2, "b")], ends), ([], stays))
+    outage = Scripted(
+        ([T.format(0, 1, "a")], stays),
+        ClusterUnavailable("away"),
+        ([T.format(0, 2, "b")], ends),
+        ([], stays),
+    )
     assert followed(outage) == "a\nb\n"
     with pytest.raises(ClusterError, match="forbidden"):
         followed(Scripted(ClusterError("forbidden")))

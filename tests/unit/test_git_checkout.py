@@ -26,8 +26,14 @@ def repository(tmp_path):
 def test_commit_remote_and_branch(repository):
     git(repository, "remote", "add", "origin", "https://git.example/team/p.git")
     found = git_checkout.describe(repository / "deep")
-    assert found == (repository, git(repository, "rev-parse", "HEAD"), "https://git.example/team/p.git")
-    assert git_checkout.is_branch(repository, "main") and not git_checkout.is_branch(repository, "v1")
+    assert found == (
+        repository,
+        git(repository, "rev-parse", "HEAD"),
+        "https://git.example/team/p.git",
+    )
+    assert git_checkout.is_branch(repository, "main") and not git_checkout.is_branch(
+        repository, "v1"
+    )
     assert not git_checkout.is_branch(repository, None)
 
 
@@ -43,7 +49,9 @@ def test_no_repository_and_none_above_the_ceiling(repository, tmp_path):
 
 
 def test_no_program_that_the_repository_names_is_started(repository, tmp_path):
-    """core.fsmonitor runs for each command that reads the index; a partial clone fetches what it lacks from its remote."""
+    """core.fsmonitor runs for each command that reads the index; a partial clone fetches what it
+    lacks from its remote.
+    """
     mark, program = tmp_path / "started", tmp_path / "program"
     program.write_text(f"#!/bin/sh\ntouch {mark}\n")
     program.chmod(0o755)

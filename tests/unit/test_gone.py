@@ -31,16 +31,30 @@ def deleted(item):
 
 
 def test_nothing_is_watched_when_there_is_no_pod_of_the_job(api, cluster):
-    api.answers["list pods"] = [listing(pod("b-x", "b"), {"metadata": {"name": "stray", "uid": "9"}})]
+    api.answers["list pods"] = [
+        listing(pod("b-x", "b"), {"metadata": {"name": "stray", "uid": "9"}})
+    ]
     assert gone(cluster) and api.count("watch pods") == 0
 
 
 def test_the_last_pod_that_goes_ends_the_wait(api, cluster):
     first, second, other = pod("a-x", "a", "1"), pod("a-y", "a", "2"), pod("b-x", "b", "3")
     api.answers["list pods"] = [listing(first, second, other, version="7")]
-    api.answers["watch pods"] = [Answer(stream=[deleted(other), deleted(first), {"type": "MODIFIED", "object": second}, deleted(second)])]
+    api.answers["watch pods"] = [
+        Answer(
+            stream=[
+                deleted(other),
+                deleted(first),
+                {"type": "MODIFIED", "object": second},
+                deleted(second),
+            ]
+        )
+    ]
     assert gone(cluster) and cluster.slept == []
-    assert api.calls[-1].query["resourceVersion"] == "7" and api.calls[-1].query["labelSelector"] == "run=r"
+    assert (
+        api.calls[-1].query["resourceVersion"] == "7"
+        and api.calls[-1].query["labelSelector"] == "run=r"
+    )
 
 
 def test_a_pod_of_another_job_of_the_same_name_is_not_waited_for(api, cluster):
@@ -49,7 +63,9 @@ def test_a_pod_of_another_job_of_the_same_name_is_not_waited_for(api, cluster):
 
 
 @pytest.mark.parametrize("stream", [[], [{"type": "ERROR", "object": {"code": 410}}]])
-def test_a_watch_that_ends_at_once_is_asked_for_once_a_second_until_the_time_is_over(api, cluster, stream):
+def test_a_watch_that_ends_at_once_is_asked_for_once_a_second_until_the_time_is_over(
+    api, cluster, stream
+):
     api.answers["list pods"] = [listing(pod("a-x", "a"))]
     api.answers["watch pods"] = [Answer(stream=stream)]
     assert not gone(cluster, 5)

@@ -1,4 +1,6 @@
-"""A transition of a run is several requests, and each may be the last: what stands then is the earlier state or the new one to every reader."""
+"""A transition of a run is several requests, and each may be the last: what stands then is the
+earlier state or the new one to every reader.
+"""
 
 import json
 
@@ -18,28 +20,64 @@ NEXT = "Attempt 1 exited with code 75: the next one follows."
 FOUND = {
     "submitted": ("SCHEDULED", {}),
     "running": ("RUNNING", {"compute.pod": "pod-2", "compute.attempt": "2"}),
-    "stopped": ("KILLED", {**POD, **end_tags("KILLED", "Terminated", "The run was stopped by SIGTERM.", 143)}),
-    "stopped, and told running half way": ("RUNNING", {**POD, **end_tags("KILLED", "Terminated", "The run was stopped by SIGTERM.", 143)}),
+    "stopped": (
+        "KILLED",
+        {**POD, **end_tags("KILLED", "Terminated", "The run was stopped by SIGTERM.", 143)},
+    ),
+    "stopped, and told running half way": (
+        "RUNNING",
+        {**POD, **end_tags("KILLED", "Terminated", "The run was stopped by SIGTERM.", 143)},
+    ),
     "retried": ("SCHEDULED", {**POD, **end_tags("SCHEDULED", None, NEXT, 75)}),
     "marked by the script": ("FAILED", {"compute.pod": "pod-2", "compute.attempt": "2"}),
     "marked by a user": ("KILLED", {"compute.pod": "pod-2", "compute.attempt": "2"}),
-    "told by a watcher": ("FAILED", {**POD, **end_tags("FAILED", "NodeLost", "The node was lost", None)}),
+    "told by a watcher": (
+        "FAILED",
+        {**POD, **end_tags("FAILED", "NodeLost", "The node was lost", None)},
+    ),
 }
 WHERE = {"pod": "pod-2", "attempt": 2, "started": True}
 TRANSITIONS = {
     "running": State(**WHERE),
     "finished": State(**WHERE, status="FINISHED", exit_code=0),
-    "failed": State(**WHERE, status="FAILED", exit_code=3, cause="ExitCode", message="The command exited with code 3"),
-    "stopped": State(**WHERE, status="KILLED", exit_code=143, cause="Terminated", message="The run was stopped by SIGTERM."),
-    "retried": State(**WHERE, status="SCHEDULED", exit_code=75, message="Attempt 2 exited with code 75: the next one follows."),
+    "failed": State(
+        **WHERE,
+        status="FAILED",
+        exit_code=3,
+        cause="ExitCode",
+        message="The command exited with code 3",
+    ),
+    "stopped": State(
+        **WHERE,
+        status="KILLED",
+        exit_code=143,
+        cause="Terminated",
+        message="The run was stopped by SIGTERM.",
+    ),
+    "retried": State(
+        **WHERE,
+        status="SCHEDULED",
+        exit_code=75,
+        message="Attempt 2 exited with code 75: the next one follows.",
+    ),
 }
 
 
 class Server:
-    """MLflow for one run. The request number `fails_at` meets a 503; `stood` holds what stood after each that changed something."""
+    """MLflow for one run.
+
+    The request number `fails_at` meets a 503; `stood` holds what stood after each that changed
+    something.
+    """
 
     def __init__(self, status, tags, fails_at=None):
-        self.status, self.tags, self.fails_at, self.requests, self.stood = status, {**SENT, **tags}, fails_at, 0, []
+        self.status, self.tags, self.fails_at, self.requests, self.stood = (
+            status,
+            {**SENT, **tags},
+            fails_at,
+            0,
+            [],
+        )
 
     def get(self):
         return RunInfo(self.status, "", dict(self.tags))
@@ -80,9 +118,15 @@ def tell(directory, server, state):
 
 
 def read(known):
-    """What a reader takes the run for: its end if it has one, and whether a user wants it to end."""
+    """What a reader takes the run for: its end if it has one, and whether a user wants it to
+    end.
+    """
     verdict = judge(known, RUNNING)
-    return (has_ended(known), verdict.end and verdict.end.cause, has_ended(known) and known.tags.get(TAG_CAUSE))
+    return (
+        has_ended(known),
+        verdict.end and verdict.end.cause,
+        has_ended(known) and known.tags.get(TAG_CAUSE),
+    )
 
 
 NO_END = (False, None, False)
@@ -91,20 +135,28 @@ NO_END = (False, None, False)
 
 @pytest.mark.parametrize("transition", TRANSITIONS)
 @pytest.mark.parametrize("found", FOUND)
-def test_what_stands_after_each_request_is_read_as_the_earlier_state_or_the_new_one(tmp_path, found, transition):
+def test_what_stands_after_each_request_is_read_as_the_earlier_state_or_the_new_one(
+    tmp_path, found, transition
+):
     server = Server(*FOUND[found])
     before = read(server.known())
     assert tell(tmp_path, server, TRANSITIONS[transition])
     after = read(server.known())
     allowed = [before, NO_END, after]
     readings = [before, *map(read, server.stood)]
-    assert set(readings) <= set(allowed), json.dumps([(known.status, known.tags) for known in server.stood], indent=1)
-    assert readings == sorted(readings, key=allowed.index), "what has been read once is not taken back"
+    assert set(readings) <= set(allowed), json.dumps(
+        [(known.status, known.tags) for known in server.stood], indent=1
+    )
+    assert readings == sorted(readings, key=allowed.index), (
+        "what has been read once is not taken back"
+    )
 
 
 @pytest.mark.parametrize("transition", TRANSITIONS)
 @pytest.mark.parametrize("found", FOUND)
-def test_a_request_that_fails_changes_nothing_once_the_transition_is_told_again(tmp_path, found, transition):
+def test_a_request_that_fails_changes_nothing_once_the_transition_is_told_again(
+    tmp_path, found, transition
+):
     state, whole = TRANSITIONS[transition], Server(*FOUND[found])
     (tmp_path / "0").mkdir()
     assert tell(tmp_path / "0", whole, state)
@@ -133,15 +185,23 @@ def test_a_run_that_ends_while_running_was_told_half_way_ends_as_any_other(tmp_p
 
 def test_a_mark_or_an_end_that_comes_while_an_earlier_end_is_removed_stands(tmp_path):
     """`compute.status` and its like may be anybody's by then: only what was there before goes."""
-    for name, (status, tags) in {"Cancelled": ("KILLED", end_tags("KILLED", "Cancelled", "", 143)), "mark": ("KILLED", {})}.items():
+    for name, (status, tags) in {
+        "Cancelled": ("KILLED", end_tags("KILLED", "Cancelled", "", 143)),
+        "mark": ("KILLED", {}),
+    }.items():
         (tmp_path / name).mkdir()
         server = Server(*FOUND["stopped"], fails_at=3)
-        assert not tell(tmp_path / name, server, TRANSITIONS["running"]) and server.status == "RUNNING"
+        assert (
+            not tell(tmp_path / name, server, TRANSITIONS["running"]) and server.status == "RUNNING"
+        )
         server.tags.update(tags)
         server.status = status
         tell(tmp_path / name, server, TRANSITIONS["running"])
         verdict = judge(server.known(), RUNNING)
-        assert (verdict.ended, (verdict.end.cause if verdict.end else server.tags[TAG_CAUSE])) == (True, "Cancelled"), name
+        assert (verdict.ended, (verdict.end.cause if verdict.end else server.tags[TAG_CAUSE])) == (
+            True,
+            "Cancelled",
+        ), name
 
 
 @pytest.mark.parametrize("transition", ["retried", "stopped"])

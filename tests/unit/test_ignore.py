@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from mlflow_backend.ignore import Rules
 
 ALPHABET = "ab*?[]!-^/\\# ."
-LINES = st.text(ALPHABET, max_size=8) | st.text("ab*/", max_size=8) | st.text("a*[]!^-\\:", max_size=8)
+LINES = (
+    st.text(ALPHABET, max_size=8) | st.text("ab*/", max_size=8) | st.text("a*[]!^-\\:", max_size=8)
+)
 NAMES = st.text("ab-]#!.* \\", min_size=1, max_size=4).filter(lambda name: name not in (".", ".."))
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
 
@@ -23,11 +25,25 @@ def repository(tmp_path_factory):
 
 
 def ignored_by_git(root, patterns, paths):
-    """Those of `paths` (a folder ends with a slash) that match a pattern which is not taken back, their folders left aside."""
+    """Those of `paths` (a folder ends with a slash) that match a pattern which is not taken back,
+    their folders left aside.
+    """
     (root / ".gitignore").write_bytes(patterns)
-    command = ["git", "-C", str(root), "check-ignore", "--no-index", "--verbose", "--non-matching", "-z", "--stdin"]
+    command = [
+        "git",
+        "-C",
+        str(root),
+        "check-ignore",
+        "--no-index",
+        "--verbose",
+        "--non-matching",
+        "-z",
+        "--stdin",
+    ]
     environment = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
-    done = subprocess.run(command, input="\0".join(paths).encode(), capture_output=True, env=environment)
+    done = subprocess.run(
+        command, input="\0".join(paths).encode(), capture_output=True, env=environment
+    )
     assert done.returncode in (0, 1), done.stderr
     fields = done.stdout.decode().split("\0")[:-1]
     return {path: pattern for _, _, pattern, path in zip(*[iter(fields)] * 4, strict=True)}
@@ -38,7 +54,9 @@ def decision(pattern):
 
 
 def verdicts(patterns, paths):
-    """As git decides, which looks at the folders around a path first: what is in an ignored one is ignored."""
+    """As git decides, which looks at the folders around a path first: what is in an ignored one is
+    ignored.
+    """
     rules = Rules(patterns)
     found = {}
     for path in paths:
@@ -47,18 +65,38 @@ def verdicts(patterns, paths):
         for count in range(1, len(parts) + 1):
             is_folder = count < len(parts) or path.endswith("/")
             verdict = decision(rules.match(os.fsencode("/".join(parts[:count])), is_folder))
-            found[path] = verdict if verdict is not None else found[path] if count < len(parts) and found[path] else verdict
+            found[path] = (
+                verdict
+                if verdict is not None
+                else found[path]
+                if count < len(parts) and found[path]
+                else verdict
+            )
             if verdict:
                 break
     return found
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(lines=st.lists(LINES, max_size=4), paths=st.lists(PATHS, min_size=1, max_size=8, unique=True))
+@given(
+    lines=st.lists(LINES, max_size=4), paths=st.lists(PATHS, min_size=1, max_size=8, unique=True)
+)
 @example(["**/a", "a/**", "a/**/b", "!a/**/b", "**", "**/"], ["a", "b/a", "a/b", "a/a/b", "a/a"])
 @example(["a**/b", "**a/b", "***/a"], ["a/b", "aa/b", "b/a/b", "b/b/a"])
 @example(
-    ["[a/b]a", "x[/]y", "a\\/b", "[]a]", "[!]a]", "[]-a]", "[a-]", "[[:alpha:]-a]", "[[:foo:]]", "[[:]a]", "[a"],
+    [
+        "[a/b]a",
+        "x[/]y",
+        "a\\/b",
+        "[]a]",
+        "[!]a]",
+        "[]-a]",
+        "[a-]",
+        "[[:alpha:]-a]",
+        "[[:foo:]]",
+        "[[:]a]",
+        "[a",
+    ],
     ["aa", "a/b", "]", "-", "["],
 )
 @example(["a\\ ", "b ", "a  ", "\\#", "\\!", "#", "!", "a\\"], ["a ", "b", "a", "#", "!", "a\\"])
@@ -69,12 +107,17 @@ def test_git_agrees(repository, lines, paths):
     theirs = ignored_by_git(repository, patterns, asked) if asked else {}
     ours = verdicts(patterns, asked)
     assert {path: verdict for path, verdict in ours.items()} == {
-        path: None if not pattern else not pattern.startswith("!") for path, pattern in theirs.items()
+        path: None if not pattern else not pattern.startswith("!")
+        for path, pattern in theirs.items()
     }
 
 
 def verdict(text, path, is_folder=False):
-    return decision(Rules(text if isinstance(text, bytes) else text.encode()).match(os.fsencode(path), is_folder))
+    return decision(
+        Rules(text if isinstance(text, bytes) else text.encode()).match(
+            os.fsencode(path), is_folder
+        )
+    )
 
 
 @pytest.mark.parametrize(
@@ -120,6 +163,10 @@ def test_no_pattern_takes_long(pattern, path):
 
 @pytest.mark.timeout(60)
 def test_names_without_wildcards_are_looked_up_however_many_there_are():
-    rules = Rules(b"".join(b"/image-%d.png\nname-%d\n" % (number, number) for number in range(30_000)))
+    rules = Rules(
+        b"".join(b"/image-%d.png\nname-%d\n" % (number, number) for number in range(30_000))
+    )
     assert rules.cost == 0
-    assert [decision(rules.match(b"image-%d.png" % number, False)) for number in range(29_000, 31_000)].count(True) == 1_000
+    assert [
+        decision(rules.match(b"image-%d.png" % number, False)) for number in range(29_000, 31_000)
+    ].count(True) == 1_000

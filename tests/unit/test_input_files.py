@@ -18,21 +18,43 @@ def listed(path, **keywords):
 def test_a_folder_takes_everything_along_whatever_ignore_files_say(tmp_path):
     write(
         tmp_path,
-        {".gitignore": "/data.csv\n", "data.csv": "x", "node_modules/a": "", "mlruns/0": "", ".git/config": "", ".venv/pyvenv.cfg": ""},
+        {
+            ".gitignore": "/data.csv\n",
+            "data.csv": "x",
+            "node_modules/a": "",
+            "mlruns/0": "",
+            ".git/config": "",
+            ".venv/pyvenv.cfg": "",
+        },
     )
-    files = {f"in/{name}": "file" for name in (".gitignore", "data.csv", "node_modules/a", "mlruns/0", ".git/config", ".venv/pyvenv.cfg")}
+    files = {
+        f"in/{name}": "file"
+        for name in (
+            ".gitignore",
+            "data.csv",
+            "node_modules/a",
+            "mlruns/0",
+            ".git/config",
+            ".venv/pyvenv.cfg",
+        )
+    }
     assert listed(tmp_path) == (files, ())
 
 
 def test_what_looks_like_a_secret_travels_and_is_named(tmp_path):
     write(tmp_path, {"a.key": "x", "deep/.env": "x", "b": ""})
-    assert listed(tmp_path) == ({"in/a.key": "file", "in/b": "file", "in/deep/.env": "file"}, ("in/a.key", "in/deep/.env"))
+    assert listed(tmp_path) == (
+        {"in/a.key": "file", "in/b": "file", "in/deep/.env": "file"},
+        ("in/a.key", "in/deep/.env"),
+    )
     assert listed(tmp_path / "a.key") == ({"in": "file"}, ("in",))
 
 
 def test_a_place_of_secrets_is_known_by_the_folders_around_it(tmp_path):
     write(tmp_path, {"home/.aws/config": "", "home/.kube/config": "", "home/x/config": ""})
-    assert listed(tmp_path / "home/.aws")[1] == ("in/config",) and listed(tmp_path / "home/.kube/config")[1] == ("in",)
+    assert listed(tmp_path / "home/.aws")[1] == ("in/config",) and listed(
+        tmp_path / "home/.kube/config"
+    )[1] == ("in",)
     assert listed(tmp_path / "home/x")[1] == ()
     assert listed(tmp_path / "home/.aws", within=tmp_path / "home/.aws")[1] == ()
 
@@ -63,7 +85,9 @@ def test_empty_folders_are_kept_also_the_one_that_is_named(tmp_path):
 def test_a_link_in_a_circle_is_named(tmp_path):
     write(tmp_path, {"data/deep/x": ""})
     (tmp_path / "data/deep/up").symlink_to("..")
-    with pytest.raises(SnapshotError, match="^in/deep/up: is a link to a folder that it is in: remove the link$"):
+    with pytest.raises(
+        SnapshotError, match="^in/deep/up: is a link to a folder that it is in: remove the link$"
+    ):
         input_files(tmp_path / "data", "in")
 
 

@@ -1,4 +1,6 @@
-"""Which of several controllers leads: decided by a Lease, on an API server that answers or does not."""
+"""Which of several controllers leads: decided by a Lease, on an API server that answers or does
+not.
+"""
 
 import pytest
 
@@ -22,7 +24,10 @@ class Time:
 
 
 class Store:
-    """The Lease as an API server keeps it: a writer must have read what is there. `down`: it answers 503 to all."""
+    """The Lease as an API server keeps it: a writer must have read what is there.
+
+    `down`: it answers 503 to all.
+    """
 
     def __init__(self, api):
         self.lease, self.version, self.down = None, 0, False
@@ -36,11 +41,17 @@ class Store:
             return Answer(body=self.lease) if self.lease else refusal(404)
         if call.what == "create leases" and self.lease:
             return refusal(409, "exists", "AlreadyExists")
-        if call.what == "update leases" and call.body["metadata"]["resourceVersion"] != str(self.version):
+        if call.what == "update leases" and call.body["metadata"]["resourceVersion"] != str(
+            self.version
+        ):
             return refusal(409)
         self.version += 1
         spec = {key: value for key, value in call.body["spec"].items() if value is not None}
-        self.lease = {**call.body, "metadata": {**call.body["metadata"], "resourceVersion": str(self.version)}, "spec": spec}
+        self.lease = {
+            **call.body,
+            "metadata": {**call.body["metadata"], "resourceVersion": str(self.version)},
+            "spec": spec,
+        }
         return Answer(body=self.lease)
 
 
@@ -58,7 +69,9 @@ def replica(cluster):
     return make
 
 
-def test_the_first_leads_and_the_second_only_when_the_lease_has_not_changed_for_its_duration(store, replica):
+def test_the_first_leads_and_the_second_only_when_the_lease_has_not_changed_for_its_duration(
+    store, replica
+):
     (first, _), (second, clock) = replica("first"), replica("second")
     assert first.take() and not second.take()
     clock.sleep(LEASE_S - 0.1)
@@ -67,7 +80,10 @@ def test_the_first_leads_and_the_second_only_when_the_lease_has_not_changed_for_
     assert not second.take()
     clock.sleep(0.1)
     assert second.take() and not first.take()
-    assert store.lease["spec"]["holderIdentity"] == "second" and store.lease["spec"]["leaseTransitions"] == 1
+    assert (
+        store.lease["spec"]["holderIdentity"] == "second"
+        and store.lease["spec"]["leaseTransitions"] == 1
+    )
 
 
 def test_the_clocks_of_the_machines_need_not_agree(store, replica):
@@ -87,7 +103,9 @@ def test_of_two_that_write_at_once_one_leads(api, store, replica):
     assert not second.take() and store.lease["spec"]["holderIdentity"] == "first"
 
 
-def test_who_ends_in_order_lets_the_next_one_begin_at_once_and_no_other_s_lease_is_released(store, replica):
+def test_who_ends_in_order_lets_the_next_one_begin_at_once_and_no_other_s_lease_is_released(
+    store, replica
+):
     first, second = replica("first")[0], replica("second")[0]
     first.take()
     second.release()
@@ -96,7 +114,9 @@ def test_who_ends_in_order_lets_the_next_one_begin_at_once_and_no_other_s_lease_
     assert second.take()
 
 
-def test_a_server_that_does_not_answer_is_a_failed_attempt_that_is_not_repeated_inside(api, store, replica, cluster):
+def test_a_server_that_does_not_answer_is_a_failed_attempt_that_is_not_repeated_inside(
+    api, store, replica, cluster
+):
     lease, _ = replica("first")
     store.down = True
     assert not lease.take()
@@ -113,11 +133,16 @@ def test_a_leader_stops_before_another_one_can_have_taken_its_lease(store, clust
         store.down = clock.now >= 20
 
     lead(cluster, "first", lambda: None, lambda: lost_at.append(clock.now), sleep, clock)
-    assert len(lost_at) == 1 and 20 <= lost_at[0] <= 20 - RETRY_S + RENEW_S + RETRY_S < 20 - RETRY_S + LEASE_S
+    assert (
+        len(lost_at) == 1
+        and 20 <= lost_at[0] <= 20 - RETRY_S + RENEW_S + RETRY_S < 20 - RETRY_S + LEASE_S
+    )
 
 
 class Hanging:
-    """A cluster that answers at first; then it takes nearly all the time it is given to read, and all of it to write."""
+    """A cluster that answers at first; then it takes nearly all the time it is given to read, and
+    all of it to write.
+    """
 
     namespace = "n"
 
@@ -150,7 +175,14 @@ def test_a_leader_that_cannot_start_gives_the_lead_up(store, cluster):
     def broken():
         raise RuntimeError("no")
 
-    lead(cluster, "first", broken, lambda: lost.append(True), lambda seconds: clock.sleep(seconds), clock)
+    lead(
+        cluster,
+        "first",
+        broken,
+        lambda: lost.append(True),
+        lambda seconds: clock.sleep(seconds),
+        clock,
+    )
     assert lost == [True]
 
 
@@ -163,6 +195,13 @@ def test_a_follower_waits_until_the_leader_has_gone(store, cluster, kubeconfig):
         events.append("waits")
         store.down = "started" in events
 
-    lead(cluster, "first", lambda: events.append("started"), lambda: events.append("lost"), sleep, clock)
+    lead(
+        cluster,
+        "first",
+        lambda: events.append("started"),
+        lambda: events.append("lost"),
+        sleep,
+        clock,
+    )
     assert events.index("started") >= LEASE_S // RETRY_S and events[-1] == "lost"
     assert store.lease["metadata"]["name"] == NAME

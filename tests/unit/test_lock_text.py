@@ -39,7 +39,13 @@ name = "x"
 
 def test_every_package_of_an_index_names_one_and_nothing_else_changes():
     before, after = tomllib.loads(LOCK), tomllib.loads(with_index(LOCK, "https://a.example/simple"))
-    assert [package.pop("index", None) for package in after["packages"]] == [A, "https://own.example/simple", None, None, A]
+    assert [package.pop("index", None) for package in after["packages"]] == [
+        A,
+        "https://own.example/simple",
+        None,
+        None,
+        A,
+    ]
     before["packages"][1].pop("index")
     assert after == before
 
@@ -51,9 +57,18 @@ def test_a_lock_without_packages_stays_as_it_is():
 def test_staged_files_take_the_place_of_addresses():
     wheels = tomllib.loads(staged_python(LOCK, "/there"))["packages"][0]["wheels"]
     assert wheels == [{"path": "/there/python/a.whl", "hashes": {"sha256": "aa"}}]
-    local = 'wheels = [{ url = "https://a.example/torch-2.4.0%2Bcu121-py3-none-any.whl#x", hashes = {} }]'
-    assert staged_python(local, "/there") == 'wheels = [{ path = "/there/python/torch-2.4.0+cu121-py3-none-any.whl", hashes = {} }]'
-    packages = [CondaPackage("a", "1", "0", "noarch", f"https://a.example/{'x' * 2000}/noarch/a-1-0.conda", "aa")]
+    local = (
+        'wheels = [{ url = "https://a.example/torch-2.4.0%2Bcu121-py3-none-any.whl#x", hashes '
+        "= {} }]"
+    )
+    assert staged_python(local, "/there") == (
+        'wheels = [{ path = "/there/python/torch-2.4.0+cu121-py3-none-any.whl", hashes = {} }]'
+    )
+    packages = [
+        CondaPackage(
+            "a", "1", "0", "noarch", f"https://a.example/{'x' * 2000}/noarch/a-1-0.conda", "aa"
+        )
+    ]
     text = staged_conda(conda_lock("linux-64", ["https://a.example"], packages), "/there")
     assert "  url: file:///there/conda/noarch/a-1-0.conda\n" in text and "xx" not in text
     assert "- url: https://a.example\n" in text, "the channels stay as they are"

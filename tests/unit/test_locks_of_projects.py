@@ -27,15 +27,28 @@ CONDA = {
     "name": "b", "version": "2.0", "manager": "conda", "platform": "linux-64", "dependencies": {"c": ">=1"}, "category": "main",
     "url": "https://c.example/own/linux-64/b-2.0-h1_3.conda", "hash": {"sha256": SHA, "md5": "cd" * 16},
 }  # fmt: skip
-PIP = {**CONDA, "name": "a", "version": "1", "manager": "pip", "url": WHEEL["url"], "hash": {"sha256": SHA}}
-CONDA_LOCK = {"version": 1, "metadata": {"channels": [{"url": "https://c.example/own"}]}, "package": [CONDA, PIP]}
+PIP = {
+    **CONDA,
+    "name": "a",
+    "version": "1",
+    "manager": "pip",
+    "url": WHEEL["url"],
+    "hash": {"sha256": SHA},
+}
+CONDA_LOCK = {
+    "version": 1,
+    "metadata": {"channels": [{"url": "https://c.example/own"}]},
+    "package": [CONDA, PIP],
+}
 ANYTHING = st.recursive(
     st.none()
     | st.booleans()
     | st.integers()
     | st.sampled_from(["", "x", "../x", "https://[", "file:///etc", SHA, "\0"])
     | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2)
+    ),
     max_leaves=5,
 )
 
@@ -72,7 +85,13 @@ def changed(content, path, value):
 
 def paths(content, at=()):
     """The path of every entry."""
-    for key, value in content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ():
+    for key, value in (
+        content.items()
+        if isinstance(content, dict)
+        else enumerate(content)
+        if isinstance(content, list)
+        else ()
+    ):
         yield (*at, key)
         yield from paths(value, (*at, key))
 
@@ -83,8 +102,14 @@ def test_locks_are_read(read):
 
 def test_a_conda_lock_is_read_with_its_pip_packages(read):
     found = read(**as_conda_lock(CONDA_LOCK))
-    assert found.conda == (lock.CondaPackage("b", "2.0", "h1_3", "linux-64", CONDA["url"], SHA, "cd" * 16, 0, ("c >=1",)),)
-    assert [package.name for package in found.pip] == ["a"] and found.channels == ("https://c.example/own",)
+    assert found.conda == (
+        lock.CondaPackage(
+            "b", "2.0", "h1_3", "linux-64", CONDA["url"], SHA, "cd" * 16, 0, ("c >=1",)
+        ),
+    )
+    assert [package.name for package in found.pip] == ["a"] and found.channels == (
+        "https://c.example/own",
+    )
 
 
 @pytest.mark.parametrize(
@@ -124,21 +149,39 @@ def staged_names(found):
 def test_a_login_in_an_address_is_not_kept(read, tmp_path):
     secret = "https://ada:sesame@a.example/t/token/own/linux-64/b-2.0-h1_3.conda"
     files = as_conda_lock(
-        changed(changed(CONDA_LOCK, ("package", 0, "url"), secret), ("metadata", "channels", 0), "https://x:sesame@a.example/own")
+        changed(
+            changed(CONDA_LOCK, ("package", 0, "url"), secret),
+            ("metadata", "channels", 0),
+            "https://x:sesame@a.example/own",
+        )
     )
     found = read(**files)
     assert "sesame" not in str(found) and "token" not in str(found)
-    assert kinds.detect(tmp_path, {}).addresses(LINUX).further == ("https://x:sesame@a.example/own", secret)
+    assert kinds.detect(tmp_path, {}).addresses(LINUX).further == (
+        "https://x:sesame@a.example/own",
+        secret,
+    )
     (tmp_path / "conda-lock.yml").unlink()
-    found = read(**as_pylock(changed(PYLOCK, ("packages", 0, "wheels", 0, "url"), "https://ada:sesame@a.example/a-1-py3-none-any.whl")))
+    found = read(
+        **as_pylock(
+            changed(
+                PYLOCK,
+                ("packages", 0, "wheels", 0, "url"),
+                "https://ada:sesame@a.example/a-1-py3-none-any.whl",
+            )
+        )
+    )
     assert "sesame" not in found.pylock
-    assert kinds.detect(tmp_path, {}).addresses(LINUX).further == ("https://ada:sesame@a.example/a-1-py3-none-any.whl",)
+    assert kinds.detect(tmp_path, {}).addresses(LINUX).further == (
+        "https://ada:sesame@a.example/a-1-py3-none-any.whl",
+    )
 
 
 @pytest.mark.parametrize(
     ("entry", "words"),
     [({"name": "a", "directory": {"path": "."}}, "a: a path of this machine"), ({"name": "a", "archive": {"path": "x.whl"}}, "a: a path of this machine"),
-     ({"name": "a", "wheels": [{"path": "x.whl", "hashes": {"sha256": SHA}}]}, "a: a path of this machine"), ({"name": "a"}, "a: has no file"),
+     ({"name": "a", "wheels": [{"path": "x.whl", "hashes": {"sha256": SHA}}]}, "a: a path of this "
+                                                                               "machine"), ({"name": "a"}, "a: has no file"),
      ({"name": "a", "vcs": {"type": "git", "url": "file:///x", "commit-id": "c0"}}, "'url' is 'file:///x'"), ({}, "has no 'name'")],
 )  # fmt: skip
 def test_what_cannot_be_installed_elsewhere_is_refused(read, entry, words):
@@ -148,7 +191,9 @@ def test_what_cannot_be_installed_elsewhere_is_refused(read, entry, words):
 
 
 def test_every_file_of_a_lock_is_checked_when_it_is_shown(tmp_path):
-    (tmp_path / "conda-lock.yml").write_text(yaml.safe_dump({"version": 1, "package": [{"name": "a"}]}))
+    (tmp_path / "conda-lock.yml").write_text(
+        yaml.safe_dump({"version": 1, "package": [{"name": "a"}]})
+    )
     with pytest.raises(EnvironmentSpecError, match="package 1: has no 'platform'"):
         contents.packages({"conda-lock.yml": tmp_path / "conda-lock.yml"})
 
@@ -161,7 +206,9 @@ def one_line(error):
 @given(path=st.sampled_from(sorted(paths(PYLOCK), key=str)), value=ANYTHING)
 def test_any_value_at_any_place_of_a_pylock_is_read_or_refused(tmp_path, path, value):
     try:
-        (tmp_path / "pylock.toml").write_text(toml_text.dump(without_null(changed(PYLOCK, path, value))))
+        (tmp_path / "pylock.toml").write_text(
+            toml_text.dump(without_null(changed(PYLOCK, path, value)))
+        )
     except UnicodeEncodeError:
         return
     check(tmp_path)
@@ -175,7 +222,10 @@ def test_any_value_at_any_place_of_a_conda_lock_is_read_or_refused(tmp_path, pat
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(name=st.sampled_from(["conda-lock.yml", "pylock.toml", "python_env.yaml", "conda.yaml"]), data=st.binary(max_size=60))
+@given(
+    name=st.sampled_from(["conda-lock.yml", "pylock.toml", "python_env.yaml", "conda.yaml"]),
+    data=st.binary(max_size=60),
+)
 def test_any_bytes_are_read_or_refused(tmp_path, name, data):
     for path in tmp_path.iterdir():
         path.unlink()
@@ -201,4 +251,8 @@ def check(folder: Path):
 def without_null(value):
     if isinstance(value, dict):
         return {key: without_null(item) for key, item in value.items() if item is not None}
-    return [without_null(item) for item in value if item is not None] if isinstance(value, list) else value
+    return (
+        [without_null(item) for item in value if item is not None]
+        if isinstance(value, list)
+        else value
+    )

@@ -48,9 +48,14 @@ def test_variables_are_stripped_for_the_command_too():
 
 
 @given(
-    st.sampled_from(login.NAMES), st.text(min_size=4, max_size=8), st.sampled_from("\n\r\t\x00\x1f\x7f"), st.text(min_size=4, max_size=8)
+    st.sampled_from(login.NAMES),
+    st.text(min_size=4, max_size=8),
+    st.sampled_from("\n\r\t\x00\x1f\x7f"),
+    st.text(min_size=4, max_size=8),
 )
-def test_a_control_character_in_a_login_is_refused_and_the_value_not_shown(name, before, control, after):
+def test_a_control_character_in_a_login_is_refused_and_the_value_not_shown(
+    name, before, control, after
+):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.environ", {name: before + control + after})
         with pytest.raises(Denied) as refused:
@@ -62,7 +67,11 @@ def test_a_control_character_in_a_login_is_refused_and_the_value_not_shown(name,
 @pytest.mark.parametrize("token", ["a b", "é", "\udcff"])
 def test_a_token_that_no_header_can_hold_is_refused(monkeypatch, token):
     monkeypatch.setenv(login.TOKEN, token)
-    with pytest.raises(Denied, match=r"^MLFLOW_TRACKING_TOKEN has a character that no header can hold$"):
+    with pytest.raises(
+        Denied,
+        match=r"^MLFLOW_TRACKING_TOKEN has a character that no header can "
+        r"hold$",
+    ):
         login.authorization()
 
 
@@ -76,9 +85,14 @@ def test_what_a_server_repeats_of_a_login_is_hidden(monkeypatch):
     monkeypatch.setenv(login.USERNAME, "ada")
     monkeypatch.setenv(login.PASSWORD, "correct-horse")
     sent = login.authorization()
-    assert login.hide(f"got {sent}, that is ada and correct-horse") == "got Basic ***, that is ada and ***"
+    assert login.hide(f"got {sent}, that is ada and correct-horse") == (
+        "got Basic ***, that is ada and ***"
+    )
 
 
 def test_hosts_are_listed_with_commas_or_spaces():
     listed = {tracking_variables.CREDENTIAL_HOSTS: "a, b:5000 c\n"}
-    assert tracking_variables.credential_hosts(listed) == ("a", "b:5000", "c") and tracking_variables.credential_hosts({}) == ()
+    assert (
+        tracking_variables.credential_hosts(listed) == ("a", "b:5000", "c")
+        and tracking_variables.credential_hosts({}) == ()
+    )

@@ -24,8 +24,24 @@ SUBMISSION = Submission(
     mark="m1",
 )
 BUNDLE = bundle.make(b"runner", SUBMISSION, b"code", {}, False, b"nonce", manifest.WORK_DIR)
-WITH_SECRET = bundle.make(b"runner", SUBMISSION, b"code", {"MLFLOW_TRACKING_TOKEN": b"t"}, False, b"nonce", manifest.WORK_DIR)
-IDENTITY = manifest.Identity("wine-rrrrrrrr-1", "wine", "ada@example.com", "c1", "cpu", "http://mlflow:5000/#/x", "/home/ada/wine")
+WITH_SECRET = bundle.make(
+    b"runner",
+    SUBMISSION,
+    b"code",
+    {"MLFLOW_TRACKING_TOKEN": b"t"},
+    False,
+    b"nonce",
+    manifest.WORK_DIR,
+)
+IDENTITY = manifest.Identity(
+    "wine-rrrrrrrr-1",
+    "wine",
+    "ada@example.com",
+    "c1",
+    "cpu",
+    "http://mlflow:5000/#/x",
+    "/home/ada/wine",
+)
 LABELS = {
     "app.kubernetes.io/managed-by": "mlflow-compute",
     "mlflow-compute/run-id": "r" * 32,
@@ -45,7 +61,9 @@ ANNOTATIONS = {
 
 
 def job(made=BUNDLE, variables=None, **fields):
-    return manifest.job(SUBMISSION, Target(image="runner:1", **fields), IDENTITY, made, variables or {})
+    return manifest.job(
+        SUBMISSION, Target(image="runner:1", **fields), IDENTITY, made, variables or {}
+    )
 
 
 def pod_of(made):
@@ -63,7 +81,10 @@ def test_the_job_of_a_plain_target():
             "podFailurePolicy": {
                 "rules": [
                     {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget"}]},
-                    {"action": "FailJob", "onExitCodes": {"containerName": "run", "operator": "NotIn", "values": [0]}},
+                    {
+                        "action": "FailJob",
+                        "onExitCodes": {"containerName": "run", "operator": "NotIn", "values": [0]},
+                    },
                 ]
             },
             "ttlSecondsAfterFinished": 86400,
@@ -95,11 +116,21 @@ def test_the_job_of_a_plain_target():
                                 {"name": "USER", "value": "mlflow"},
                                 {"name": "LOGNAME", "value": "mlflow"},
                                 {"name": "MLFLOW_COMPUTE_IMAGE", "value": "runner:1"},
-                                {"name": "MLFLOW_COMPUTE_NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
-                                {"name": "MLFLOW_COMPUTE_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                                {
+                                    "name": "MLFLOW_COMPUTE_NODE",
+                                    "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}},
+                                },
+                                {
+                                    "name": "MLFLOW_COMPUTE_POD",
+                                    "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}},
+                                },
                                 {
                                     "name": "MLFLOW_COMPUTE_JOB_UID",
-                                    "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['batch.kubernetes.io/controller-uid']"}},
+                                    "valueFrom": {
+                                        "fieldRef": {
+                                            "fieldPath": "metadata.labels['batch.kubernetes.io/controller-uid']"
+                                        }
+                                    },
                                 },
                             ],
                             "volumeMounts": [
@@ -137,20 +168,49 @@ def test_a_command_holds_nothing_that_kubernetes_expands():
 
 def test_retries_follow_a_disruption_or_a_code_that_the_target_names_and_the_pod_is_told_how_many():
     spec = job(retries=3, retry_on=(75, 42))["spec"]
-    assert (spec["backoffLimitPerIndex"], spec["completions"], spec["parallelism"], spec["completionMode"]) == (3, 1, 1, "Indexed")
+    assert (
+        spec["backoffLimitPerIndex"],
+        spec["completions"],
+        spec["parallelism"],
+        spec["completionMode"],
+    ) == (3, 1, 1, "Indexed")
     assert "backoffLimit" not in spec
     assert spec["podFailurePolicy"]["rules"] == [
         {"action": "Count", "onPodConditions": [{"type": "DisruptionTarget"}]},
-        {"action": "Count", "onExitCodes": {"containerName": "run", "operator": "In", "values": [42, 75]}},
-        {"action": "FailJob", "onExitCodes": {"containerName": "run", "operator": "NotIn", "values": [0, 42, 75]}},
+        {
+            "action": "Count",
+            "onExitCodes": {"containerName": "run", "operator": "In", "values": [42, 75]},
+        },
+        {
+            "action": "FailJob",
+            "onExitCodes": {"containerName": "run", "operator": "NotIn", "values": [0, 42, 75]},
+        },
     ]
-    told = [item for item in spec["template"]["spec"]["containers"][0]["env"] if item["name"] == "MLFLOW_COMPUTE_FAILURES"]
+    told = [
+        item
+        for item in spec["template"]["spec"]["containers"][0]["env"]
+        if item["name"] == "MLFLOW_COMPUTE_FAILURES"
+    ]
     assert "job-index-failure-count" in told[0]["valueFrom"]["fieldRef"]["fieldPath"]
 
 
 def test_resources_are_requests_and_limits_alike():
-    made = job(resources={"cpu": 2, "memory": "4Gi", "ephemeral_storage": "1Gi", "gpu": 1, "example.com/nic": 2})
-    amounts = {"cpu": "2", "memory": "4Gi", "ephemeral-storage": "1Gi", "nvidia.com/gpu": "1", "example.com/nic": "2"}
+    made = job(
+        resources={
+            "cpu": 2,
+            "memory": "4Gi",
+            "ephemeral_storage": "1Gi",
+            "gpu": 1,
+            "example.com/nic": 2,
+        }
+    )
+    amounts = {
+        "cpu": "2",
+        "memory": "4Gi",
+        "ephemeral-storage": "1Gi",
+        "nvidia.com/gpu": "1",
+        "example.com/nic": "2",
+    }
     assert pod_of(made)["containers"][0]["resources"] == {"requests": amounts, "limits": amounts}
     made = job(resources={"gpu": 2}, gpu_resource="amd.com/gpu")
     assert pod_of(made)["containers"][0]["resources"]["limits"] == {"amd.com/gpu": "2"}
@@ -181,7 +241,10 @@ def test_every_other_field_of_a_target_has_its_place():
     env = {item["name"]: item.get("value") for item in pod["containers"][0]["env"]}
     assert (env["DEBUG"], env["LEVEL"], env["MLFLOW_TRACKING_AUTH"]) == ("true", "3", "kubernetes")
     assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-a"
-    assert (made["spec"]["activeDeadlineSeconds"], made["spec"]["ttlSecondsAfterFinished"]) == (60, 10)
+    assert (made["spec"]["activeDeadlineSeconds"], made["spec"]["ttlSecondsAfterFinished"]) == (
+        60,
+        10,
+    )
 
 
 @pytest.mark.parametrize(
@@ -190,12 +253,17 @@ def test_every_other_field_of_a_target_has_its_place():
         ({}, {"emptyDir": {}}),
         ({"size_limit": "5Gi"}, {"emptyDir": {"sizeLimit": "5Gi"}}),
         ({"claim": "mine", "size_limit": "5Gi"}, {"persistentVolumeClaim": {"claimName": "mine"}}),
-        ({"host_path": "/var/cache/x"}, {"hostPath": {"path": "/var/cache/x", "type": "DirectoryOrCreate"}}),
+        (
+            {"host_path": "/var/cache/x"},
+            {"hostPath": {"path": "/var/cache/x", "type": "DirectoryOrCreate"}},
+        ),
     ],
 )
 def test_a_cache_is_mounted_where_there_is_an_environment_to_keep(cache, volume):
     target = Target(image="runner:1", cache=cache)
-    submission = SUBMISSION._replace(environment=Environment("k", "linux-64", "3.11", manifest.LOCK_DIR))
+    submission = SUBMISSION._replace(
+        environment=Environment("k", "linux-64", "3.11", manifest.LOCK_DIR)
+    )
     pod = pod_of(manifest.job(submission, target, IDENTITY, BUNDLE, {}))
     assert {"name": "cache", **volume} in pod["volumes"]
     assert {"name": "cache", "mountPath": "/mlflow/cache"} in pod["containers"][0]["volumeMounts"]
@@ -204,11 +272,19 @@ def test_a_cache_is_mounted_where_there_is_an_environment_to_keep(cache, volume)
 
 def test_a_cache_per_user_is_a_folder_of_the_volume():
     target = Target(image="runner:1", cache={"claim": "mine", "per_user": True})
-    submission = SUBMISSION._replace(environment=Environment("k", "linux-64", "3.11", manifest.LOCK_DIR))
+    submission = SUBMISSION._replace(
+        environment=Environment("k", "linux-64", "3.11", manifest.LOCK_DIR)
+    )
     found = []
     for user in ("ada", "Åda/..", "../.."):
-        pod = pod_of(manifest.job(submission, target, dataclasses.replace(IDENTITY, user=user), BUNDLE, {}))
-        found += [mount["subPath"] for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == "cache"]
+        pod = pod_of(
+            manifest.job(submission, target, dataclasses.replace(IDENTITY, user=user), BUNDLE, {})
+        )
+        found += [
+            mount["subPath"]
+            for mount in pod["containers"][0]["volumeMounts"]
+            if mount["name"] == "cache"
+        ]
     assert found == ["users/ada", "users/da", "users/1000"]
     with pytest.raises(ValueError, match="each pod has a cache of its own already"):
         Target(cache={"per_user": True})
@@ -222,10 +298,17 @@ def test_a_cache_that_dies_with_its_pod_is_not_cleaned():
 
 def test_a_secret_is_mounted_as_files_and_owned_by_the_job():
     made = job(WITH_SECRET)
-    assert {"name": "secrets", "secret": {"secretName": IDENTITY.name, "defaultMode": 0o440}} in pod_of(made)["volumes"]
-    assert {"name": "secrets", "mountPath": "/mlflow/secrets", "readOnly": True} in pod_of(made)["containers"][0]["volumeMounts"]
+    assert {
+        "name": "secrets",
+        "secret": {"secretName": IDENTITY.name, "defaultMode": 0o440},
+    } in pod_of(made)["volumes"]
+    assert {"name": "secrets", "mountPath": "/mlflow/secrets", "readOnly": True} in pod_of(made)[
+        "containers"
+    ][0]["volumeMounts"]
     secret = manifest.secret({"metadata": {"name": "own", "uid": "u1"}}, WITH_SECRET)
-    assert secret["metadata"]["ownerReferences"] == [{"apiVersion": "batch/v1", "kind": "Job", "name": "own", "uid": "u1"}]
+    assert secret["metadata"]["ownerReferences"] == [
+        {"apiVersion": "batch/v1", "kind": "Job", "name": "own", "uid": "u1"}
+    ]
     assert base64.b64decode(secret["data"]["MLFLOW_TRACKING_TOKEN"]) == b"t"
     assert secret["immutable"] is True
     assert manifest.secret({"metadata": {"name": "own", "uid": "u1"}}, BUNDLE) is None
@@ -233,17 +316,32 @@ def test_a_secret_is_mounted_as_files_and_owned_by_the_job():
 
 def test_a_secret_that_the_target_names_is_mounted_apart_from_the_run_s_own():
     pod = pod_of(job(WITH_SECRET, secret="team"))
-    assert {"name": "target-secrets", "secret": {"secretName": "team", "defaultMode": 0o440}} in pod["volumes"]
-    assert {"name": "target-secrets", "mountPath": "/mlflow/target-secrets", "readOnly": True} in pod["containers"][0]["volumeMounts"]
+    assert {
+        "name": "target-secrets",
+        "secret": {"secretName": "team", "defaultMode": 0o440},
+    } in pod["volumes"]
+    assert {
+        "name": "target-secrets",
+        "mountPath": "/mlflow/target-secrets",
+        "readOnly": True,
+    } in pod["containers"][0]["volumeMounts"]
 
 
 def test_a_pod_template_is_merged_onto_the_pod():
-    template = {"metadata": {"annotations": {"a": "b"}}, "spec": {"hostNetwork": True, "containers": [{"name": "run", "tty": True}]}}
+    template = {
+        "metadata": {"annotations": {"a": "b"}},
+        "spec": {"hostNetwork": True, "containers": [{"name": "run", "tty": True}]},
+    }
     made = job(pod_template=template)
     assert made["spec"]["template"]["metadata"]["annotations"]["a"] == "b"
     assert pod_of(made)["hostNetwork"] is True
-    assert pod_of(made)["containers"][0]["tty"] is True and pod_of(made)["containers"][0]["image"] == "runner:1"
-    assert manifest.on_host_network(Target(pod_template=template)) and not manifest.on_host_network(Target())
+    assert (
+        pod_of(made)["containers"][0]["tty"] is True
+        and pod_of(made)["containers"][0]["image"] == "runner:1"
+    )
+    assert manifest.on_host_network(Target(pod_template=template)) and not manifest.on_host_network(
+        Target()
+    )
 
 
 def test_the_config_map_is_owned_by_the_job_and_cannot_be_changed():
@@ -251,7 +349,9 @@ def test_the_config_map_is_owned_by_the_job_and_cannot_be_changed():
     assert made["metadata"] == {
         "name": "wine-1",
         "labels": {"app.kubernetes.io/managed-by": "mlflow-compute"},
-        "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": "wine-1", "uid": "u1"}],
+        "ownerReferences": [
+            {"apiVersion": "batch/v1", "kind": "Job", "name": "wine-1", "uid": "u1"}
+        ],
     }
     assert made["immutable"] is True
     assert {key: base64.b64decode(value) for key, value in made["binaryData"].items()} == {
@@ -265,14 +365,20 @@ def test_the_config_map_is_owned_by_the_job_and_cannot_be_changed():
 def test_a_job_s_name_is_a_dns_label_whatever_the_project_is_called(project, run_id):
     import re
 
-    assert re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", manifest.job_name(project, run_id, "1a2b"))
+    assert re.fullmatch(
+        r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", manifest.job_name(project, run_id, "1a2b")
+    )
 
 
 @given(st.text(max_size=100))
 def test_every_label_is_one_that_kubernetes_allows(text):
     import re
 
-    made = manifest.job(SUBMISSION, Target(image="i"), manifest.Identity("n", text, text, "c", text), BUNDLE, {})
+    made = manifest.job(
+        SUBMISSION, Target(image="i"), manifest.Identity("n", text, text, "c", text), BUNDLE, {}
+    )
     for value in made["metadata"]["labels"].values():
-        assert re.fullmatch(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?", value) and len(value) <= 63
+        assert (
+            re.fullmatch(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?", value) and len(value) <= 63
+        )
     assert json.loads(json.dumps(made)) == made

@@ -12,9 +12,16 @@ from pydantic import ValidationError
 from mlflow_backend.cluster.merge import MERGE_KEYS, strategic_merge
 from mlflow_backend.config.target import Target
 
-NAMES = st.sampled_from(sorted(MERGE_KEYS) + sorted(set(MERGE_KEYS.values())) + ["$patch", "labels"])
+NAMES = st.sampled_from(
+    sorted(MERGE_KEYS) + sorted(set(MERGE_KEYS.values())) + ["$patch", "labels"]
+)
 
-POD = {"spec": {"containers": [{"name": "run", "env": [{"name": "A", "value": "1"}]}], "volumes": [{"name": "tmp", "emptyDir": {}}]}}
+POD = {
+    "spec": {
+        "containers": [{"name": "run", "env": [{"name": "A", "value": "1"}]}],
+        "volumes": [{"name": "tmp", "emptyDir": {}}],
+    }
+}
 
 
 def deep(levels):
@@ -22,33 +29,61 @@ def deep(levels):
 
 
 def test_lists_with_a_merge_key_are_merged_item_by_item():
-    patch = {"spec": {"containers": [{"name": "run", "env": [{"name": "B", "value": "2"}, {"name": "A", "value": "3"}]}]}}
+    patch = {
+        "spec": {
+            "containers": [
+                {"name": "run", "env": [{"name": "B", "value": "2"}, {"name": "A", "value": "3"}]}
+            ]
+        }
+    }
     assert strategic_merge(POD, patch)["spec"]["containers"] == [
         {"name": "run", "env": [{"name": "A", "value": "3"}, {"name": "B", "value": "2"}]}
     ]
 
 
 def test_new_items_are_added_and_other_lists_replaced():
-    patch = {"spec": {"volumes": [{"name": "shm", "emptyDir": {"medium": "Memory"}}], "tolerations": [{"key": "gpu"}]}}
-    merged = strategic_merge(strategic_merge(POD, {"spec": {"tolerations": [{"key": "old"}]}}), patch)
+    patch = {
+        "spec": {
+            "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory"}}],
+            "tolerations": [{"key": "gpu"}],
+        }
+    }
+    merged = strategic_merge(
+        strategic_merge(POD, {"spec": {"tolerations": [{"key": "old"}]}}), patch
+    )
     assert [volume["name"] for volume in merged["spec"]["volumes"]] == ["tmp", "shm"]
     assert merged["spec"]["tolerations"] == [{"key": "gpu"}]
 
 
 def test_null_removes_a_field_and_nothing_given_is_changed():
     before = {"spec": {"a": 1, "b": {"c": 2}}}
-    assert strategic_merge(before, {"spec": {"a": None, "b": {"d": 3}}}) == {"spec": {"b": {"c": 2, "d": 3}}}
+    assert strategic_merge(before, {"spec": {"a": None, "b": {"d": 3}}}) == {
+        "spec": {"b": {"c": 2, "d": 3}}
+    }
     assert before == {"spec": {"a": 1, "b": {"c": 2}}}
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.dates() | st.binary(max_size=2),
-    lambda below: st.lists(below, max_size=3) | st.dictionaries(NAMES | st.integers(), below, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=4)
+    | st.dates()
+    | st.binary(max_size=2),
+    lambda below: (
+        st.lists(below, max_size=3) | st.dictionaries(NAMES | st.integers(), below, max_size=3)
+    ),
     max_leaves=12,
 )
 
 
-@given(JSON | st.dictionaries(st.sampled_from(["spec", "metadata"]), st.dictionaries(NAMES, JSON, max_size=3)))
+@given(
+    JSON
+    | st.dictionaries(
+        st.sampled_from(["spec", "metadata"]), st.dictionaries(NAMES, JSON, max_size=3)
+    )
+)
 def test_whatever_a_target_accepts_can_be_merged_and_sent(template):
     try:
         target = Target(pod_template=template)
@@ -61,22 +96,35 @@ def test_whatever_a_target_accepts_can_be_merged_and_sent(template):
 @pytest.mark.parametrize(
     ("template", "words"),
     [
-        ({"volumes": [True]}, "unknown key 'volumes': write 'metadata' or 'spec', and a pod's fields below them"),
+        (
+            {"volumes": [True]},
+            "unknown key 'volumes': write 'metadata' or 'spec', and a pod's fields below them",
+        ),
         ({"spec": ["x"]}, "spec: write fields below it, found ['x']"),
         ({"metadata": "x"}, "metadata: write fields below it, found 'x'"),
-        ({"spec": {"volumes": [True]}}, "spec.volumes.0: write fields with 'name', which tells the item from the others"),
+        (
+            {"spec": {"volumes": [True]}},
+            "spec.volumes.0: write fields with 'name', which tells the item from the others",
+        ),
         ({"spec": {"volumes": {"name": "x"}}}, "spec.volumes: write a list, found {'name': 'x'}"),
-        ({"spec": {"containers": [{"image": "x"}]}}, "spec.containers.0: write fields with 'name', which tells the item from the others"),
+        (
+            {"spec": {"containers": [{"image": "x"}]}},
+            "spec.containers.0: write fields with 'name', which tells the item from the others",
+        ),
         (
             {"spec": {"initContainers": [{"name": "x", "env": ["A=1"]}]}},
-            "spec.initContainers.0.env.0: write fields with 'name', which tells the item from the others",
+            "spec.initContainers.0.env.0: write fields with 'name', which tells the item from the "
+            "others",
         ),
         (
             {"spec": {"hostAliases": [{"hostnames": []}]}},
             "spec.hostAliases.0: write fields with 'ip', which tells the item from the others",
         ),
         ({"spec": {1: "x"}}, "spec: the key 1 is no text: write it in quotes"),
-        ({"spec": {"x": [date(2024, 1, 1)]}}, "spec.x.0: a date is no value that Kubernetes knows: write it in quotes"),
+        (
+            {"spec": {"x": [date(2024, 1, 1)]}},
+            "spec.x.0: a date is no value that Kubernetes knows: write it in quotes",
+        ),
         ({"spec": {"x": math.inf}}, "spec.x: inf is no number that Kubernetes knows"),
         ({"spec": deep(60)}, "spec: is nested deeper than 50 levels"),
     ],

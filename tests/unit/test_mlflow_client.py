@@ -1,4 +1,6 @@
-"""Calls through MLflow's own client: bounded, translated, and no login for a web server that is not the tracking server."""
+"""Calls through MLflow's own client: bounded, translated, and no login for a web server that is not
+the tracking server.
+"""
 
 import errno
 import threading
@@ -21,7 +23,10 @@ class OfBotocore(Exception):
 
     def __init__(self, status):
         super().__init__("no")
-        self.response = {"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+        self.response = {
+            "Error": {"Code": "AccessDenied"},
+            "ResponseMetadata": {"HTTPStatusCode": status},
+        }
 
 
 @pytest.mark.parametrize("error, kind", [
@@ -39,12 +44,17 @@ def test_what_an_exception_of_a_stores_own_library_means(error, kind):
     assert type(raised.value) is kind
 
 
-@pytest.mark.parametrize("location", ["mlflow-artifacts://evil/x", "https://evil/x", "http://evil/x"])
+@pytest.mark.parametrize(
+    "location", ["mlflow-artifacts://evil/x", "https://evil/x", "http://evil/x"]
+)
 def test_a_location_on_another_web_server_gets_no_upload_with_the_login(tmp_path, location):
     run = ClientRun("https://tracking", "r", location)
     with pytest.raises(Denied) as denied:
         run.upload("logs/a", b"x")
-    assert str(denied.value) == "the artifact location names evil, which is not the tracking server: it does not get the login"
+    assert str(denied.value) == (
+        "the artifact location names evil, which is not the tracking server: it does not get the "
+        "login"
+    )
 
 
 def test_a_call_without_an_answer_is_left_alone_and_no_other_overtakes_it(tmp_path):

@@ -28,5 +28,7 @@ def test_what_a_terminal_would_obey_or_hide_is_written_as_its_escape(text, shown
 @given(st.text())
 def test_no_text_keeps_a_character_that_a_terminal_obeys(text):
     shown = plain(text)
-    assert {unicodedata.category(character) for character in shown}.isdisjoint({"Cc", "Cf", "Cs", "Zl", "Zp"})
+    assert {unicodedata.category(character) for character in shown}.isdisjoint(
+        {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    )
     assert len(shown.splitlines()) <= 1 and plain(shown) == shown

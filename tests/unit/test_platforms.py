@@ -12,9 +12,17 @@ from mlflow_backend.environment.platforms import Platform, of_target, of_this_ma
     [
         ({}, "linux-64", {"__glibc": "2.28", "__archspec": "1=x86_64"}),
         ({"node_selector": {"kubernetes.io/arch": "arm64"}}, "linux-aarch64", {"__glibc": "2.28"}),
-        ({"platform": "linux-ppc64le", "node_selector": {"kubernetes.io/arch": "arm64"}}, "linux-ppc64le", {}),
+        (
+            {"platform": "linux-ppc64le", "node_selector": {"kubernetes.io/arch": "arm64"}},
+            "linux-ppc64le",
+            {},
+        ),
         ({"resources": {"gpu": 1}}, "linux-64", {"__cuda": "12"}),
-        ({"virtual_packages": {"__glibc": "2.36", "__cuda": "13.0"}}, "linux-64", {"__glibc": "2.36", "__cuda": "13.0"}),
+        (
+            {"virtual_packages": {"__glibc": "2.36", "__cuda": "13.0"}},
+            "linux-64",
+            {"__glibc": "2.36", "__cuda": "13.0"},
+        ),
     ],
 )
 def test_a_target_says_what_it_is(fields, subdir, packages):
@@ -23,7 +31,10 @@ def test_a_target_says_what_it_is(fields, subdir, packages):
 
 
 def test_a_gpu_of_another_maker_is_no_cuda():
-    assert "__cuda" not in of_target(Target(gpu_resource="amd.com/gpu", resources={"gpu": 1})).virtual_packages
+    assert (
+        "__cuda"
+        not in of_target(Target(gpu_resource="amd.com/gpu", resources={"gpu": 1})).virtual_packages
+    )
 
 
 def test_a_linux_machine_locks_as_a_default_target_does(monkeypatch):
@@ -61,4 +72,15 @@ def test_uv_knows_all_platforms_that_are_named_to_it(tmp_path):
     (tmp_path / "empty.in").touch()
     for minor in platforms.MANYLINUX:
         name = Platform("linux-64", {"__glibc": f"2.{minor}"}).for_uv
-        subprocess.run([uv.find_uv_bin(), "pip", "compile", "-q", "--python-platform", name, tmp_path / "empty.in"], check=True)
+        subprocess.run(
+            [
+                uv.find_uv_bin(),
+                "pip",
+                "compile",
+                "-q",
+                "--python-platform",
+                name,
+                tmp_path / "empty.in",
+            ],
+            check=True,
+        )

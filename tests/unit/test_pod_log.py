@@ -1,4 +1,6 @@
-"""Each line of a pod's log is shown once, whatever breaks off, and only the runner's own last line is taken for it."""
+"""Each line of a pod's log is shown once, whatever breaks off, and only the runner's own last line
+is taken for it.
+"""
 
 from datetime import datetime, timezone
 
@@ -13,7 +15,9 @@ FIRST_S = 1_767_225_600
 
 
 def stamped(number: int, text: bytes, decimals: int = 9) -> bytes:
-    second = datetime.fromtimestamp(FIRST_S + number // 10, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+    second = datetime.fromtimestamp(FIRST_S + number // 10, timezone.utc).strftime(
+        "%Y-%m-%dT%H:%M:%S"
+    )
     fraction = f".{number % 10}".ljust(decimals + 1, "0") if decimals else ""
     return f"{second}{fraction}Z ".encode() + text
 
@@ -22,14 +26,23 @@ def stamped(number: int, text: bytes, decimals: int = 9) -> bytes:
        st.lists(st.integers(0, 12), max_size=4))  # fmt: skip
 def test_lines_that_come_again_after_a_connection_broke_are_shown_once(lines, breaks):
     log, shown = PodLog(END), []
-    all_lines = [stamped(number + 1, text, decimals) for number, (text, decimals) in enumerate(lines)]
+    all_lines = [
+        stamped(number + 1, text, decimals) for number, (text, decimals) in enumerate(lines)
+    ]
     for stop in [*breaks, len(all_lines)]:
         shown += [text for line in all_lines[:stop] if (text := log.take(line)[0])]
     assert b"".join(shown) == b"".join(text for text, _ in lines)
 
 
 @pytest.mark.parametrize(
-    "line", [b"failed to create fsnotify watcher: too many open files\n", b"\xff\xfe no time\n", b"2026-13-99 x\n", b"\n", b""]
+    "line",
+    [
+        b"failed to create fsnotify watcher: too many open files\n",
+        b"\xff\xfe no time\n",
+        b"2026-13-99 x\n",
+        b"\n",
+        b"",
+    ],
 )
 def test_a_line_without_a_time_is_shown_as_it_is(line):
     log = PodLog(END)
@@ -57,7 +70,10 @@ def test_a_line_of_the_script_that_looks_like_the_last_one_hides_nothing(text):
 
 def test_the_runners_last_line_is_known_and_not_shown():
     assert PodLog(END).take(stamped(1, b"[mlflow-compute] " + END + b"\n")) == (b"", True)
-    assert PodLog(end_line("r" * 32, "")).take(stamped(1, b"run has ended\n")) == (b"run has ended\n", False)
+    assert PodLog(end_line("r" * 32, "")).take(stamped(1, b"run has ended\n")) == (
+        b"run has ended\n",
+        False,
+    )
 
 
 @given(st.integers(0, 10**6), st.floats(-400, 10**6))

@@ -1,4 +1,6 @@
-"""What people are shown: nothing twice, nothing that a terminal obeys, and lines that say which run they are of."""
+"""What people are shown: nothing twice, nothing that a terminal obeys, and lines that say which run
+they are of.
+"""
 
 import io
 import os
@@ -21,7 +23,9 @@ def test_a_waiting_line_of_the_same_kind_is_said_once_whatever_its_details(capsy
 
 def test_nothing_of_others_is_obeyed_by_a_terminal(capsys):
     Progress().say("FAILED: \x1b]0;owned\x07 [/x] [link=https://evil]")
-    assert capsys.readouterr().err == "mlflow-compute: FAILED: \\x1b]0;owned\\x07 [/x] [link=https://evil]\n"
+    assert capsys.readouterr().err == (
+        "mlflow-compute: FAILED: \\x1b]0;owned\\x07 [/x] [link=https://evil]\n"
+    )
 
 
 class Terminal(io.StringIO):
@@ -73,20 +77,37 @@ def test_each_line_says_which_run_it_is_of_however_it_is_cut(capsys, pieces, sho
 def test_an_output_that_cannot_hold_a_character_shows_its_escape(code):
     script = "from mlflow_backend.progress import Progress; Progress().output('snow \\u2603\\n')"
     env = {**os.environ, "PYTHONIOENCODING": code}
-    assert subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, check=True).stdout == b"snow \\u2603\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", script], env=env, capture_output=True, check=True
+        ).stdout
+        == b"snow \\u2603\n"
+    )
 
 
 def test_an_output_that_has_no_reader_any_more_ends_nothing():
     script = (
-        "from mlflow_backend.progress import Progress\np = Progress()\nfor n in range(100_000): p.output(f'{n}\\n')\np.say('still there')"
+        "from mlflow_backend.progress import Progress\np = Progress()\nfor n in range(100_000): "
+        "p.output(f'{n}\\n')\np.say('still there')"
     )
     shell = f'{sys.executable} -c "$SCRIPT" | head -1; exit ${{PIPESTATUS[0]}}'
-    ended = subprocess.run(["bash", "-c", shell], env={**os.environ, "SCRIPT": script}, capture_output=True, text=True)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "0\n", "mlflow-compute: still there\n")
+    ended = subprocess.run(
+        ["bash", "-c", shell], env={**os.environ, "SCRIPT": script}, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (
+        0,
+        "0\n",
+        "mlflow-compute: still there\n",
+    )
 
 
 def test_words_for_people_that_have_no_reader_any_more_end_nothing():
-    script = "from mlflow_backend.progress import Progress\np = Progress()\nfor n in range(100_000): p.say(f'{n}')\np.output('still there')"
+    script = (
+        "from mlflow_backend.progress import Progress\np = Progress()\nfor n in range(100_000): "
+        "p.say(f'{n}')\np.output('still there')"
+    )
     shell = f'{sys.executable} -c "$SCRIPT" 2>&1 >/dev/null | head -1; exit ${{PIPESTATUS[0]}}'
-    ended = subprocess.run(["bash", "-c", shell], env={**os.environ, "SCRIPT": script}, capture_output=True, text=True)
+    ended = subprocess.run(
+        ["bash", "-c", shell], env={**os.environ, "SCRIPT": script}, capture_output=True, text=True
+    )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "mlflow-compute: 0\n", "")

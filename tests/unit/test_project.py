@@ -1,4 +1,6 @@
-"""An MLflow Project: what its author wrote is read or refused in one line, and chooses no files of the user's."""
+"""An MLflow Project: what its author wrote is read or refused in one line, and chooses no files of
+the user's.
+"""
 
 import json
 import os
@@ -49,7 +51,15 @@ def refused(function, *arguments, **keywords):
 
 @pytest.mark.parametrize(
     ("name", "shown"),
-    [("2024", "2024"), ("yes", "True"), ("[a]", "['a']"), ("''", "demo"), ("null", "demo"), ("0", "0"), ("{a: b}", "{'a': 'b'}")],
+    [
+        ("2024", "2024"),
+        ("yes", "True"),
+        ("[a]", "['a']"),
+        ("''", "demo"),
+        ("null", "demo"),
+        ("0", "0"),
+        ("{a: b}", "{'a': 'b'}"),
+    ],
 )
 def test_a_name_of_any_type_is_taken_as_text(tmp_path, name, shown):
     found = project(tmp_path / "demo", f"name: {name}\n{COMMAND}")
@@ -61,16 +71,26 @@ def test_a_name_of_any_type_is_taken_as_text(tmp_path, name, shown):
     [
         ("", "line 1: write 'entry_points:' with an entry point's name below it, found None"),
         ("- a\n", "line 1: write 'entry_points:' with an entry point's name below it, found ['a']"),
-        ("entry_points:\n", "line 1, entry_points: write an entry point's name below it, found None"),
-        ("entry_points:\n  main: echo\n", "line 2, entry_points.main: write 'command:' below it, found 'echo'"),
-        ("entry_points:\n  main:\n    command: [a]\n", "line 3, entry_points.main.command: write a command as text, found ['a']"),
+        (
+            "entry_points:\n",
+            "line 1, entry_points: write an entry point's name below it, found None",
+        ),
+        (
+            "entry_points:\n  main: echo\n",
+            "line 2, entry_points.main: write 'command:' below it, found 'echo'",
+        ),
+        (
+            "entry_points:\n  main:\n    command: [a]\n",
+            "line 3, entry_points.main.command: write a command as text, found ['a']",
+        ),
         (
             "entry_points:\n  main:\n    parameters: [a]\n",
             "line 3, entry_points.main.parameters: write a parameter's name below it, found ['a']",
         ),
         (
             "entry_points:\n  main:\n    parameters:\n      a: 1\n",
-            "line 4, entry_points.main.parameters.a: write a type such as float, or 'type:' and 'default:', found 1",
+            "line 4, entry_points.main.parameters.a: write a type such as float, or 'type:' and "
+            "'default:', found 1",
         ),
         ("conda_env: [a]\n", "line 1, conda_env: write the name of a file, found ['a']"),
         ("docker_env: image\n", "line 1, docker_env: write fields below it, found 'image'"),
@@ -84,21 +104,61 @@ def test_a_file_that_mlflow_cannot_read_is_refused_with_its_line(tmp_path, text,
 
 
 def test_a_file_that_is_not_utf_8_is_refused(tmp_path):
-    assert refused(project, tmp_path, b"a: \xff\n") == f"{tmp_path}/MLproject, line 1: is not UTF-8: save the file as UTF-8"
+    assert refused(project, tmp_path, b"a: \xff\n") == (
+        f"{tmp_path}/MLproject, line 1: is not UTF-8: save the file as UTF-8"
+    )
 
 
-KEYS = ["name", "entry_points", "main", "parameters", "command", "type", "default", "path", "uri", "conda_env", "docker_env", "image", "x"]
+KEYS = [
+    "name",
+    "entry_points",
+    "main",
+    "parameters",
+    "command",
+    "type",
+    "default",
+    "path",
+    "uri",
+    "conda_env",
+    "docker_env",
+    "image",
+    "x",
+]
 ANY = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(KEYS) | st.dates(),
-    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.sampled_from(KEYS) | st.integers() | st.none(), below, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=5)
+    | st.sampled_from(KEYS)
+    | st.dates(),
+    lambda below: (
+        st.lists(below, max_size=3)
+        | st.dictionaries(st.sampled_from(KEYS) | st.integers() | st.none(), below, max_size=3)
+    ),
     max_leaves=12,
 )
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ANY | st.fixed_dictionaries({"entry_points": st.fixed_dictionaries({"main": ANY})}))
-@example({"name": 2024, "entry_points": {"main": {"parameters": {"a/b": {"type": "path", "default": "x"}}, "command": "{a.b}"}}})
-@example({"entry_points": {"main": {"parameters": {None: "path", 1: {"type": "uri", "default": []}}, "command": "{1:9999999999}"}}})
+@example(
+    {
+        "name": 2024,
+        "entry_points": {
+            "main": {"parameters": {"a/b": {"type": "path", "default": "x"}}, "command": "{a.b}"}
+        },
+    }
+)
+@example(
+    {
+        "entry_points": {
+            "main": {
+                "parameters": {None: "path", 1: {"type": "uri", "default": []}},
+                "command": "{1:9999999999}",
+            }
+        }
+    }
+)
 def test_any_content_is_taken_or_refused_in_one_line(tmp_path_factory, content):
     root = tmp_path_factory.mktemp("project")
     try:
@@ -114,7 +174,14 @@ def test_any_content_is_taken_or_refused_in_one_line(tmp_path_factory, content):
 def private(here):
     """Files of the user's, some of them in a project of an author who is after the others."""
     write(
-        here, {"home/.ssh/id_ed25519": "x", "home/data/a.csv": "x", "cwd/data/a.csv": "x", "project/data/a.csv": "x", "project/.env": "x"}
+        here,
+        {
+            "home/.ssh/id_ed25519": "x",
+            "home/data/a.csv": "x",
+            "cwd/data/a.csv": "x",
+            "project/data/a.csv": "x",
+            "project/.env": "x",
+        },
     )
     (here / "project/way").symlink_to(here / "home")
     (here / "project/file").symlink_to(here / "home/.ssh/id_ed25519")
@@ -142,7 +209,8 @@ def test_a_default_names_no_file_outside_of_the_project(private, kind, default):
         value = "file://" + value if value.startswith("/") else "file:" + value
     found = with_parameters(private / "project", {"data": {"type": kind, "default": value}})
     assert refused(file_parameters, found, confined=True) == (
-        f"parameter 'data': its default {value!r} is outside of the project: to send it on purpose, pass -P data={value}"
+        f"parameter 'data': its default {value!r} is outside of the project: to send it on "
+        f"purpose, pass -P data={value}"
     )
 
 
@@ -150,7 +218,9 @@ def test_a_default_names_no_file_outside_of_the_project(private, kind, default):
 def test_what_a_default_may_not_name_the_user_may(private, kind):
     value = f"{private}/home/.ssh/id_ed25519"
     shown = f"file://{value}" if kind == "uri" else value
-    found = with_parameters(private / "project", {"data": {"type": kind, "default": "x"}}, {"data": shown})
+    found = with_parameters(
+        private / "project", {"data": {"type": kind, "default": "x"}}, {"data": shown}
+    )
     (parameter,) = file_parameters(found, confined=True)
     assert (str(parameter.local), parameter.given) == (value, True)
 
@@ -158,17 +228,26 @@ def test_what_a_default_may_not_name_the_user_may(private, kind):
 def test_a_default_that_looks_like_a_secret_is_not_sent(private):
     found = with_parameters(private / "project", {"data": {"type": "path", "default": ".env"}})
     assert refused(file_parameters, found, confined=True) == (
-        "parameter 'data': its default '.env' looks like a secret: to send it on purpose, pass -P data=.env"
+        "parameter 'data': its default '.env' looks like a secret: to send it on purpose, pass -P "
+        "data=.env"
     )
-    given = with_parameters(private / "project", {"data": {"type": "path", "default": ".env"}}, {"data": ".env"})
-    assert [str(parameter.local) for parameter in file_parameters(given, confined=True)] == [f"{private}/project/.env"]
+    given = with_parameters(
+        private / "project", {"data": {"type": "path", "default": ".env"}}, {"data": ".env"}
+    )
+    assert [str(parameter.local) for parameter in file_parameters(given, confined=True)] == [
+        f"{private}/project/.env"
+    ]
 
 
 def test_a_relative_default_is_looked_for_in_the_project_and_a_relative_value_here_first(private):
     fields = {"data": {"type": "path", "default": "data"}}
 
     def local(given):
-        return str(file_parameters(with_parameters(private / "project", fields, given), confined=False)[0].local)
+        return str(
+            file_parameters(with_parameters(private / "project", fields, given), confined=False)[
+                0
+            ].local
+        )
 
     assert local({}) == f"{private}/project/data"
     assert local({"data": "data"}) == f"{private}/cwd/data"
@@ -179,8 +258,8 @@ def test_a_default_that_is_only_here_is_not_taken_and_what_to_do_is_said(private
     write(private, {"cwd/only here": "x"})
     found = with_parameters(private / "project", {"data": {"type": "path", "default": "only here"}})
     assert refused(file_parameters, found, confined=False) == (
-        "parameter 'data': there is no file or folder 'only here' in the project (a default is looked for there alone): "
-        "pass -P 'data=only here'"
+        "parameter 'data': there is no file or folder 'only here' in the project (a default is "
+        "looked for there alone): pass -P 'data=only here'"
     )
 
 
@@ -192,7 +271,9 @@ def test_a_command_on_this_machine_may_have_any_default_that_it_could_open_itsel
 
 @pytest.mark.parametrize("given", [{"data": ""}, {}])
 def test_an_empty_path_takes_nothing_along(here, given):
-    found = with_parameters(here / "project", {"data": {"type": "path", "default": ""}}, given, "echo {data} end")
+    found = with_parameters(
+        here / "project", {"data": {"type": "path", "default": ""}}, given, "echo {data} end"
+    )
     assert file_parameters(found, confined=True) == [] and command(found, {}) == "echo '' end"
 
 
@@ -221,14 +302,28 @@ def test_a_parameter_s_name_is_no_path(here, name):
 
 
 def test_remote_values_are_downloaded_where_the_command_runs(here):
-    fields = {"a": {"type": "path", "default": "s3://bucket/x"}, "b": {"type": "uri", "default": "s3://bucket/y"}, "c": "string"}
-    found = file_parameters(with_parameters(here / "project", fields, {"c": "s3://bucket/z"}), confined=True)
-    assert [(parameter.name, parameter.value, parameter.local) for parameter in found] == [("a", "s3://bucket/x", None)]
+    fields = {
+        "a": {"type": "path", "default": "s3://bucket/x"},
+        "b": {"type": "uri", "default": "s3://bucket/y"},
+        "c": "string",
+    }
+    found = file_parameters(
+        with_parameters(here / "project", fields, {"c": "s3://bucket/z"}), confined=True
+    )
+    assert [(parameter.name, parameter.value, parameter.local) for parameter in found] == [
+        ("a", "s3://bucket/x", None)
+    ]
 
 
 @pytest.mark.parametrize(
     ("uri", "name"),
-    [("s3://b/a/c.csv", "c.csv"), ("s3://b/a/", "a"), ("s3://b", "data"), ("s3://b/..", "data"), ("https://h/a?x=/../b", "a")],
+    [
+        ("s3://b/a/c.csv", "c.csv"),
+        ("s3://b/a/", "a"),
+        ("s3://b", "data"),
+        ("s3://b/..", "data"),
+        ("https://h/a?x=/../b", "a"),
+    ],
 )
 def test_the_name_of_what_is_downloaded_is_a_name(uri, name):
     assert base_name(uri) == name
@@ -237,14 +332,42 @@ def test_the_name_of_what_is_downloaded_is_a_name(uri, name):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("x {lr.value}", "the command has {lr.value}: write the name of a declared parameter, and {{ and }} for braces"),
-        ("x {lr[0]}", "the command has {lr[0]}: write the name of a declared parameter, and {{ and }} for braces"),
-        ("x {lr:.3f}", "the command has {lr:.3f}: write a parameter's name alone, and {{ and }} for braces"),
-        ("x {lr:>9999999999}", "the command has {lr:>9999999999}: write a parameter's name alone, and {{ and }} for braces"),
-        ("x {lr!r}", "the command has {lr!r}: write a parameter's name alone, and {{ and }} for braces"),
-        ("x {}", "the command has {}: write the name of a declared parameter, and {{ and }} for braces"),
-        ("x {0}", "the command has {0}: write the name of a declared parameter, and {{ and }} for braces"),
-        ("awk '{print}'", "the command has {print}: write the name of a declared parameter, and {{ and }} for braces"),
+        (
+            "x {lr.value}",
+            "the command has {lr.value}: write the name of a declared parameter, and {{ and }} for "
+            "braces",
+        ),
+        (
+            "x {lr[0]}",
+            "the command has {lr[0]}: write the name of a declared parameter, and {{ and }} for "
+            "braces",
+        ),
+        (
+            "x {lr:.3f}",
+            "the command has {lr:.3f}: write a parameter's name alone, and {{ and }} for braces",
+        ),
+        (
+            "x {lr:>9999999999}",
+            "the command has {lr:>9999999999}: write a parameter's name alone, and {{ and }} for "
+            "braces",
+        ),
+        (
+            "x {lr!r}",
+            "the command has {lr!r}: write a parameter's name alone, and {{ and }} for braces",
+        ),
+        (
+            "x {}",
+            "the command has {}: write the name of a declared parameter, and {{ and }} for braces",
+        ),
+        (
+            "x {0}",
+            "the command has {0}: write the name of a declared parameter, and {{ and }} for braces",
+        ),
+        (
+            "awk '{print}'",
+            "the command has {print}: write the name of a declared parameter, and {{ and }} for "
+            "braces",
+        ),
         ("x {", "the command has a single brace: write {{ and }} for braces"),
         ("x }", "the command has a single brace: write {{ and }} for braces"),
     ],
@@ -255,12 +378,19 @@ def test_braces_that_hold_no_parameter_are_named(tmp_path, text, words):
 
 
 def test_a_command_has_its_values_quoted(tmp_path):
-    found = with_parameters(tmp_path, {"lr": {"type": "float", "default": 1}}, {"lr": "a b", "more": "c d"}, "x {lr} {{y}}")
+    found = with_parameters(
+        tmp_path,
+        {"lr": {"type": "float", "default": 1}},
+        {"lr": "a b", "more": "c d"},
+        "x {lr} {{y}}",
+    )
     assert command(found, {}) == "x 'a b' {y} --more 'c d'"
 
 
 def test_an_entry_point_without_a_command_is_refused(tmp_path):
-    assert refused(command, project(tmp_path, "entry_points: {main: {}}"), {}).endswith("has no command: write 'command:' in MLproject")
+    assert refused(command, project(tmp_path, "entry_points: {main: {}}"), {}).endswith(
+        "has no command: write 'command:' in MLproject"
+    )
 
 
 def test_a_script_runs_in_bash_whatever_shell_its_user_has(tmp_path, monkeypatch):
@@ -276,19 +406,27 @@ def test_an_entry_point_that_does_not_exist_is_refused(tmp_path, entry_point):
 
 
 def test_a_missing_parameter_is_refused_with_what_to_do(tmp_path):
-    assert "'lr': pass each with -P NAME=VALUE" in refused(with_parameters, tmp_path, {"lr": "float"})
+    assert "'lr': pass each with -P NAME=VALUE" in refused(
+        with_parameters, tmp_path, {"lr": "float"}
+    )
 
 
 def git(root, *arguments):
     settings = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
-    done = subprocess.run(["git", "-C", str(root), *settings, *arguments], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        ["git", "-C", str(root), *settings, *arguments], check=True, capture_output=True, text=True
+    )
     return done.stdout.strip()
 
 
 @pytest.fixture
 def clone_uri(here, monkeypatch):
-    """The address of a git repository with a login in it; git itself is told that it means a folder."""
-    root = write(here / "served/repository", {"MLproject": COMMAND, "sub/MLproject": "name: sub\n" + COMMAND})
+    """The address of a git repository with a login in it; git itself is told that it means a
+    folder.
+    """
+    root = write(
+        here / "served/repository", {"MLproject": COMMAND, "sub/MLproject": "name: sub\n" + COMMAND}
+    )
     git(root, "init")
     git(root, "add", ".")
     git(root, "commit", "-m", "x")
@@ -305,13 +443,21 @@ def test_a_clone_is_gone_afterwards_and_keeps_and_shows_no_login(here, clone_uri
     assert (found.name, found.work_dir) == ("sub", folder / "sub")
     assert git(folder, "remote", "get-url", "origin") == "https://git.example/repository"
     said = capfd.readouterr().err
-    assert said.startswith("mlflow-compute: fetching https://git.example/repository#sub\n") and "s3cret" not in said
-    assert "s3cret" not in "".join(record.getMessage() for record in caplog.records if record.name.startswith("mlflow"))
+    assert (
+        said.startswith("mlflow-compute: fetching https://git.example/repository#sub\n")
+        and "s3cret" not in said
+    )
+    assert "s3cret" not in "".join(
+        record.getMessage() for record in caplog.records if record.name.startswith("mlflow")
+    )
     found.discard()
     assert os.listdir(here / "tmp") == []
 
 
-@pytest.mark.parametrize(("version", "words"), [("nowhere", "nable to checkout version 'nowhere'"), (None, "cannot be read as a project")])
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [("nowhere", "nable to checkout version 'nowhere'"), (None, "cannot be read as a project")],
+)
 def test_a_clone_that_fails_leaves_no_folder_and_shows_no_login(here, clone_uri, version, words):
     uri = clone_uri if version else clone_uri + "x"
     shown = refused(projects.load, uri, version, "main", None)
@@ -330,7 +476,11 @@ def zip_of(here, files):
 def test_a_zip_is_unpacked_into_a_folder_that_is_gone_afterwards(here, capfd):
     path = zip_of(here, {"MLproject": COMMAND, "sub/MLproject": "name: sub\n" + COMMAND})
     found = projects.load(f"{path}#sub", None, "main", None)
-    assert found.name == "sub" and found.work_dir.parent.parent == here / "tmp" and os.listdir(here / "tmp") == [found.work_dir.parent.name]
+    assert (
+        found.name == "sub"
+        and found.work_dir.parent.parent == here / "tmp"
+        and os.listdir(here / "tmp") == [found.work_dir.parent.name]
+    )
     found.discard()
     assert os.listdir(here / "tmp") == []
     assert capfd.readouterr().err == f"mlflow-compute: fetching {path}#sub\n"
@@ -352,7 +502,9 @@ def test_a_project_that_cannot_be_used_leaves_no_folder(here, files, uri):
 
 def test_a_zip_that_is_none_or_unpacks_to_too_much_is_refused(here, monkeypatch):
     (here / "project.zip").write_text("x")
-    assert "cannot be read as a project" in refused(projects.load, str(here / "project.zip"), None, "main", None)
+    assert "cannot be read as a project" in refused(
+        projects.load, str(here / "project.zip"), None, "main", None
+    )
     path = zip_of(here, {"MLproject": COMMAND, "a": "x"})
     for limit in ("ZIP_FILES", "ZIP_BYTES"):
         monkeypatch.setattr(projects, limit, 1)

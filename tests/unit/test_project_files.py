@@ -1,4 +1,6 @@
-"""Files that an environment names: the project's own, of a size that can be read, in every encoding that pip reads."""
+"""Files that an environment names: the project's own, of a size that can be read, in every encoding
+that pip reads.
+"""
 
 import os
 
@@ -19,7 +21,10 @@ ANYTHING = st.recursive(
     | st.text(max_size=8)
     | st.sampled_from(["-r x.txt", "-c", "--index-url", "a[", "${A}", "a::b", "\0"]),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["pip", "A", "dependencies", "x y", ""]), inner, max_size=3)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["pip", "A", "dependencies", "x y", ""]), inner, max_size=3
+        )
     ),
     max_leaves=6,
 )
@@ -47,7 +52,9 @@ def read(root):
 def problem(function, *arguments):
     with pytest.raises(EnvironmentSpecError) as error:
         function(*arguments)
-    assert "secret" not in str(error.value).replace("secret.txt", "") and "\n" not in str(error.value)
+    assert "secret" not in str(error.value).replace("secret.txt", "") and "\n" not in str(
+        error.value
+    )
     return str(error.value)
 
 
@@ -55,35 +62,58 @@ def test_files_of_the_project_are_followed_from_where_they_are_named(root, read)
     (root / "sub" / "a.txt").write_text("six\n-r ../b.txt\n")
     (root / "b.txt").write_text("-c sub/c.txt\n")
     (root / "sub" / "c.txt").write_text("numpy<3\n")
-    assert read("-r sub/a.txt", "--requirement=b.txt", "-rb.txt") == ("six", "-c numpy<3", "-c numpy<3", "-c numpy<3")
+    assert read("-r sub/a.txt", "--requirement=b.txt", "-rb.txt") == (
+        "six",
+        "-c numpy<3",
+        "-c numpy<3",
+        "-c numpy<3",
+    )
 
 
 @pytest.mark.parametrize("option", ["-r", "-c", "--requirement=", "--constraint "])
 @pytest.mark.parametrize(
-    "name", ["../secret.txt", "sub/../../secret.txt", "/proc/self/environ", "link.txt", "folder/secret.txt", "{absolute}"]
+    "name",
+    [
+        "../secret.txt",
+        "sub/../../secret.txt",
+        "/proc/self/environ",
+        "link.txt",
+        "folder/secret.txt",
+        "{absolute}",
+    ],
 )
 def test_a_file_outside_the_project_is_never_read(root, read, option, name):
     (root / "link.txt").symlink_to(root.parent / "secret.txt")
     (root / "folder").symlink_to(root.parent)
     line = f"{option} {name.format(absolute=root.parent / 'secret.txt')}"
-    assert problem(read, line).endswith(": is outside the project's folder: copy the file into the project")
+    assert problem(read, line).endswith(
+        ": is outside the project's folder: copy the file into the project"
+    )
 
 
 def test_the_environment_file_itself_is_in_the_project(root):
     (root.parent / "conda.yaml").write_text("secret: 1")
     for name in ("../conda.yaml", str(root.parent / "conda.yaml")):
         found = kinds.detect(root, {"conda_env": name})
-        assert "is outside the project's folder" in problem(found.inputs, Platform("linux-64", {}), "3")
+        assert "is outside the project's folder" in problem(
+            found.inputs, Platform("linux-64", {}), "3"
+        )
     for value in (5, ["a"], None):
-        assert problem(kinds.detect, root, {"conda_env": value}).startswith("MLproject: 'conda_env' must name a file")
+        assert problem(kinds.detect, root, {"conda_env": value}).startswith(
+            "MLproject: 'conda_env' must name a file"
+        )
 
 
 def test_what_is_not_a_file_is_refused_at_once(root, read):
     os.mkfifo(root / "pipe")
     assert problem(read, "-r pipe").endswith("pipe: is not a file")
     assert problem(read, "-r sub").endswith("sub: is not a file")
-    assert problem(read, "-r none.txt").endswith("none.txt: cannot be read: No such file or directory")
-    assert "is not the name of a file" in problem(kinds.CondaEnv(root / "a\0b", root).read, "linux-64")
+    assert problem(read, "-r none.txt").endswith(
+        "none.txt: cannot be read: No such file or directory"
+    )
+    assert "is not the name of a file" in problem(
+        kinds.CondaEnv(root / "a\0b", root).read, "linux-64"
+    )
 
 
 def test_size_number_and_cycles_are_limited(root, read):
@@ -101,19 +131,25 @@ def test_size_number_and_cycles_are_limited(root, read):
     assert problem(read, "-r n0.txt").endswith("more than 100 files of requirements")
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le-bom", "utf-16-be-bom", "utf-32"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le-bom", "utf-16-be-bom", "utf-32"]
+)
 def test_requirements_in_every_encoding_that_pip_reads(root, read, encoding):
     marks = {"utf-16-le-bom": b"\xff\xfe", "utf-16-be-bom": b"\xfe\xff"}
     data = "six  # ü\n".encode(encoding.removesuffix("-bom"))
     (root / "r.txt").write_bytes(marks.get(encoding, b"") + data)
     assert read("-r r.txt") == ("six",)
-    (root / "conda.yaml").write_bytes(marks.get(encoding, b"") + "dependencies: [tool]\n".encode(encoding.removesuffix("-bom")))
+    (root / "conda.yaml").write_bytes(
+        marks.get(encoding, b"") + "dependencies: [tool]\n".encode(encoding.removesuffix("-bom"))
+    )
     assert conda_yaml.read(root / "conda.yaml", root, "linux-64").conda == ("tool",)
 
 
 def test_a_file_in_another_encoding_is_named(root, read):
     (root / "r.txt").write_bytes(b"six # \xfc\n")
-    assert problem(read, "-r r.txt").endswith("python_env.yaml: r.txt: is not text in utf-8 (byte 6): save it as UTF-8")
+    assert problem(read, "-r r.txt").endswith(
+        "python_env.yaml: r.txt: is not text in utf-8 (byte 6): save it as UTF-8"
+    )
 
 
 @pytest.mark.parametrize(
@@ -156,7 +192,9 @@ def test_a_long_line_takes_no_time(root, read):
             read("-r r.txt")
         except EnvironmentSpecError as error:
             assert len(str(error)) < 1000
-    (root / "conda.yaml").write_text("dependencies:\n- a" + " " * 400_000 + "x\n- b" + " #" * 200_000 + "\n")
+    (root / "conda.yaml").write_text(
+        "dependencies:\n- a" + " " * 400_000 + "x\n- b" + " #" * 200_000 + "\n"
+    )
     assert len(conda_yaml.read(root / "conda.yaml", root, "linux-64").conda) == 2
 
 
@@ -172,7 +210,14 @@ def test_a_malformed_conda_yaml_is_one_line(root, text):
 
 
 @pytest.mark.parametrize(
-    "text", ["python: {}\ndependencies: [a]", "python: [3]", "python: '3.11 or so'", "dependencies: {a: b}", "build_dependencies: a"]
+    "text",
+    [
+        "python: {}\ndependencies: [a]",
+        "python: [3]",
+        "python: '3.11 or so'",
+        "dependencies: {a: b}",
+        "build_dependencies: a",
+    ],
 )
 def test_a_malformed_python_env_yaml_is_one_line(root, text):
     (root / "python_env.yaml").write_text(text)
@@ -182,14 +227,24 @@ def test_a_malformed_python_env_yaml_is_one_line(root, text):
 
 def test_an_empty_python_version_file_is_no_traceback(root):
     (root / "uv.lock").write_text(
-        'version = 1\nrevision = 3\nrequires-python = ">=3.11"\n\n[[package]]\nname = "own"\nversion = "1"\nsource = { virtual = "." }\n'
+        'version = 1\nrevision = 3\nrequires-python = ">=3.11"\n\n[[package]]\nname = '
+        '"own"\nversion = "1"\nsource = { virtual = "." }\n'
     )
-    (root / "pyproject.toml").write_text('[project]\nname = "own"\nversion = "1"\nrequires-python = ">=3.11"\n')
+    (root / "pyproject.toml").write_text(
+        '[project]\nname = "own"\nversion = "1"\nrequires-python = ">=3.11"\n'
+    )
     (root / ".python-version").write_text("\n")
-    assert kinds.detect(root, {}).lock(Platform("linux-64", {}), "3", Permissions(False, ()), False).lock.pylock == ""
+    assert (
+        kinds.detect(root, {})
+        .lock(Platform("linux-64", {}), "3", Permissions(False, ()), False)
+        .lock.pylock
+        == ""
+    )
     (root / ".python-version").unlink()
     (root / ".python-version").symlink_to(root.parent / "secret.txt")
-    assert "outside the project" in problem(kinds.detect(root, {}).inputs, Platform("linux-64", {}), "3")
+    assert "outside the project" in problem(
+        kinds.detect(root, {}).inputs, Platform("linux-64", {}), "3"
+    )
 
 
 @settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -203,7 +258,13 @@ def test_any_yaml_is_read_or_refused(root, content):
         (root / name).write_text(text)
         try:
             spec = read_file(root / name)
-            assert all(isinstance(line, str) and len(line.splitlines()) == 1 for line in (*spec.pip, *spec.conda, *spec.channels))
-            assert all(isinstance(value, str) for value in spec.variables.values()) and spec.names is not None
+            assert all(
+                isinstance(line, str) and len(line.splitlines()) == 1
+                for line in (*spec.pip, *spec.conda, *spec.channels)
+            )
+            assert (
+                all(isinstance(value, str) for value in spec.variables.values())
+                and spec.names is not None
+            )
         except EnvironmentSpecError as error:
             assert "\n" not in str(error)

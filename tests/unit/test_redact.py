@@ -10,7 +10,11 @@ from mlflow_backend.errors import redact, without_logins
 from mlflow_runner.redact import HOST
 
 WHITE_SPACE = " \t\r\n\v\f"
-SECRET = st.text(st.characters(exclude_characters=WHITE_SPACE, exclude_categories=["Cs"]), min_size=1, max_size=30)
+SECRET = st.text(
+    st.characters(exclude_characters=WHITE_SPACE, exclude_categories=["Cs"]),
+    min_size=1,
+    max_size=30,
+)
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
 LONGEST_SHOWN = 3
 
@@ -33,10 +37,16 @@ LONGEST_SHOWN = 3
         ("'https://host/x?sig=a': 403", "'https://host/x?***': 403"),
         ('url = "https://host/x.whl?sig=a", size = 1', 'url = "https://host/x.whl?***", size = 1'),
         ("https://login.example/?next=https://b.example&token=abc", "https://login.example/?***"),
-        ("https://conda.example/t/tk-123/channel/noarch", "https://conda.example/t/***/channel/noarch"),
+        (
+            "https://conda.example/t/tk-123/channel/noarch",
+            "https://conda.example/t/***/channel/noarch",
+        ),
         ("https://host/a#access_token=abc", "https://host/a#access_token=***"),
         ("https://host/a;token=abc/b;v=1", "https://host/a;token=***/b;v=***"),
-        ("jdbc:sqlserver://host:1433;user=ada;password=p;w", "jdbc:sqlserver://host:1433;user=***;password=***;w"),
+        (
+            "jdbc:sqlserver://host:1433;user=ada;password=p;w",
+            "jdbc:sqlserver://host:1433;user=***;password=***;w",
+        ),
         ("https://host/a;b/c", "https://host/a;b/c"),
     ],
 )
@@ -67,7 +77,9 @@ def test_a_url_without_credentials_stays_as_it_is(text):
 
 def test_a_program_gets_the_url_without_its_login_and_nothing_else_changed():
     text = 'url = "https://ada:pw@host:80/t/tk/x.whl?sig=a#sha256=b" git+ssh://git@host/r.git@v1'
-    assert without_logins(text) == 'url = "https://host:80/t/tk/x.whl?sig=a#sha256=b" git+ssh://host/r.git@v1'
+    assert without_logins(text) == (
+        'url = "https://host:80/t/tk/x.whl?sig=a#sha256=b" git+ssh://host/r.git@v1'
+    )
 
 
 def shows(text, secret, template):
@@ -100,7 +112,9 @@ def test_no_login_is_shown_whatever_it_holds(user, password):
 def test_no_quoted_login_is_shown(user, password):
     quoted = [urllib.parse.quote(word, safe="") for word in (user, password)]
     assume(not looks_like_a_host(":".join(quoted)))
-    assert redact(f"x https://{quoted[0]}:{quoted[1]}@host/p: refused") == "x https://host/p: refused"
+    assert redact(f"x https://{quoted[0]}:{quoted[1]}@host/p: refused") == (
+        "x https://host/p: refused"
+    )
 
 
 @given(token=SECRET)
@@ -121,6 +135,22 @@ def test_what_was_redacted_once_stays_as_it_is(text):
 
 
 @pytest.mark.timeout(30)  # a quadratic one needs minutes
-@pytest.mark.parametrize("part", ["://", "a", "https://a", "https://a@", "https://a.b/", "/t/", "@", "?", "#a=", "x://a.b?", "://[", " "])
+@pytest.mark.parametrize(
+    "part",
+    [
+        "://",
+        "a",
+        "https://a",
+        "https://a@",
+        "https://a.b/",
+        "/t/",
+        "@",
+        "?",
+        "#a=",
+        "x://a.b?",
+        "://[",
+        " ",
+    ],
+)
 def test_the_time_grows_only_as_the_length(part):
     assert len(redact("https://x" + part * 300_000)) <= len("https://x" + part * 300_000) * 2

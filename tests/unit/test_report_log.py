@@ -1,4 +1,6 @@
-"""The log channel: whatever a store refuses, and wherever the reporter is killed, no byte arrives twice and none is lost unnoticed."""
+"""The log channel: whatever a store refuses, and wherever the reporter is killed, no byte arrives
+twice and none is lost unnoticed.
+"""
 
 import json
 import re
@@ -15,7 +17,10 @@ from mlflow_runner.tracking import Denied, Refused, TooLarge, Unavailable
 
 
 class Store:
-    """Artifacts by name. It takes bodies of at most `limit` bytes, and raises what `faults` yields before it takes one."""
+    """Artifacts by name.
+
+    It takes bodies of at most `limit` bytes, and raises what `faults` yields before it takes one.
+    """
 
     def __init__(self, limit=PART_BYTES, faults=()):
         self.limit, self.faults = limit, list(faults)
@@ -44,13 +49,19 @@ def silent(text):
     """What the channel says is not looked at."""
 
 
-LINES = st.lists(st.binary(max_size=300).map(lambda data: data.replace(b"\n", b"") + b"\n"), max_size=40)
+LINES = st.lists(
+    st.binary(max_size=300).map(lambda data: data.replace(b"\n", b"") + b"\n"), max_size=40
+)
 
 
 @given(
-    blocks=st.lists(LINES, max_size=4), limit=st.integers(LEAST_PART_BYTES, 5000), restarts=st.lists(st.booleans(), min_size=4, max_size=4)
+    blocks=st.lists(LINES, max_size=4),
+    limit=st.integers(LEAST_PART_BYTES, 5000),
+    restarts=st.lists(st.booleans(), min_size=4, max_size=4),
 )
-def test_a_log_arrives_once_and_in_order_wherever_the_reporter_is_restarted(tmp_path_factory, blocks, limit, restarts):
+def test_a_log_arrives_once_and_in_order_wherever_the_reporter_is_restarted(
+    tmp_path_factory, blocks, limit, restarts
+):
     directory = tmp_path_factory.mktemp("log")
     writer, store, log = SpoolWriter(directory, 10_000_000), Store(limit), Log(directory, silent)
     for lines, restart in zip(blocks, restarts, strict=False):
@@ -65,9 +76,14 @@ def test_a_log_arrives_once_and_in_order_wherever_the_reporter_is_restarted(tmp_
 
 
 @given(
-    faults=st.lists(st.sampled_from([None, Unavailable("away"), TooLarge("413"), Refused("405")]), max_size=12), size=st.integers(0, 20_000)
+    faults=st.lists(
+        st.sampled_from([None, Unavailable("away"), TooLarge("413"), Refused("405")]), max_size=12
+    ),
+    size=st.integers(0, 20_000),
 )
-def test_every_byte_is_in_the_log_or_in_the_count_of_those_that_are_missing(tmp_path_factory, faults, size):
+def test_every_byte_is_in_the_log_or_in_the_count_of_those_that_are_missing(
+    tmp_path_factory, faults, size
+):
     directory = tmp_path_factory.mktemp("log")
     SpoolWriter(directory, 10_000_000).append(b"x" * size)
     store, log = Store(3000, faults), Log(directory, silent)
@@ -99,7 +115,9 @@ def test_parts_stay_small_for_a_server_that_took_no_large_one(tmp_path):
 
 
 def test_names_of_parts_sort_in_their_order(tmp_path):
-    (tmp_path / "log.json").write_text(json.dumps({"stamp": "S", "number": 9999, "offset": 0, "part_bytes": LEAST_PART_BYTES}))
+    (tmp_path / "log.json").write_text(
+        json.dumps({"stamp": "S", "number": 9999, "offset": 0, "part_bytes": LEAST_PART_BYTES})
+    )
     SpoolWriter(tmp_path, 10_000_000).append(b"a" * LEAST_PART_BYTES + b"b")
     store = Store()
     assert Log(tmp_path, silent).attempt(store, closing=True)
@@ -121,7 +139,11 @@ def test_a_channel_that_is_denied_gives_up_after_a_few_tries_and_says_it_once(tm
 
 def test_one_refused_part_is_left_out_and_the_next_arrives(tmp_path):
     said = []
-    writer, store, log = SpoolWriter(tmp_path, 10_000), Store(faults=[Refused("PUT: 405")]), Log(tmp_path, said.append)
+    writer, store, log = (
+        SpoolWriter(tmp_path, 10_000),
+        Store(faults=[Refused("PUT: 405")]),
+        Log(tmp_path, said.append),
+    )
     writer.append(b"lost\n")
     assert log.attempt(store, closing=False)
     writer.append(b"kept\n")
@@ -144,7 +166,10 @@ def test_a_refused_file_is_dropped_and_named_and_the_next_one_is_sent(tmp_path, 
     said = []
     for name in ("a", "b"):
         (tmp_path / name).write_text(name)
-    store, files = Store(faults=[fault]), Files(tmp_path, said.append, [("code/a", f"{tmp_path}/a"), ("code/b", f"{tmp_path}/b")])
+    store, files = (
+        Store(faults=[fault]),
+        Files(tmp_path, said.append, [("code/a", f"{tmp_path}/a"), ("code/b", f"{tmp_path}/b")]),
+    )
     assert files.attempt(store, closing=False)
     assert store.artifacts == {"code/b": b"b"}
     assert files.missing() == f"code/a missing: {fault}"

@@ -17,4 +17,7 @@ def test_a_run_of_an_hour_costs_a_few_dozen_calls_and_each_further_hour_at_most_
     while now_s < 7200:
         now_s = look_again_s(0.0, now_s)
         calls.append(now_s)
-    assert sum(moment <= 3600 for moment in calls) <= 60 and sum(3600 < moment <= 7200 for moment in calls) <= 30
+    assert (
+        sum(moment <= 3600 for moment in calls) <= 60
+        and sum(3600 < moment <= 7200 for moment in calls) <= 30
+    )

@@ -79,14 +79,20 @@ def test_what_is_deep_or_read_only_is_removed_and_what_a_link_points_to_stays(tm
 
 
 def test_the_end_of_the_process_removes_what_is_left_but_not_what_was_released(tmp_path):
-    process = start("scratch.make(); print(scratch.make()); kept = scratch.make(); scratch.release(kept); print(kept)", tmp_path)
+    process = start(
+        "scratch.make(); print(scratch.make()); kept = scratch.make(); scratch.release(kept); "
+        "print(kept)",
+        tmp_path,
+    )
     out, err = process.communicate()
     assert process.returncode == 0, err
     assert folders_of(tmp_path) == [os.path.basename(out.split()[1])]
 
 
 def test_a_forked_child_removes_nothing_of_its_parent_s(tmp_path):
-    program = "path = scratch.make()\nif os.fork() == 0: sys.exit()\nos.wait()\nprint(path.exists())"
+    program = (
+        "path = scratch.make()\nif os.fork() == 0: sys.exit()\nos.wait()\nprint(path.exists())"
+    )
     assert start(program, tmp_path).communicate()[0] == "True\n"
     assert not folders_of(tmp_path)
 
@@ -146,4 +152,7 @@ def test_other_threads_leave_the_process_s_signals_alone():
 
 
 def test_a_stop_says_which_signal_it_was():
-    assert str(scratch.Stopped(signal.SIGTERM)) == "stopped by SIGTERM" and scratch.Stopped(signal.SIGTERM).code == 143
+    assert (
+        str(scratch.Stopped(signal.SIGTERM)) == "stopped by SIGTERM"
+        and scratch.Stopped(signal.SIGTERM).code == 143
+    )

@@ -7,7 +7,9 @@ from mlflow_backend.secret_files import is_secret
 KEY = b"-----BEGIN RSA " + b"PRIVATE KEY-----"
 TEXT = b"MIIEpAIBAAKCAQEA7bq2n1fHk9"
 AWS = b"AWS_SECRET_" + b"ACCESS_KEY"
-KUBECONFIG = b"apiVersion: v1\nclusters: []\ncontexts: []\nkind: Config\nusers:\n- name: ada\n  user:\n    "
+KUBECONFIG = (
+    b"apiVersion: v1\nclusters: []\ncontexts: []\nkind: Config\nusers:\n- name: ada\n  user:\n    "
+)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,8 @@ def test_names_that_only_resemble_them(path):
         KUBECONFIG + b"client-key-data: abc",
         b'{"clusters": [], "contexts": [], "users": [{"user": {"token": "abc"}}]}',
         b'{"auths": {"ghcr.io": {"auth": "YWRhOnB3"}}}',
-        b'{"client_id": "x", "client_secret": "y", "refresh_token": "z", "type": "authorized_user"}',
+        b'{"client_id": "x", "client_secret": "y", "refresh_token": "z", "type": '
+        b'"authorized_user"}',
     ],
 )
 def test_contents_of_secrets(head):

@@ -1,4 +1,6 @@
-"""The controller's calls to MLflow stand any answer: each is a run, no run, or an outage in one sentence."""
+"""The controller's calls to MLflow stand any answer: each is a run, no run, or an outage in one
+sentence.
+"""
 
 import json
 
@@ -12,7 +14,13 @@ from mlflow_runner.tracking import Unavailable
 from tests.bed.odd import OddServer
 
 RUN = {
-    "info": {"run_id": "r", "experiment_id": "7", "status": "RUNNING", "start_time": 2000, "lifecycle_stage": "active"},
+    "info": {
+        "run_id": "r",
+        "experiment_id": "7",
+        "status": "RUNNING",
+        "start_time": 2000,
+        "lifecycle_stage": "active",
+    },
     "data": {"tags": [{"key": "compute.job", "value": "j"}]},
 }
 MINE = Known("r", "RUNNING", {"compute.job": "j"}, 2.0, "7")
@@ -41,9 +49,19 @@ def test_a_run_is_read_as_the_api_gives_it():
 @pytest.mark.parametrize(
     "answer",
     [[], {}, 5, None, {"run": None}, {"run": []}, {"run": {}}, {"run": {"info": None, "data": {}}}]
-    + [{"run": with_value(["info", name], value)} for name in ("run_id", "status", "experiment_id") for value in (None, 5, [])]
-    + [{"run": with_value(["info", "start_time"], value)} for value in ("soon", [], {}, float("inf"))]
-    + [{"run": with_value(["data"], value)} for value in (None, [], 5, {"tags": 5}, {"tags": [5]}, {"tags": [{"key": "a", "value": 5}]})]
+    + [
+        {"run": with_value(["info", name], value)}
+        for name in ("run_id", "status", "experiment_id")
+        for value in (None, 5, [])
+    ]
+    + [
+        {"run": with_value(["info", "start_time"], value)}
+        for value in ("soon", [], {}, float("inf"))
+    ]
+    + [
+        {"run": with_value(["data"], value)}
+        for value in (None, [], 5, {"tags": 5}, {"tags": [5]}, {"tags": [{"key": "a", "value": 5}]})
+    ]
     + [{"run": with_value(["info", "start_time"], 10**400)}],
     ids=lambda answer: str(answer)[:80],
 )
@@ -53,13 +71,22 @@ def test_what_is_no_answer_to_a_read_is_an_outage(answer):
 
 
 def test_the_answer_for_another_run_is_named():
-    with OddServer(json.dumps({"run": RUN}).encode()) as server, pytest.raises(Unavailable) as caught:
+    with (
+        OddServer(json.dumps({"run": RUN}).encode()) as server,
+        pytest.raises(Unavailable) as caught,
+    ):
         ServerRuns(server.uri).read("s")
     assert str(caught.value) == f"GET runs/get: run r instead of s: {UNLIKE}"
 
 
-@pytest.mark.parametrize("body", [b"<html>Sign in</html>", b"\xff\xfe", b"[" * 100_000], ids=["html", "bytes", "deep"])
-@pytest.mark.parametrize("call", [lambda runs: runs.read("r"), *(call for _, call in SEARCHES.values())], ids=["read", *SEARCHES])
+@pytest.mark.parametrize(
+    "body", [b"<html>Sign in</html>", b"\xff\xfe", b"[" * 100_000], ids=["html", "bytes", "deep"]
+)
+@pytest.mark.parametrize(
+    "call",
+    [lambda runs: runs.read("r"), *(call for _, call in SEARCHES.values())],
+    ids=["read", *SEARCHES],
+)
 def test_what_is_no_json_is_an_outage(body, call):
     with OddServer(body) as server, pytest.raises(Unavailable):
         call(ServerRuns(server.uri))
@@ -92,4 +119,13 @@ def test_any_json_is_a_run_or_an_outage(answer):
         known = _known(answer)
     except Unavailable:
         return
-    assert all(isinstance(text, str) for text in (known.run_id, known.status, known.experiment_id, *known.tags, *known.tags.values()))
+    assert all(
+        isinstance(text, str)
+        for text in (
+            known.run_id,
+            known.status,
+            known.experiment_id,
+            *known.tags,
+            *known.tags.values(),
+        )
+    )

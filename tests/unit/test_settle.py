@@ -1,4 +1,6 @@
-"""The end of a run depends on what happened, not on who saw it first: every order of tellers and of stale or fresh looks."""
+"""The end of a run depends on what happened, not on who saw it first: every order of tellers and of
+stale or fresh looks.
+"""
 
 import json
 from dataclasses import replace
@@ -17,7 +19,17 @@ from mlflow_backend.cluster.settle import foresee, has_ended, judge, settle
 from mlflow_backend.errors import ClusterUnavailable, TrackingError, TrackingUnavailable
 from mlflow_runner.ending import end_tags, ending
 from mlflow_runner.state import State
-from mlflow_runner.submission import TAG_CAUSE, TAG_CLUSTER, TAG_JOB, TAG_JOB_UID, TAG_MESSAGE, TAG_NODE, TAG_POD, TAG_SUBMITTED, TAG_TARGET
+from mlflow_runner.submission import (
+    TAG_CAUSE,
+    TAG_CLUSTER,
+    TAG_JOB,
+    TAG_JOB_UID,
+    TAG_MESSAGE,
+    TAG_NODE,
+    TAG_POD,
+    TAG_SUBMITTED,
+    TAG_TARGET,
+)
 from mlflow_runner.tracking import Refused, RunInfo
 from tests.bed import objects
 from tests.bed.objects import MemoryNamespace
@@ -75,18 +87,36 @@ class Jobs:
 
 
 def metadata(item, **more):
-    return {**item, "metadata": {"name": "j", "uid": "u", "creationTimestamp": BORN, **item.get("metadata", {}), **more}} if item else None
+    return (
+        {
+            **item,
+            "metadata": {
+                "name": "j",
+                "uid": "u",
+                "creationTimestamp": BORN,
+                **item.get("metadata", {}),
+                **more,
+            },
+        }
+        if item
+        else None
+    )
 
 
 def seen(job, pod_, now_s=NOW_S, **more):
-    return Seen(metadata(job) if job else job, metadata(pod_), (), now_s, **{"claim": CLAIM, **more})
+    return Seen(
+        metadata(job) if job else job, metadata(pod_), (), now_s, **{"claim": CLAIM, **more}
+    )
 
 
 JOB = {"spec": {}, "status": {}}
 RUNNING = seen(JOB, pod("Running"))
 STOPPED = terminated(143, message=told("KILLED", 143, "Terminated"))
 EVICTED = [disrupted("EvictionByEvictionAPI")]
-FAILED_143 = job_failed("PodFailurePolicy", "Container run for pod mlflow/x failed with exit code 143 matching FailJob rule at index 1")
+FAILED_143 = job_failed(
+    "PodFailurePolicy",
+    "Container run for pod mlflow/x failed with exit code 143 matching FailJob rule at index 1",
+)
 DEADLINE = job_failed("DeadlineExceeded")
 
 
@@ -95,7 +125,8 @@ def state(status, code, cause=None):
 
 
 SCENARIOS = {
-    # what happened: (looks in the order in which the cluster shows them, what the runner tells or None, whether somebody cancelled, outcome)
+    # what happened: (looks in the order in which the cluster shows them, what the runner tells or
+    # None, whether somebody cancelled, outcome)
     "exit 0": ([RUNNING, seen(JOB, pod("Succeeded", state=terminated(0)))], state("FINISHED", 0), False, ("FINISHED", None)),
     "exit 3": (
         [RUNNING, seen(JOB, pod(state=terminated(3, message=told("FAILED", 3, "ExitCode")))), seen(job_failed("x"), None)],
@@ -140,8 +171,16 @@ def test_the_end_depends_on_what_happened_and_not_on_who_saw_it_first(name, data
     if cancelled:
         store.end("r", Diagnosis("KILLED", "Cancelled", "The run was cancelled"))
     last = len(looks) - 1
-    steps = data.draw(st.lists(st.one_of(st.integers(0, last), *([st.just("runner")] if tells else [])), max_size=12))
-    steps = [step for index, step in enumerate(steps) if step != "runner" or "runner" not in steps[:index]]
+    steps = data.draw(
+        st.lists(
+            st.one_of(st.integers(0, last), *([st.just("runner")] if tells else [])), max_size=12
+        )
+    )
+    steps = [
+        step
+        for index, step in enumerate(steps)
+        if step != "runner" or "runner" not in steps[:index]
+    ]
     if tells and "runner" not in steps:
         steps.append("runner")
     for step in [*steps, last, last]:
@@ -186,7 +225,11 @@ def test_the_last_words_of_an_attempt_after_a_stopped_one_are_believed(state_, e
 
 def test_a_run_marked_killed_in_mlflow_is_cancelled_and_loses_its_job():
     verdict = judge(Known("r", "KILLED", SENT, 0), RUNNING)
-    assert (verdict.end.status, verdict.end.cause, verdict.remove_job) == ("KILLED", "Cancelled", True)
+    assert (verdict.end.status, verdict.end.cause, verdict.remove_job) == (
+        "KILLED",
+        "Cancelled",
+        True,
+    )
 
 
 def test_a_cancelled_run_whose_job_is_still_there_loses_it():
@@ -195,29 +238,53 @@ def test_a_cancelled_run_whose_job_is_still_there_loses_it():
 
 
 @pytest.mark.parametrize(("after_s", "ended"), [(59, False), (61, True)])
-def test_a_submit_without_a_job_has_broken_off_after_a_minute_however_old_its_run_is(after_s, ended):
+def test_a_submit_without_a_job_has_broken_off_after_a_minute_however_old_its_run_is(
+    after_s, ended
+):
     taken_up_again = Known("r", "RUNNING", {**UNDER_WAY, TAG_SUBMITTED: BORN}, NOW_S - 86400)
-    verdict = judge(taken_up_again, seen(None, None, NOW_S - 60 + after_s, claim=Claim("j", None, "c")))
-    assert (verdict.ended, verdict.end and verdict.end.cause) == (ended, "SubmitError" if ended else None)
+    verdict = judge(
+        taken_up_again, seen(None, None, NOW_S - 60 + after_s, claim=Claim("j", None, "c"))
+    )
+    assert (verdict.ended, verdict.end and verdict.end.cause) == (
+        ended,
+        "SubmitError" if ended else None,
+    )
 
 
 def test_a_pod_that_should_be_gone_means_a_lost_node_only_after_its_patience():
-    leaving = metadata(pod("Running", conditions=[disrupted("DeletionByTaintManager")]), deletionTimestamp=BORN)
-    early, late = (judge(Known("r", "RUNNING", SENT, 0), seen(JOB, leaving, NOW_S - 60 + after)) for after in (29, 31))
+    leaving = metadata(
+        pod("Running", conditions=[disrupted("DeletionByTaintManager")]), deletionTimestamp=BORN
+    )
+    early, late = (
+        judge(Known("r", "RUNNING", SENT, 0), seen(JOB, leaving, NOW_S - 60 + after))
+        for after in (29, 31)
+    )
     assert not early.ended and early.look_again_s == pytest.approx(1)
     assert (late.end.cause, late.remove_job) == ("NodeLost", True)
 
 
 def test_with_retries_a_pod_on_a_lost_node_is_released_and_the_run_goes_on():
-    leaving = metadata(pod("Running", conditions=[disrupted("DeletionByTaintManager")]), deletionTimestamp=BORN)
-    verdict = judge(Known("r", "RUNNING", SENT, 0), seen({"spec": {"backoffLimitPerIndex": 2}, "status": {}}, leaving))
+    leaving = metadata(
+        pod("Running", conditions=[disrupted("DeletionByTaintManager")]), deletionTimestamp=BORN
+    )
+    verdict = judge(
+        Known("r", "RUNNING", SENT, 0),
+        seen({"spec": {"backoffLimitPerIndex": 2}, "status": {}}, leaving),
+    )
     assert (verdict.ended, verdict.end, verdict.release_pod) == (False, None, True)
 
 
 def test_an_earlier_pod_does_not_tell_the_end_of_a_run_that_another_has_taken_over():
     told_by_second = RunInfo("RUNNING", "", {"compute.pod": "b", "compute.attempt": "2"})
-    assert ending(told_by_second, State(status="FAILED", exit_code=1, cause="ExitCode", pod="a", attempt=1)) is None
-    same_attempt = RunInfo("RUNNING", "", {"compute.pod": "b"})  # two pods for one Job (kubernetes#130103)
+    assert (
+        ending(
+            told_by_second,
+            State(status="FAILED", exit_code=1, cause="ExitCode", pod="a", attempt=1),
+        )
+        is None
+    )
+    # two pods for one Job (kubernetes#130103)
+    same_attempt = RunInfo("RUNNING", "", {"compute.pod": "b"})
     assert ending(same_attempt, State(status="FINISHED", exit_code=0, pod="a")) is None
     assert ending(same_attempt, State(status="FINISHED", exit_code=0, pod="b")).status == "FINISHED"
 
@@ -225,7 +292,8 @@ def test_an_earlier_pod_does_not_tell_the_end_of_a_run_that_another_has_taken_ov
 @pytest.mark.parametrize("status, tags, told", [
     ("KILLED", end_tags("KILLED", "Deleted", "x", None), True),
     ("KILLED", end_tags("KILLED", "Terminated", "x", 143), False),  # its Job may go on
-    ("KILLED", {**end_tags("KILLED", "Terminated", "x", 143), **end_tags("FINISHED", None, None, 0)}, False),  # between the writes of a retry
+    # between the writes of a retry
+    ("KILLED", {**end_tags("KILLED", "Terminated", "x", 143), **end_tags("FINISHED", None, None, 0)}, False),
     ("KILLED", end_tags("FINISHED", None, None, 0), False),
     ("FINISHED", {}, False),  # by the script itself
     ("RUNNING", end_tags("FINISHED", None, None, 0), False),
@@ -235,7 +303,11 @@ def test_an_end_is_believed_only_where_its_tags_and_its_status_agree(status, tag
 
 
 def at(seconds_after_birth):
-    return datetime.fromtimestamp(NOW_S - 60 + seconds_after_birth, timezone.utc).isoformat().replace("+00:00", "Z")
+    return (
+        datetime.fromtimestamp(NOW_S - 60 + seconds_after_birth, timezone.utc)
+        .isoformat()
+        .replace("+00:00", "Z")
+    )
 
 
 def waiting(reason, scheduled_s, **more):
@@ -257,12 +329,20 @@ def happened(reason, first_s):
     (waiting("ContainerCreating", 600), [happened("Scheduled", 600), happened("FailedMount", 601)], 300),
     (waiting("ContainerCreating", 600), [{"reason": "FailedMount", "eventTime": at(601), "message": "m"}], 300),
 ])  # fmt: skip
-def test_the_patience_with_a_trouble_counts_from_its_beginning_and_not_from_the_pods(found, events, patience_s):
-    """A pod that waited ten minutes for a node meets its first error: others would have failed it at once."""
+def test_the_patience_with_a_trouble_counts_from_its_beginning_and_not_from_the_pods(
+    found, events, patience_s
+):
+    """A pod that waited ten minutes for a node meets its first error: others would have failed it
+    at once.
+    """
     began_s = max(
         [
             600,
-            *(diagnose.seconds(item.get("firstTimestamp") or item["eventTime"]) - NOW_S + 60 for item in events[-1:] if patience_s != 120),
+            *(
+                diagnose.seconds(item.get("firstTimestamp") or item["eventTime"]) - NOW_S + 60
+                for item in events[-1:]
+                if patience_s != 120
+            ),
         ]
     )
 
@@ -282,7 +362,11 @@ def test_the_patience_with_a_trouble_counts_from_its_beginning_and_not_from_the_
 def test_a_later_look_never_has_more_patience(after_s, scheduled_s, reason):
     found = waiting(reason, scheduled_s)
     looks = [
-        foresee(Seen(metadata(JOB), metadata(found), [], NOW_S - 60 + scheduled_s + passed_s, claim=CLAIM))
+        foresee(
+            Seen(
+                metadata(JOB), metadata(found), [], NOW_S - 60 + scheduled_s + passed_s, claim=CLAIM
+            )
+        )
         for passed_s in (after_s, after_s + 10)
     ]
     left = [0.0 if verdict.ended else verdict.look_again_s for verdict in looks]
@@ -295,13 +379,20 @@ def beside(run_state, phase="Running"):
     return {"spec": spec, "status": {"phase": phase, "containerStatuses": statuses}}
 
 
-@pytest.mark.parametrize("code, outcome", [(0, ("FINISHED", None)), (3, ("FAILED", "ExitCode")), (137, ("FAILED", "Killed"))])
-def test_the_end_of_the_runs_container_is_the_runs_end_and_its_job_goes_though_a_sidecar_stays(code, outcome):
+@pytest.mark.parametrize(
+    "code, outcome",
+    [(0, ("FINISHED", None)), (3, ("FAILED", "ExitCode")), (137, ("FAILED", "Killed"))],
+)
+def test_the_end_of_the_runs_container_is_the_runs_end_and_its_job_goes_though_a_sidecar_stays(
+    code, outcome
+):
     store, jobs = Store(), Jobs()
     verdict = settle(store, jobs, store.read("r"), seen(JOB, beside(terminated(code))))
     assert store.outcome == outcome and verdict.remove_job
     again = judge(store.read("r"), seen(JOB, beside(terminated(code))))
-    assert again.ended and again.end is None and again.remove_job, "also where the runner itself has told the end"
+    assert again.ended and again.end is None and again.remove_job, (
+        "also where the runner itself has told the end"
+    )
 
 
 def test_a_sidecar_that_is_over_says_nothing_about_the_run():
@@ -315,11 +406,19 @@ def test_an_init_container_that_fails_is_named():
     found = {"spec": {"containers": [{"name": "run"}]}, "status": {"phase": "Failed", "initContainerStatuses": init,
              "containerStatuses": [{"name": "run", "state": {"waiting": {"reason": "PodInitializing"}}}]}}  # fmt: skip
     end = foresee(seen(job_failed("BackoffLimitExceeded"), found)).end
-    assert (end.status, end.cause) == ("FAILED", "InitContainerFailed") and "'prepare' failed with exit code 9" in end.message
+    assert (end.status, end.cause) == ("FAILED", "InitContainerFailed") and (
+        "'prepare' failed with exit code 9"
+    ) in end.message
 
 
 def test_an_init_container_whose_image_cannot_be_pulled_is_no_start_that_lasts_for_ever():
-    found = waiting("PodInitializing", 0, initContainerStatuses=[{"name": "prepare", "state": {"waiting": {"reason": "ImagePullBackOff"}}}])
+    found = waiting(
+        "PodInitializing",
+        0,
+        initContainerStatuses=[
+            {"name": "prepare", "state": {"waiting": {"reason": "ImagePullBackOff"}}}
+        ],
+    )
     verdict = foresee(Seen(metadata(JOB), metadata(found), [], NOW_S - 60 + 121, claim=CLAIM))
     assert verdict.end.cause == "ImagePullError" and "container prepare" in verdict.end.message
 
@@ -345,9 +444,14 @@ def of_container(event, path):
     (waiting("ErrImagePull", 1), [of_container(happened("Failed", 5), "spec.initContainers{prepare}"),
                                   of_container(happened("Failed", 600), "spec.containers{run}")], 120),
 ])  # fmt: skip
-def test_a_trouble_that_is_over_takes_nothing_from_the_patience_with_the_next(found, events, patience_s):
+def test_a_trouble_that_is_over_takes_nothing_from_the_patience_with_the_next(
+    found, events, patience_s
+):
     young, old = (
-        foresee(Seen(metadata(JOB), metadata(found), events, NOW_S - 60 + 600 + after_s, claim=CLAIM)) for after_s in (1, patience_s + 1)
+        foresee(
+            Seen(metadata(JOB), metadata(found), events, NOW_S - 60 + 600 + after_s, claim=CLAIM)
+        )
+        for after_s in (1, patience_s + 1)
     )
     assert not young.ended and young.look_again_s == pytest.approx(patience_s - 1)
     assert old.ended and old.end.status == "FAILED"
@@ -358,8 +462,15 @@ JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size
 
 
 @given(message=JSON.map(json.dumps) | st.text(max_size=30), code=st.integers(0, 255))
-def test_whatever_a_termination_message_holds_the_container_has_ended_as_the_kubelet_saw(message, code):
-    end = foresee(seen(job_failed("x"), pod("Failed" if code else "Succeeded", state=terminated(code, message=message)))).end
+def test_whatever_a_termination_message_holds_the_container_has_ended_as_the_kubelet_saw(
+    message, code
+):
+    end = foresee(
+        seen(
+            job_failed("x"),
+            pod("Failed" if code else "Succeeded", state=terminated(code, message=message)),
+        )
+    ).end
     assert end.exit_code == code and (end.status == "FINISHED") == (code == 0 and end.cause is None)
 
 
@@ -373,15 +484,25 @@ def test_whatever_a_termination_message_holds_the_container_has_ended_as_the_kub
 ])  # fmt: skip
 def test_a_termination_message_that_does_not_fit_the_exit_code_or_its_form_is_not_believed(forged):
     end = foresee(seen(job_failed("x"), pod(state=terminated(1, message=json.dumps(forged))))).end
-    assert (end.status, end.cause, end.message) == ("FAILED", "ExitCode", "The container exited with code 1. See the log.")
+    assert (end.status, end.cause, end.message) == (
+        "FAILED",
+        "ExitCode",
+        "The container exited with code 1. See the log.",
+    )
 
 
 class Family(Store):
-    """A run with nested runs, given as {id: (parent's id, status, tags)}; a search gives `page` at a time, and those that it finds then."""
+    """A run with nested runs, given as {id: (parent's id, status, tags)}; a search gives `page` at
+    a time, and those that it finds then.
+    """
 
     def __init__(self, below=None, page=1000, refusals=None):
         super().__init__()
-        self.below = below or {"a": ("r", "RUNNING", {}), "b": ("r", "SCHEDULED", {}), "c": ("a", "RUNNING", {})}
+        self.below = below or {
+            "a": ("r", "RUNNING", {}),
+            "b": ("r", "SCHEDULED", {}),
+            "c": ("a", "RUNNING", {}),
+        }
         self.ended, self.page, self.refusals = {}, page, dict(refusals or {})
 
     def children(self, parent):
@@ -394,7 +515,9 @@ class Family(Store):
         return [
             Known(run_id, status, tags, 0)
             for run_id, (parent, status, tags) in self.below.items()
-            if parent == parent_id and run_id not in self.ended and status in ("RUNNING", "SCHEDULED")
+            if parent == parent_id
+            and run_id not in self.ended
+            and status in ("RUNNING", "SCHEDULED")
         ]
 
     def end(self, run_id, end):
@@ -426,7 +549,9 @@ def test_runs_that_an_ended_run_left_running_end_with_it():
     ({TAG_TARGET: "local", TAG_NODE: "laptop"}, False),
     ({TAG_TARGET: "local", TAG_NODE: "j-x"}, True),  # that runner was in the parent's pod
 ])  # fmt: skip
-def test_a_nested_run_that_has_a_runner_of_its_own_goes_on_unless_that_died_with_the_pod(tags, ends):
+def test_a_nested_run_that_has_a_runner_of_its_own_goes_on_unless_that_died_with_the_pod(
+    tags, ends
+):
     runs = Family({"a": ("r", "RUNNING", tags)})
     runs.tags[TAG_POD] = "j-x"
     settle(runs, Jobs(), runs.read("r"), seen(None, None))
@@ -451,12 +576,18 @@ def test_a_run_that_names_a_run_below_it_as_its_parent_is_no_endless_search():
     assert runs.ended.keys() == {"a"} and has_ended(runs.read("r"))
 
 
-def test_more_nested_runs_than_end_at_once_are_told_and_a_second_settle_ends_them(monkeypatch, caplog):
+def test_more_nested_runs_than_end_at_once_are_told_and_a_second_settle_ends_them(
+    monkeypatch, caplog
+):
     monkeypatch.setattr(settling, "CHILDREN", 4)
-    runs = Family({f"a{number}": ("r", "RUNNING", {}) for number in range(6)} | {"b": ("a5", "RUNNING", {})})
+    runs = Family(
+        {f"a{number}": ("r", "RUNNING", {}) for number in range(6)} | {"b": ("a5", "RUNNING", {})}
+    )
     settle(runs, Jobs(), runs.read("r"), seen(None, None))
     assert len(runs.ended) == 4 and has_ended(runs.read("r"))
-    assert "run r: more than 4 of its nested runs have not ended: settle it again to end the others" in caplog.messages
+    assert (
+        "run r: more than 4 of its nested runs have not ended: settle it again to end the others"
+    ) in caplog.messages
     settle(runs, Jobs(), runs.read("r"), seen(None, None))
     assert runs.ended.keys() == runs.below.keys()
 
@@ -471,7 +602,9 @@ def test_a_settler_that_dies_between_two_ends_loses_none_of_them(dies_at):
     assert has_ended(runs.read("r")) and runs.ended.keys() == {"a", "b", "c"}
 
 
-@pytest.mark.parametrize("error", [TrackingError("deleted meanwhile"), Refused("deleted meanwhile")])
+@pytest.mark.parametrize(
+    "error", [TrackingError("deleted meanwhile"), Refused("deleted meanwhile")]
+)
 def test_a_nested_run_that_cannot_be_ended_does_not_keep_its_parent_from_its_end(error, caplog):
     runs = Family(refusals={"a": error})
     settle(runs, Jobs(), runs.read("r"), seen(None, None))
@@ -523,24 +656,34 @@ def ended_at(after_s, code, message=None):
 
 
 @pytest.mark.parametrize(("job", "state"), [
-    (RETRIES, ended_at(60, 137)),  # no word of the runner: the Job decides whether another pod follows
+    # no word of the runner: the Job decides whether another pod follows
+    (RETRIES, ended_at(60, 137)),
     (RETRIES, ended_at(60, 3, told("SCHEDULED", 3, None))),  # the runner expects another pod
-    (JOB, ended_at(60, 143, told("KILLED", 143, "Terminated"))),  # stopped alone: the Job fails once the pod is gone
+    # stopped alone: the Job fails once the pod is gone
+    (JOB, ended_at(60, 143, told("KILLED", 143, "Terminated"))),
 ])  # fmt: skip
 def test_a_sidecar_does_not_keep_a_job_from_going_on_after_the_runs_container(job, state):
     store, jobs = Store(), Jobs()
-    early, late = (seen(job, both(state, {"running": {}}, "Running"), NOW_S + after_s) for after_s in (1, 11))
+    early, late = (
+        seen(job, both(state, {"running": {}}, "Running"), NOW_S + after_s) for after_s in (1, 11)
+    )
     assert foresee(early).look_again_s == pytest.approx(9) and not foresee(early).release_pod
     assert not settle(store, jobs, store.read("r"), early).ended and jobs.released == []
     settle(store, jobs, store.read("r"), late)
-    assert (jobs.released, jobs.deleted, store.outcome) == ([("j-x", "p", False)], [], ("RUNNING", None))
+    assert (jobs.released, jobs.deleted, store.outcome) == (
+        [("j-x", "p", False)],
+        [],
+        ("RUNNING", None),
+    )
 
 
 def test_a_pod_that_was_released_is_released_by_force_only_when_its_node_is_lost():
     leaving = both(ended_at(60, 137), {"running": {}}, "Running", deletionTimestamp=at(90))
     early, late = (foresee(seen(RETRIES, leaving, NOW_S - 60 + after_s)) for after_s in (100, 121))
     assert not early.release_pod and early.look_again_s == pytest.approx(20)
-    settle(store := Store(), jobs := Jobs(), store.read("r"), seen(RETRIES, leaving, NOW_S - 60 + 121))
+    settle(
+        store := Store(), jobs := Jobs(), store.read("r"), seen(RETRIES, leaving, NOW_S - 60 + 121)
+    )
     assert late.release_pod and jobs.released == [("j-x", "p", True)]
 
 
@@ -548,10 +691,17 @@ CRASHED = {"terminated": {"exitCode": 7, "reason": "Error"}}
 
 
 def crashing(state=None, **status):
-    """A pod with a native sidecar that has crashed and waits for its next start, if `state` is not another one."""
-    statuses = [{"name": "proxy", "started": False, "state": state or {}, "lastState": CRASHED, **status}]
+    """A pod with a native sidecar that has crashed and waits for its next start, if `state` is not
+    another one.
+    """
+    statuses = [
+        {"name": "proxy", "started": False, "state": state or {}, "lastState": CRASHED, **status}
+    ]
     found = waiting("PodInitializing", 600, initContainerStatuses=statuses)
-    return {**found, "spec": {**found["spec"], "initContainers": [{"name": "proxy", "restartPolicy": "Always"}]}}
+    return {
+        **found,
+        "spec": {**found["spec"], "initContainers": [{"name": "proxy", "restartPolicy": "Always"}]},
+    }
 
 
 @pytest.mark.parametrize("state", [
@@ -560,21 +710,34 @@ def crashing(state=None, **status):
     CRASHED,  # as Kubernetes 1.34 shows it between two starts
     {"running": {}},  # for the moment
 ])  # fmt: skip
-def test_a_native_sidecar_that_crashes_again_and_again_is_told_and_ends_the_run_after_its_patience(state):
+def test_a_native_sidecar_that_crashes_again_and_again_is_told_and_ends_the_run_after_its_patience(
+    state,
+):
     found, path = crashing(state), "spec.initContainers{proxy}"
-    events = [of_container(happened("Pulled", 650), path), of_container(happened("BackOff", 700), path)]
-    young, old = (replace(seen(JOB, found, NOW_S - 60 + 700 + after_s), events=events) for after_s in (1, 301))
-    assert diagnose.waiting_for(found, JOB, events) == "waiting: the init container 'proxy' failed with exit code 7"
+    events = [
+        of_container(happened("Pulled", 650), path),
+        of_container(happened("BackOff", 700), path),
+    ]
+    young, old = (
+        replace(seen(JOB, found, NOW_S - 60 + 700 + after_s), events=events) for after_s in (1, 301)
+    )
+    assert diagnose.waiting_for(found, JOB, events) == (
+        "waiting: the init container 'proxy' failed with exit code 7"
+    )
     assert not foresee(young).ended and foresee(young).look_again_s == pytest.approx(299)
     store, jobs = Store(), Jobs()
     settle(store, jobs, store.read("r"), old)
     assert store.outcome == ("FAILED", "InitContainerFailed") and jobs.deleted == [("j", "u")]
-    assert store.tags[TAG_MESSAGE] == "The init container 'proxy' failed with exit code 7. Correct it in the target's 'pod_template'."
+    assert store.tags[TAG_MESSAGE] == (
+        "The init container 'proxy' failed with exit code 7. Correct it in the target's "
+        "'pod_template'."
+    )
 
 
 @pytest.mark.parametrize("status", [
     {"started": True, "state": {"running": {}}},  # it has recovered
-    {"name": "prepare", "state": {"terminated": {"exitCode": 0}}, "lastState": {}},  # no sidecar: it has done its work
+    # no sidecar: it has done its work
+    {"name": "prepare", "state": {"terminated": {"exitCode": 0}}, "lastState": {}},
     {"state": {"running": {}}, "lastState": {}},
     {"state": {"waiting": {"reason": "PodInitializing"}}, "lastState": {}},
 ])  # fmt: skip
@@ -594,20 +757,28 @@ def mount(first_s, volume="own", last_s=None, reason="FailedMount"):
             "lastTimestamp": at(last_s or first_s)}  # fmt: skip
 
 
-UNMOUNTED = "Unable to attach or mount volumes: unmounted volumes=[own]: timed out waiting for the condition"
+UNMOUNTED = (
+    "Unable to attach or mount volumes: unmounted volumes=[own]: timed out waiting for the "
+    "condition"
+)
 
 
 @pytest.mark.parametrize(("events", "began_s"), [
     ([mount(610, "other"), mount(900)], 900),  # another volume
-    ([mount(610, last_s=900), happened("Pulled", 880)], 880),  # mounted in between; the API counts the event of before
+    # mounted in between; the API counts the event of before
+    ([mount(610, last_s=900), happened("Pulled", 880)], 880),
     ([mount(610, last_s=900), mount(880, reason="SuccessfulAttachVolume")], 880),
     ([mount(610, last_s=900), mount(880, "other", reason="SuccessfulAttachVolume")], 610),
     ([mount(610, last_s=900), happened("Scheduled", 600)], 610),  # not in the order of time
-    ([mount(610), {**mount(730), "message": UNMOUNTED}], 610),  # the kubelet's summary of the same trouble
+    # the kubelet's summary of the same trouble
+    ([mount(610), {**mount(730), "message": UNMOUNTED}], 610),
 ])  # fmt: skip
 def test_the_patience_with_a_volume_counts_from_the_beginning_of_its_own_trouble(events, began_s):
     found = waiting("ContainerCreating", 600)
-    young, old = (replace(seen(JOB, found, NOW_S - 60 + began_s + after_s), events=events) for after_s in (299, 301))
+    young, old = (
+        replace(seen(JOB, found, NOW_S - 60 + began_s + after_s), events=events)
+        for after_s in (299, 301)
+    )
     assert not foresee(young).ended
     assert foresee(old).ended and foresee(old).end.cause == "VolumeError"
 

@@ -1,4 +1,6 @@
-"""The archive of a run: the same files give the same bytes, and files that change meanwhile do no harm."""
+"""The archive of a run: the same files give the same bytes, and files that change meanwhile do no
+harm.
+"""
 
 import os
 import random
@@ -29,7 +31,10 @@ LARGE_BYTES = 40_000_000
 def contents_of(taken):
     try:
         with tarfile.open(taken.path) as archive:
-            return {m.name: archive.extractfile(m).read() if m.isfile() else m.linkname for m in archive.getmembers()}
+            return {
+                m.name: archive.extractfile(m).read() if m.isfile() else m.linkname
+                for m in archive.getmembers()
+            }
     finally:
         taken.discard()
 
@@ -39,9 +44,16 @@ def take(root, inputs=None):
     return taken, contents_of(taken)
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(files=st.dictionaries(NAMES, st.binary(max_size=50), min_size=1, max_size=6), seed=st.integers(0, 1000))
-def test_same_files_give_the_same_hash_whatever_their_order_time_or_permissions(tmp_path_factory, files, seed):
+@settings(
+    max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(
+    files=st.dictionaries(NAMES, st.binary(max_size=50), min_size=1, max_size=6),
+    seed=st.integers(0, 1000),
+)
+def test_same_files_give_the_same_hash_whatever_their_order_time_or_permissions(
+    tmp_path_factory, files, seed
+):
     hashes = set()
     for attempt in range(2):
         root = tmp_path_factory.mktemp("project")
@@ -74,7 +86,10 @@ def test_the_hash_is_that_of_the_archive(tmp_path):
     import hashlib
 
     taken = snapshot.take(project_files(write(tmp_path, {"train.py": "x"})), {})
-    assert (taken.sha256, taken.size_bytes) == (hashlib.sha256(taken.read()).hexdigest(), len(taken.read()))
+    assert (taken.sha256, taken.size_bytes) == (
+        hashlib.sha256(taken.read()).hexdigest(),
+        len(taken.read()),
+    )
     taken.discard()
 
 
@@ -92,7 +107,9 @@ def test_inputs_travel_beside_the_project_under_the_same_limits(tmp_path):
         "inputs/one/a.csv": b"1",
     }
     with pytest.raises(
-        SnapshotError, match=r"in 4 files, but at most 300.0 MB in 3 files travel with a run; largest: inputs/data/data/a.csv \(0.0 kB\)"
+        SnapshotError,
+        match=r"in 4 files, but at most 300.0 MB in 3 files travel with a run; "
+        r"largest: inputs/data/data/a.csv \(0.0 kB\)",
     ):
         snapshot.take(project_files(root), inputs, Limits(files=3))
     with pytest.raises(SnapshotError, match=r"0.0 kB in 4 files, but at most 0.0 kB in 2000"):
@@ -137,14 +154,24 @@ def test_what_cannot_be_read_is_named_in_one_line():
         with pytest.raises(SnapshotError) as error:
             project_files(root)
         (root / "pgdata").chmod(0o700)
-        assert str(error.value) == "pgdata/: cannot be read: Permission denied: name it in .mlflowignore to leave it out"
+        assert str(error.value) == (
+            "pgdata/: cannot be read: Permission denied: name it in .mlflowignore to leave it out"
+        )
         (root / "train.py").chmod(0o000)
-        with pytest.raises(SnapshotError, match="^train.py: cannot be read: Permission denied: name it in .mlflowignore to leave it out$"):
+        with pytest.raises(
+            SnapshotError,
+            match="^train.py: cannot be read: Permission denied: "
+            "name it in .mlflowignore to leave it out$",
+        ):
             project_files(root)
         write(root, {".mlflowignore": "train.py\n"})
         assert set(project_files(root).members) == {".mlflowignore", "pgdata/pyvenv"}
         (root / "pgdata/pyvenv").chmod(0o000)
-        with pytest.raises(SnapshotError, match="cannot be read: Permission denied: make it readable, or pass another path with -P"):
+        with pytest.raises(
+            SnapshotError,
+            match="cannot be read: Permission denied: make it "
+            "readable, or pass another path with -P",
+        ):
             input_files(root / "pgdata", "inputs/x/pgdata")
 
 
@@ -156,7 +183,10 @@ def large(root):
 def packing(folder):
     """Wait until the archive in `folder` has begun to grow."""
     deadline = time.monotonic() + 100
-    while not any(path.stat().st_size > 1_000_000 for path in Path(folder).glob("mlflow-compute-*/snapshot.tar.gz")):
+    while not any(
+        path.stat().st_size > 1_000_000
+        for path in Path(folder).glob("mlflow-compute-*/snapshot.tar.gz")
+    ):
         assert time.monotonic() < deadline
         time.sleep(0.001)
 
@@ -183,14 +213,19 @@ def test_a_file_that_becomes_smaller_while_it_is_packed_is_named(tmp_path, monke
     root = write(tmp_path / "project", {"train.py": "x"})
     large(root)
     with pytest.raises(SnapshotError) as error:
-        change_while_packed(root, tmp_path, monkeypatch, lambda: os.truncate(root / "large.bin", 10))
+        change_while_packed(
+            root, tmp_path, monkeypatch, lambda: os.truncate(root / "large.bin", 10)
+        )
     assert str(error.value) == (
-        "large.bin: became smaller while it was packed: submit again when nothing writes to it, or name it in .mlflowignore"
+        "large.bin: became smaller while it was packed: submit again when nothing writes to it, or "
+        "name it in .mlflowignore"
     )
     assert not list((tmp_path / "tmp").iterdir())
 
 
-def test_of_a_file_that_grows_while_it_is_packed_the_first_part_travels_and_it_is_named(tmp_path, monkeypatch):
+def test_of_a_file_that_grows_while_it_is_packed_the_first_part_travels_and_it_is_named(
+    tmp_path, monkeypatch
+):
     root = write(tmp_path / "project", {"train.py": "x"})
     large(root)
     before = (root / "large.bin").read_bytes()
@@ -213,8 +248,12 @@ def test_an_archive_that_cannot_be_written_says_where(tmp_path, monkeypatch):
         text=True,
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
-    assert "the archive cannot be written: File too large: make room, or set TMPDIR" in small.stdout, small.stderr
-    assert listing.members.keys() == {"train.py"} and [path.name for path in tmp_path.iterdir()] == ["train.py"]
+    assert (
+        "the archive cannot be written: File too large: make room, or set TMPDIR" in small.stdout
+    ), small.stderr
+    assert listing.members.keys() == {"train.py"} and [
+        path.name for path in tmp_path.iterdir()
+    ] == ["train.py"]
 
 
 SMALL_FILES = """

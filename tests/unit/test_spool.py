@@ -20,7 +20,9 @@ def drain(reader, limit):
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.binary(max_size=40), max_size=20), st.integers(1, 16), st.integers(1, 50))
-def test_a_reader_within_the_capacity_gets_every_byte_in_order(tmp_path_factory, blocks, segment, limit):
+def test_a_reader_within_the_capacity_gets_every_byte_in_order(
+    tmp_path_factory, blocks, segment, limit
+):
     directory = tmp_path_factory.mktemp("spool")
     writer, reader, read = SpoolWriter(directory, 10_000, segment), SpoolReader(directory), b""
     for block in blocks:
@@ -33,7 +35,9 @@ def test_a_reader_within_the_capacity_gets_every_byte_in_order(tmp_path_factory,
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.binary(min_size=1, max_size=60), min_size=1, max_size=30), st.integers(4, 60))
-def test_a_late_reader_gets_the_newest_bytes_and_the_count_of_those_it_missed(tmp_path_factory, blocks, capacity):
+def test_a_late_reader_gets_the_newest_bytes_and_the_count_of_those_it_missed(
+    tmp_path_factory, blocks, capacity
+):
     directory = tmp_path_factory.mktemp("spool")
     writer = SpoolWriter(directory, capacity, segment_bytes=8)
     for block in blocks:

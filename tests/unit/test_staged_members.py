@@ -13,7 +13,9 @@ from mlflow_runner.submission import Environment
 
 @pytest.fixture
 def unpack(tmp_path):
-    """Unpack an archive with members of these names; what lies in the folder of staged packages then."""
+    """Unpack an archive with members of these names; what lies in the folder of staged packages
+    then.
+    """
 
     def fetch(names, kind=tarfile.REGTYPE):
         def write(_, path):
@@ -26,8 +28,16 @@ def unpack(tmp_path):
         scratch = tmp_path / "scratch"
         scratch.mkdir()
         tools = Tools(str(tmp_path), str(scratch), None, print, write)
-        Build(Environment("key", "linux-64", "3.11", "", packages="x.tar"), Place(str(tmp_path / "env")), tools)._unpack_staged()
-        return sorted(path.relative_to(scratch / "packages").as_posix() for path in scratch.rglob("*") if path.is_file())
+        Build(
+            Environment("key", "linux-64", "3.11", "", packages="x.tar"),
+            Place(str(tmp_path / "env")),
+            tools,
+        )._unpack_staged()
+        return sorted(
+            path.relative_to(scratch / "packages").as_posix()
+            for path in scratch.rglob("*")
+            if path.is_file()
+        )
 
     return fetch
 
@@ -38,7 +48,18 @@ def test_packages_lie_in_the_folders_of_their_kind(unpack):
 
 
 @pytest.mark.parametrize(
-    "name", ["../x", "/x", "python/../x", "python/..", "python/a/b", "conda/../b/x", "conda/x", "other/x", "python/.x"]
+    "name",
+    [
+        "../x",
+        "/x",
+        "python/../x",
+        "python/..",
+        "python/a/b",
+        "conda/../b/x",
+        "conda/x",
+        "other/x",
+        "python/.x",
+    ],
 )
 def test_a_member_with_another_name_is_refused(unpack, name, tmp_path):
     with pytest.raises(RunnerError, match="a member that is no package"):
@@ -46,7 +67,9 @@ def test_a_member_with_another_name_is_refused(unpack, name, tmp_path):
     assert not (tmp_path / "scratch" / "x").exists()
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE])
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE]
+)
 def test_a_member_that_is_not_a_file_is_refused(unpack, kind):
     with pytest.raises(RunnerError, match="a member that is no package"):
         unpack(["python/x"], kind)

@@ -21,11 +21,17 @@ def keep(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def call(url, sha256):
-        pylock = f'lock-version = "1.0"\n[[packages]]\nname = "a"\nversion = "1"\nwheels = [{{ url = "{url}", hashes = {{ sha256 = "{sha256}" }} }}]\n'
+        pylock = (
+            f'lock-version = "1.0"\n[[packages]]\nname = "a"\nversion = "1"\nwheels = [{{ '
+            "url "
+            f'= "{url}", hashes = {{ sha256 = "{sha256}" }} }}]\n'
+        )
         conda = tmp_path / "noarch" / "b-1-0.conda"
         conda.parent.mkdir(exist_ok=True)
         conda.write_bytes(b"conda")
-        package = CondaPackage("b", "1", "0", "noarch", conda.as_uri(), hashlib.sha256(b"conda").hexdigest())
+        package = CondaPackage(
+            "b", "1", "0", "noarch", conda.as_uri(), hashlib.sha256(b"conda").hexdigest()
+        )
         place = tmp_path / "cache" / "lock"
         place.parent.mkdir(exist_ok=True)
         _store(place, Lock("linux-64", None, (package,), pylock), ())
@@ -64,7 +70,9 @@ def test_a_hash_is_never_a_path(keep, tmp_path, sha256):
         members(keep("https://a.example/a.whl", sha256))
 
 
-@pytest.mark.parametrize("url", ["file:///proc/self/environ", "file:///dev/zero", "file:///", "file:///etc"])
+@pytest.mark.parametrize(
+    "url", ["file:///proc/self/environ", "file:///dev/zero", "file:///", "file:///etc"]
+)
 def test_only_files_that_are_what_was_locked_are_taken(keep, url):
     with pytest.raises(EnvironmentSpecError):
         members(keep(url, "ab" * 32))
@@ -75,11 +83,14 @@ def test_a_token_is_not_in_the_error_of_a_download(keep, tmp_path, port):
     (tmp_path / "index").mkdir()
     with serve(tmp_path / "index") as address:
         address = f"http://127.0.0.1:{port}" if port else address
-        kept = dataclasses.replace(keep(f"{address}/a.whl", "ab" * 32), logins=Logins({"127.0.0.1": Login(token="sesame")}))
+        kept = dataclasses.replace(
+            keep(f"{address}/a.whl", "ab" * 32), logins=Logins({"127.0.0.1": Login(token="sesame")})
+        )
         with pytest.raises(EnvironmentSpecError) as error:
             members(kept)
     assert str(error.value) in (
-        f"{address}/a.whl cannot be downloaded: {reason}" for reason in ("404 File not found", "[Errno 111] Connection refused")
+        f"{address}/a.whl cannot be downloaded: {reason}"
+        for reason in ("404 File not found", "[Errno 111] Connection refused")
     )
 
 

@@ -30,7 +30,14 @@ def test_each_of_these_is_named_and_not_a_traceback(text, tmp_path):
 
 
 def test_files_of_a_secret_become_variables_whatever_bytes_they_hold(tmp_path, monkeypatch, capsys):
-    files = {"A": "\u00e9".encode(), "B": b"\xff\xfe", "KEY.file": b"\0\1", "P12": b"a\0b", "run.json": b"{}", "compute.nonce": b"n"}
+    files = {
+        "A": "\u00e9".encode(),
+        "B": b"\xff\xfe",
+        "KEY.file": b"\0\1",
+        "P12": b"a\0b",
+        "run.json": b"{}",
+        "compute.nonce": b"n",
+    }
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     (tmp_path / "..data").mkdir()
@@ -42,7 +49,11 @@ def test_files_of_a_secret_become_variables_whatever_bytes_they_hold(tmp_path, m
     added = {name: value for name, value in os.environ.items() if name not in before}
     for name in added:
         monkeypatch.delenv(name)
-    assert added == {"A": "\u00e9", "B": os.fsdecode(b"\xff\xfe"), "KEY": str(tmp_path / "KEY.file")}
+    assert added == {
+        "A": "\u00e9",
+        "B": os.fsdecode(b"\xff\xfe"),
+        "KEY": str(tmp_path / "KEY.file"),
+    }
     assert "P12: holds a zero byte" in capsys.readouterr().err
 
 

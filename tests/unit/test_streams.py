@@ -56,7 +56,9 @@ def test_what_comes_without_chunks_is_read_as_it_comes():
 
         thread = threading.Thread(target=serve)
         thread.start()
-        response = urllib3.PoolManager().request("GET", f"http://127.0.0.1:{port}/", preload_content=False, timeout=20, retries=False)
+        response = urllib3.PoolManager().request(
+            "GET", f"http://127.0.0.1:{port}/", preload_content=False, timeout=20, retries=False
+        )
         found = blocks(response)
         assert next(found) == b"first\n"
         thread.join()
@@ -68,7 +70,12 @@ def test_a_read_ends_without_an_error_when_its_stop_or_the_one_above_is_set(api,
     for last in (False, True):
         stop = cluster.closing.child().child()
         ended = threading.Event()
-        thread = cluster.run_beside(lambda: (list(cluster.watch_objects("Job", "a", "1", 300, stop)), ended.set()), "watch")  # noqa: B023
+
+        def watch(stop=stop, ended=ended):
+            list(cluster.watch_objects("Job", "a", "1", 300, stop))
+            ended.set()
+
+        thread = cluster.run_beside(watch, "watch")
         api.until(lambda: api.watching == 1)
         (cluster.closing if last else stop).set()
         thread.join(10)

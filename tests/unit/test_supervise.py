@@ -23,5 +23,7 @@ print(codes)
 
 
 def test_the_exit_of_an_adopted_process_is_told_though_others_are_started_meanwhile(tmp_path):
-    done = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, timeout=60
+    )
     assert (done.stdout, done.returncode) == ("[7]\n", 0), done.stderr

@@ -55,7 +55,11 @@ def sources(project=None):
 
 def test_a_target_inherits_what_it_does_not_set():
     targets = parse(TWO_TARGETS, "file").targets
-    assert targets["gpu"].resources.model_dump(exclude_none=True) == {"cpu": "4", "memory": "16Gi", "gpu": 1}
+    assert targets["gpu"].resources.model_dump(exclude_none=True) == {
+        "cpu": "4",
+        "memory": "16Gi",
+        "gpu": 1,
+    }
     assert targets["gpu"].image == "runner:1"
     assert targets["cpu"].tracking_uri == "https://mlflow.example.com"
     assert targets["gpu"].tracking_uri == "https://other.example.com"
@@ -100,14 +104,24 @@ def test_an_unknown_target_lists_the_known_ones_and_where_they_are(folders):
     path.write_text(TWO_TARGETS)
     with pytest.raises(ConfigError) as error:
         find({"COMPUTE": "nowhere"})
-    assert "'nowhere'" in str(error.value) and str(path) in str(error.value) and "cpu, gpu" in str(error.value)
+    assert (
+        "'nowhere'" in str(error.value)
+        and str(path) in str(error.value)
+        and "cpu, gpu" in str(error.value)
+    )
 
 
 def test_a_run_s_own_fields_go_before_the_target_s(folders):
     (folders / "a" / FILE_NAME).write_text(TWO_TARGETS)
     found = find({"COMPUTE": "gpu", "resources": {"memory": "1Gi"}, "env": {"A": 1}})
-    assert found.target.resources.memory == "1Gi" and found.target.resources.cpu == "4" and found.target.env == {"A": 1}
-    with pytest.raises(ConfigError, match="backend_config resources.memory: '16 GB' is not a Kubernetes quantity"):
+    assert (
+        found.target.resources.memory == "1Gi"
+        and found.target.resources.cpu == "4"
+        and found.target.env == {"A": 1}
+    )
+    with pytest.raises(
+        ConfigError, match="backend_config resources.memory: '16 GB' is not a Kubernetes quantity"
+    ):
         find({"COMPUTE": "gpu", "resources": {"memory": "16 GB"}})
 
 
@@ -115,25 +129,51 @@ def test_a_run_s_own_fields_go_before_the_target_s(folders):
     ("text", "words"),
     [
         ("targets:\n  a: {image: [}", ["file, line 2"]),
-        ("targets:\n  a:\n    image: x\n    imag: y\n", ["line 4", "targets.a.imag", "did you mean 'image'?"]),
+        (
+            "targets:\n  a:\n    image: x\n    imag: y\n",
+            ["line 4", "targets.a.imag", "did you mean 'image'?"],
+        ),
         ("target: {}\n", ["line 1", "unknown key 'target'", "did you mean 'targets'?"]),
         ("targets:\n  a: {extends: b}\n", ["line 2", "there is no target 'b'"]),
         ("targets:\n  a: {extends: b}\n  b: {extends: a}\n", ["line 3", "circle", "a -> b -> a"]),
-        ("targets:\n  a:\n    resources:\n      memory: 16 GB\n", ["line 4", "targets.a.resources.memory", "16Gi"]),
+        (
+            "targets:\n  a:\n    resources:\n      memory: 16 GB\n",
+            ["line 4", "targets.a.resources.memory", "16Gi"],
+        ),
         ("targets:\n  a:\n    resources: {gpus: 1}\n", ["line 3", "unknown resource 'gpus'"]),
         ("targets:\n  a: image\n", ["line 2", "targets.a"]),
         ("targets:\n  a:\n    grace_period: 3\n", ["line 3", "greater than or equal to 10", "3"]),
-        ("targets:\n  a:\n    retry_on: [75]\n", ["line", "targets.a", "no 'retries'", "retries: 3"]),
+        (
+            "targets:\n  a:\n    retry_on: [75]\n",
+            ["line", "targets.a", "no 'retries'", "retries: 3"],
+        ),
         ("- a\n", ["line 1", "targets:"]),
         ("targets:\n  ? null\n  : {image: x}\n", ["line", "a target's name is text"]),
         ("targets:\n  12: {image: x}\n", ["line 2", "a target's name is text"]),
-        ("targets:\n  a: {extends: [b]}\n", ["line 2", "targets.a.extends", "name of one target", "['b']"]),
-        ("targets:\n  a: {extends: {b: c}}\n", ["line 2", "targets.a.extends", "name of one target"]),
+        (
+            "targets:\n  a: {extends: [b]}\n",
+            ["line 2", "targets.a.extends", "name of one target", "['b']"],
+        ),
+        (
+            "targets:\n  a: {extends: {b: c}}\n",
+            ["line 2", "targets.a.extends", "name of one target"],
+        ),
         ("targets:\n  a: " + "[" * 3000 + "\n", ["line 2", "nested deeper"]),
-        ("targets:\n" + "".join(f"  t{n}: {{extends: t{n + 1}}}\n" for n in range(200)) + "  t200: {}\n", ["line", "51th 'extends'"]),
+        (
+            "targets:\n"
+            + "".join(f"  t{n}: {{extends: t{n + 1}}}\n" for n in range(200))
+            + "  t200: {}\n",
+            ["line", "51th 'extends'"],
+        ),
         ("targets:\n  a:\n    snapshot_files: 0\n", ["line 3", "greater than 0"]),
-        ("targets:\n  a:\n    pod_template: {spec: {volumes: [true]}}\n", ["line 3", "spec.volumes.0: write fields with 'name'"]),
-        ("targets:\n  a:\n    tolerations: [{key: 2024-01-01}]\n", ["line 3", "0.key: a date is no value"]),
+        (
+            "targets:\n  a:\n    pod_template: {spec: {volumes: [true]}}\n",
+            ["line 3", "spec.volumes.0: write fields with 'name'"],
+        ),
+        (
+            "targets:\n  a:\n    tolerations: [{key: 2024-01-01}]\n",
+            ["line 3", "0.key: a date is no value"],
+        ),
         ('targets: {a: {"x\\ny": 1}}\n', ["unknown key 'x y'"]),
     ],
 )
@@ -160,10 +200,20 @@ def test_a_file_that_is_not_utf_8_is_refused_in_one_line(folders, data):
 @given(
     st.text(max_size=30)
     | st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(["extends", "targets"]),
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.text(max_size=5)
+        | st.sampled_from(["extends", "targets"]),
         lambda below: (
             st.lists(below, max_size=3)
-            | st.dictionaries(st.sampled_from(["targets", "a", "b", "extends", "env", "pod_template", "spec", "cache"]), below, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(
+                    ["targets", "a", "b", "extends", "env", "pod_template", "spec", "cache"]
+                ),
+                below,
+                max_size=3,
+            )
             | st.dictionaries(st.none() | st.integers() | st.text(max_size=3), below, max_size=2)
         ),
         max_leaves=10,
@@ -188,7 +238,10 @@ def test_no_file_of_the_project_that_is_run_is_used(folders):
     (clone / "b" / FILE_NAME).write_text("targets: {evil: {image: e}, both: {image: e}}")
     (folders / FILE_NAME).write_text("targets: {both: {image: mine}}")
     near, own = clone / "b" / FILE_NAME, str(folders / FILE_NAME)
-    said = f"{near} is not used: it is part of the project that is run ({{}}); to use it: mlflow-compute targets allow {near}"
+    said = (
+        f"{near} is not used: it is part of the project that is run ({{}}); to use it: "
+        f"mlflow-compute targets allow {near}"
+    )
     assert refused(folders, clone / "b") == ([own], [said.format(clone / "b")])
     assert refused(folders, clone) == ([own], [said.format(clone)])
     (clone / "project").mkdir()
@@ -198,7 +251,9 @@ def test_no_file_of_the_project_that_is_run_is_used(folders):
 
 
 def test_no_file_that_an_archive_may_hold_beside_its_project_is_used(folders):
-    """`tar xf; mlflow run evil/project`: a `.git` in the archive bounds nothing, as its author made it."""
+    """`tar xf; mlflow run evil/project`: a `.git` in the archive bounds nothing, as its author made
+    it.
+    """
     archive, project = folders / "a" / "b" / "evil", folders / "a" / "b" / "evil" / "project"
     (project / ".git").mkdir(parents=True)
     for place in (archive / FILE_NAME, folders / "a" / "b" / FILE_NAME, folders / FILE_NAME):
@@ -206,8 +261,9 @@ def test_no_file_that_an_archive_may_hold_beside_its_project_is_used(folders):
     used, lines = refused(folders, project)
     assert used == [str(folders / FILE_NAME)], "an archive is not unpacked over the home folder"
     assert lines == [
-        f"{folders / 'a' / 'b' / FILE_NAME} is not used: it may have come with the project that is run ({project}); "
-        f"to use it: mlflow-compute targets allow {folders / 'a' / 'b' / FILE_NAME}"
+        f"{folders / 'a' / 'b' / FILE_NAME} is not used: it may have come with the project that is "
+        f"run ({project}); to use it: mlflow-compute targets allow "
+        f"{folders / 'a' / 'b' / FILE_NAME}"
     ]
 
 
@@ -219,7 +275,11 @@ def test_a_file_that_the_user_allowed_is_used_until_it_changes(folders):
     assert refused(folders, path.parent) == ([str(path)], [])
     path.write_text("targets: {mine: {image: evil}}")
     used, (line,) = refused(folders, path.parent)
-    assert used == [] and "is part of the project that is run" in line and "has changed since it was allowed" in line
+    assert (
+        used == []
+        and "is part of the project that is run" in line
+        and ("has changed since it was allowed") in line
+    )
     targets_file.allow(path)
     assert refused(folders, path.parent) == ([str(path)], [])
 
@@ -228,9 +288,14 @@ def test_the_command_that_allows_a_file(folders):
     path = folders / "a" / "b" / FILE_NAME
     allow = ["allow", FILE_NAME]
     missing = CliRunner().invoke(command, allow)
-    assert (missing.exit_code, missing.output) == (1, f"Error: {path}: cannot be read: No such file or directory\n")
+    assert (missing.exit_code, missing.output) == (
+        1,
+        f"Error: {path}: cannot be read: No such file or directory\n",
+    )
     path.write_text("targets: {mine: {image: x}}")
-    assert CliRunner().invoke(command, allow).output == f"{path} is used from now on, as it is: mine\n"
+    assert CliRunner().invoke(command, allow).output == (
+        f"{path} is used from now on, as it is: mine\n"
+    )
     assert refused(folders, path.parent) == ([str(path)], [])
 
 
@@ -259,7 +324,8 @@ def test_a_target_of_the_project_itself_is_named_with_what_allows_it(folders, mo
     path.write_text("targets: {evil: {image: e}}")
     with pytest.raises(ConfigError) as error:
         find({"COMPUTE": "evil"}, project=path.parent)
-    assert str(error.value).endswith(f"{path} is not used: it is part of the project that is run ({path.parent}); "
+    assert str(error.value).endswith(f"{path} is not used: it is part of the project that is run "
+                                     f"({path.parent}); "
                                      f"to use it: mlflow-compute targets allow {path}")  # fmt: skip
     monkeypatch.setenv(VARIABLE, str(path))
     assert find({"COMPUTE": "evil"}, project=path.parent).source == str(path)
@@ -271,7 +337,9 @@ def test_a_file_that_is_left_out_is_said_where_another_defines_the_target(folder
     (folders / FILE_NAME).write_text("targets: {both: {image: mine}}")
     said = []
     assert find({"COMPUTE": "both"}, project=path.parent, say=said.append).target.image == "mine"
-    assert len(said) == 1 and said[0].startswith(f"{path} is not used: it is part of the project that is run")
+    assert len(said) == 1 and said[0].startswith(
+        f"{path} is not used: it is part of the project that is run"
+    )
 
 
 def test_links_do_not_hide_where_a_file_comes_from(folders, monkeypatch):
@@ -295,7 +363,9 @@ def test_the_user_s_own_file_is_used_though_home_is_a_git_repository(folders):
 
 
 @pytest.mark.parametrize("place", ["file", "folder"])
-@pytest.mark.parametrize(("how", "words"), [("mode", "other users may write"), ("owner", "belongs to another user")])
+@pytest.mark.parametrize(
+    ("how", "words"), [("mode", "other users may write"), ("owner", "belongs to another user")]
+)
 def test_a_file_that_others_may_have_written_is_not_used(folders, place, how, words, monkeypatch):
     path = folders / "a" / FILE_NAME
     path.write_text("targets: {evil: {image: e}}")
@@ -306,7 +376,11 @@ def test_a_file_that_others_may_have_written_is_not_used(folders, place, how, wo
         changed.chmod(0o777)
     used, lines = refused(folders, None)
     assert used == [] and len(lines) == 1
-    assert lines[0].startswith(f"{path} is not used: ") and words in lines[0] and lines[0].endswith(f"targets allow {path}")
+    assert (
+        lines[0].startswith(f"{path} is not used: ")
+        and words in lines[0]
+        and lines[0].endswith(f"targets allow {path}")
+    )
 
 
 @pytest.mark.parametrize(
@@ -315,7 +389,10 @@ def test_a_file_that_others_may_have_written_is_not_used(folders, place, how, wo
      (0o041777, 4_000_000, False), (0o041775, 4_000_000, False)],
 )  # fmt: skip
 def test_a_group_that_others_may_be_in_counts_as_others(mode, group, may):
-    assert trust.others_may_write(os.stat_result((mode, 1, 1, 1, os.getuid(), group, 1, 0, 0, 0))) is may
+    assert (
+        trust.others_may_write(os.stat_result((mode, 1, 1, 1, os.getuid(), group, 1, 0, 0, 0)))
+        is may
+    )
 
 
 def foreign(path, monkeypatch):
@@ -352,19 +429,29 @@ def test_what_is_no_regular_file_is_passed_over(folders):
 
 @given(
     number=st.one_of(st.integers(0, 10**6), st.decimals(0, 1000, places=2)),
-    unit=st.sampled_from(["", "m", "k", "Ki", "M", "Mi", "G", "Gi", "T", "Ti", "P", "Pi", "E", "Ei", "e3", "E-2"]),
+    unit=st.sampled_from(
+        ["", "m", "k", "Ki", "M", "Mi", "G", "Gi", "T", "Ti", "P", "Pi", "E", "Ei", "e3", "E-2"]
+    ),
 )
 def test_every_quantity_of_kubernetes_is_accepted(number, unit):
     assert Resources(memory=f"{number}{unit}").memory == f"{number}{unit}"
 
 
-@given(st.sampled_from(["16 Gi", "16GB", "16gi", "-1", "1.2.3", "Gi", "", "1K", "0x10", "4 cpu", "1e", "NaN"]))
+@given(
+    st.sampled_from(
+        ["16 Gi", "16GB", "16gi", "-1", "1.2.3", "Gi", "", "1K", "0x10", "4 cpu", "1e", "NaN"]
+    )
+)
 def test_no_other_text_is_a_quantity(text):
     with pytest.raises(ValueError, match="not a Kubernetes quantity"):
         Resources(memory=text)
 
 
-@given(st.dictionaries(st.text(max_size=3), st.integers() | st.dictionaries(st.text(max_size=2), st.integers())))
+@given(
+    st.dictionaries(
+        st.text(max_size=3), st.integers() | st.dictionaries(st.text(max_size=2), st.integers())
+    )
+)
 def test_an_overlay_of_nothing_or_of_itself_changes_nothing(values):
     assert overlay(values, {}) == values
     assert overlay({}, values) == values

@@ -13,7 +13,11 @@ SCALARS = (
     TEXT | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.dates(min_value=datetime.date(1000, 1, 1))
     | st.datetimes(min_value=datetime.datetime(1000, 1, 1), timezones=st.none() | st.just(datetime.timezone.utc)) | st.times()
 )  # fmt: skip
-VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=10)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=10,
+)
 
 
 @settings(max_examples=100)
@@ -23,13 +27,19 @@ def test_what_is_written_reads_back(content):
 
 
 def test_each_value_stands_on_one_line():
-    content = {"a": "1\n2", "packages": [{"name": "x", "wheels": [{"url": "u", "hashes": {"sha256": "00"}}]}, {}]}
+    content = {
+        "a": "1\n2",
+        "packages": [{"name": "x", "wheels": [{"url": "u", "hashes": {"sha256": "00"}}]}, {}],
+    }
     assert toml_text.dump(content) == (
-        'a = "1\\n2"\n\n[[packages]]\nname = "x"\nwheels = [{ url = "u", hashes = { sha256 = "00" } }]\n\n[[packages]]\n'
+        'a = "1\\n2"\n\n[[packages]]\nname = "x"\nwheels = [{ url = "u", hashes = { sha256 = "00" '
+        "} }]\n\n[[packages]]\n"
     )
 
 
-@pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "a = " + "{b=" * 100_000, "a = 1e", "= 1"])
+@pytest.mark.parametrize(
+    "text", ["a = " + "[" * 100_000, "a = " + "{b=" * 100_000, "a = 1e", "= 1"]
+)
 def test_other_text_is_a_value_error(text):
     with pytest.raises(ValueError):
         toml_text.load(text)

@@ -4,7 +4,14 @@ import pytest
 
 from mlflow_backend import tracking
 from mlflow_backend.errors import TrackingError, TrackingUnavailable
-from mlflow_backend.tracking import Settings, check_artifact_root, run_url, settings, uri_for_here, uri_for_pods
+from mlflow_backend.tracking import (
+    Settings,
+    check_artifact_root,
+    run_url,
+    settings,
+    uri_for_here,
+    uri_for_pods,
+)
 from tests.bed.odd import OddServer
 
 
@@ -35,7 +42,11 @@ def test_settings_of_a_client_travel_and_those_of_a_server_or_of_this_run_do_not
         "MLFLOW_S3_ENDPOINT_URL": "http://s3",
         "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true",
     }
-    assert found.secret == {"MLFLOW_TRACKING_USERNAME": "ada", "MLFLOW_TRACKING_PASSWORD": "pw", "MLFLOW_TRACKING_TOKEN": "tok"}
+    assert found.secret == {
+        "MLFLOW_TRACKING_USERNAME": "ada",
+        "MLFLOW_TRACKING_PASSWORD": "pw",
+        "MLFLOW_TRACKING_TOKEN": "tok",
+    }
     assert found.files == {"MLFLOW_TRACKING_SERVER_CERT_PATH": b"cert"}
 
 
@@ -46,7 +57,9 @@ def test_credentials_in_the_tracking_uri_become_secret_settings():
 
 
 def test_an_unreadable_certificate_is_named():
-    with pytest.raises(TrackingError, match="MLFLOW_TRACKING_SERVER_CERT_PATH: /no/ca.pem cannot be read"):
+    with pytest.raises(
+        TrackingError, match="MLFLOW_TRACKING_SERVER_CERT_PATH: /no/ca.pem cannot be read"
+    ):
         settings({"MLFLOW_TRACKING_SERVER_CERT_PATH": "/no/ca.pem"}, "http://x")
 
 
@@ -65,7 +78,9 @@ def test_an_unreadable_certificate_is_named():
 def test_a_tracking_uri_that_a_pod_cannot_reach_is_refused_with_what_to_set(uri):
     with pytest.raises(TrackingError) as error:
         uri_for_pods(None, uri, "cpu", on_host_network=False)
-    assert all(word in str(error.value) for word in (uri, "'cpu'", "MLFLOW_TRACKING_URI", "'tracking_uri'"))
+    assert all(
+        word in str(error.value) for word in (uri, "'cpu'", "MLFLOW_TRACKING_URI", "'tracking_uri'")
+    )
 
 
 def test_a_refusal_does_not_show_a_password():
@@ -76,8 +91,13 @@ def test_a_refusal_does_not_show_a_password():
 
 def test_the_target_s_tracking_uri_goes_before_the_client_s():
     assert uri_for_pods("http://in:5000", "http://localhost:5000", "cpu", False) == "http://in:5000"
-    assert uri_for_pods(None, "https://mlflow.example.com", "cpu", False) == "https://mlflow.example.com"
-    assert uri_for_pods(None, "http://127.0.0.1:5000", "cpu", True) == "http://127.0.0.1:5000", "a pod on the host's network"
+    assert (
+        uri_for_pods(None, "https://mlflow.example.com", "cpu", False)
+        == "https://mlflow.example.com"
+    )
+    assert uri_for_pods(None, "http://127.0.0.1:5000", "cpu", True) == "http://127.0.0.1:5000", (
+        "a pod on the host's network"
+    )
 
 
 def test_a_relative_store_means_the_same_from_the_project_s_folder(tmp_path, monkeypatch):
@@ -95,24 +115,35 @@ def test_a_run_s_page_exists_only_where_a_server_shows_it():
 
 
 def test_a_setting_whose_value_holds_a_login_is_secret_whatever_its_name():
-    environ = {"MLFLOW_REGISTRY_URI": "https://ada:regpw@reg", "MLFLOW_S3_ENDPOINT_URL": "https://k:s3pw@s3", "MLFLOW_TRACKING_TOKEN": "t"}
+    environ = {
+        "MLFLOW_REGISTRY_URI": "https://ada:regpw@reg",
+        "MLFLOW_S3_ENDPOINT_URL": "https://k:s3pw@s3",
+        "MLFLOW_TRACKING_TOKEN": "t",
+    }
     assert settings(environ, "http://x")[1] == Settings({}, environ, {})
 
 
 def test_a_login_that_mlflow_keeps_in_a_file_travels_too(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".mlflow").mkdir()
-    (tmp_path / ".mlflow/credentials").write_text("[mlflow]\nmlflow_tracking_username = ada\nmlflow_tracking_password = pw\n")
+    (tmp_path / ".mlflow/credentials").write_text(
+        "[mlflow]\nmlflow_tracking_username = ada\nmlflow_tracking_password = pw\n"
+    )
     login = {"MLFLOW_TRACKING_USERNAME": "ada", "MLFLOW_TRACKING_PASSWORD": "pw"}
     assert settings({}, "https://mlflow.example.com")[1].secret == login
-    assert settings({"MLFLOW_TRACKING_TOKEN": "t"}, "https://mlflow.example.com")[1].secret == {"MLFLOW_TRACKING_TOKEN": "t"}
+    assert settings({"MLFLOW_TRACKING_TOKEN": "t"}, "https://mlflow.example.com")[1].secret == {
+        "MLFLOW_TRACKING_TOKEN": "t"
+    }
     assert settings({}, "databricks")[1].secret == {}
 
 
 def test_a_netrc_login_travels_for_its_host_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     (tmp_path / "netrc").write_text("machine mlflow.example.com login ada password pw\n")
-    assert settings({}, "https://mlflow.example.com")[1].secret == {"MLFLOW_TRACKING_USERNAME": "ada", "MLFLOW_TRACKING_PASSWORD": "pw"}
+    assert settings({}, "https://mlflow.example.com")[1].secret == {
+        "MLFLOW_TRACKING_USERNAME": "ada",
+        "MLFLOW_TRACKING_PASSWORD": "pw",
+    }
     assert settings({}, "https://other.example.com")[1].secret == {}
 
 
@@ -122,7 +153,16 @@ def test_a_folder_is_no_place_for_the_artifacts_of_pods(uri):
         check_artifact_root(uri, "7")
 
 
-@pytest.mark.parametrize("uri", ["mlflow-artifacts:/1", "s3://bucket/x", "gs://b", "wasbs://c@a.blob.core.windows.net/x", "dbfs:/x"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "mlflow-artifacts:/1",
+        "s3://bucket/x",
+        "gs://b",
+        "wasbs://c@a.blob.core.windows.net/x",
+        "dbfs:/x",
+    ],
+)
 def test_a_store_that_pods_may_reach_is_accepted(uri):
     check_artifact_root(uri, "7")
 

@@ -66,7 +66,9 @@ def test_a_snapshot_comes_out_as_it_went_in(tmp_path):
     taken.discard()
     out = tmp_path / "out" / "project"
     assert (out / "run.sh").stat().st_mode & 0o111
-    assert (out / "link").read_bytes() == bytes(range(256)) and (out / "deep/up").read_text() == "#!/bin/sh\n"
+    assert (out / "link").read_bytes() == bytes(range(256)) and (
+        out / "deep/up"
+    ).read_text() == "#!/bin/sh\n"
     assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*")) == [
         "deep", "deep/up", "deep/é.bin", "empty", "empty/folder", "link", "run.sh",
     ]  # fmt: skip
@@ -113,12 +115,18 @@ def test_a_member_that_could_get_out_is_refused_and_nothing_is_written(tmp_path,
 
 def test_a_member_without_a_name_is_refused(tmp_path):
     path, sha256 = archive_of(tmp_path, file("fine.txt"), (member("x"), b""), (member(""), b"x"))
-    assert "without a plain name" in refused(path, sha256, tmp_path / "out") and not (tmp_path / "out").exists()
+    assert (
+        "without a plain name" in refused(path, sha256, tmp_path / "out")
+        and not (tmp_path / "out").exists()
+    )
 
 
 NAMES = st.lists(st.sampled_from(["a", "b", "c", "..", "."]), min_size=1, max_size=4).map("/".join)
 MEMBERS = st.one_of(
-    st.builds(file, NAMES), st.builds(folder, NAMES), st.builds(link, NAMES, NAMES), st.builds(link, NAMES, NAMES.map("/{}".format))
+    st.builds(file, NAMES),
+    st.builds(folder, NAMES),
+    st.builds(link, NAMES, NAMES),
+    st.builds(link, NAMES, NAMES.map("/{}".format)),
 )
 
 
@@ -134,7 +142,9 @@ def test_whatever_an_archive_holds_nothing_lies_or_points_outside(tmp_path_facto
     except RunnerError as error:
         assert error.cause == "SnapshotError"
     assert {item.name for item in place.iterdir()} <= {"archive.tar.gz", "way"}
-    assert not (place / "way").exists() or [item.name for item in (place / "way").iterdir()] == ["out"]
+    assert not (place / "way").exists() or [item.name for item in (place / "way").iterdir()] == [
+        "out"
+    ]
     for folder, folders, files in os.walk(root):
         for name in (*folders, *files):
             real = os.path.realpath(os.path.join(folder, name))
@@ -150,7 +160,9 @@ def test_a_link_is_followed_as_the_system_follows_it(tmp_path_factory, links):
     root.mkdir(parents=True)
     made = {}
     for name, target in links.items():
-        parents = [root.joinpath(*name.split("/")[:count]) for count in range(1, name.count("/") + 1)]
+        parents = [
+            root.joinpath(*name.split("/")[:count]) for count in range(1, name.count("/") + 1)
+        ]
         if not os.path.lexists(root / name) and not any(parent.is_symlink() for parent in parents):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).symlink_to(target)
@@ -177,12 +189,18 @@ def test_what_stands_in_the_way_is_not_followed(tmp_path):
     (out / "c").rmdir()
     (out / "c").symlink_to(outside)
     refused(path, sha256, out)
-    assert (outside / "kept").read_text() == "kept" and (out / "b").read_text() == "x" and not (out / "b").is_symlink()
+    assert (
+        (outside / "kept").read_text() == "kept"
+        and (out / "b").read_text() == "x"
+        and not (out / "b").is_symlink()
+    )
 
 
 def test_bytes_that_are_not_the_ones_submitted_are_refused(tmp_path):
     path, sha256 = archive_of(tmp_path, file("a"))
-    assert refused(path, "0" * 64, tmp_path / "out") == f"The snapshot's sha256 is {sha256}, expected {'0' * 64}: submit again."
+    assert refused(path, "0" * 64, tmp_path / "out") == (
+        f"The snapshot's sha256 is {sha256}, expected {'0' * 64}: submit again."
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -202,7 +220,13 @@ def test_the_bytes_that_were_hashed_are_the_ones_that_are_unpacked(tmp_path, mon
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda data: data[:-1000], lambda data: b"x" + data[1:], lambda data: data[:30] + b"?" * 8 + data[38:], lambda _: b""]
+    "damage",
+    [
+        lambda data: data[:-1000],
+        lambda data: b"x" + data[1:],
+        lambda data: data[:30] + b"?" * 8 + data[38:],
+        lambda _: b"",
+    ],
 )
 def test_a_damaged_archive_is_a_snapshot_error(tmp_path, damage):
     path, _ = archive_of(tmp_path, file("a"), (member("b"), os.urandom(2000)))
@@ -213,7 +237,9 @@ def test_a_damaged_archive_is_a_snapshot_error(tmp_path, damage):
 
 
 def test_a_missing_archive_is_a_snapshot_error(tmp_path):
-    assert refused(str(tmp_path / "none"), "0" * 64, tmp_path / "out").startswith("The snapshot cannot be unpacked: ")
+    assert refused(str(tmp_path / "none"), "0" * 64, tmp_path / "out").startswith(
+        "The snapshot cannot be unpacked: "
+    )
 
 
 def test_too_many_members_and_too_many_bytes_are_refused(tmp_path, monkeypatch):
@@ -222,7 +248,9 @@ def test_too_many_members_and_too_many_bytes_are_refused(tmp_path, monkeypatch):
     assert "more than 4 members" in refused(path, sha256, tmp_path / "out")
     monkeypatch.setattr(module, "MOST_MEMBERS", 5)
     monkeypatch.setattr(module, "MOST_BYTES", 4)
-    assert "or 4 bytes" in refused(path, sha256, tmp_path / "out") and not (tmp_path / "out").exists()
+    assert (
+        "or 4 bytes" in refused(path, sha256, tmp_path / "out") and not (tmp_path / "out").exists()
+    )
 
 
 def test_a_deep_member_is_unpacked_without_recursion(tmp_path):

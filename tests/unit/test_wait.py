@@ -18,7 +18,12 @@ def waiting(*changes, cluster=None):
     for change in changes:
         waits.put(change)
     claim = Claim("j", "uid-of-j", "uid-of-n")
-    return Waiting(SubmittedJob(cluster or MemoryNamespace(), None, claim, "r", "m4rk", False, 30.0, None, Progress()), waits)
+    return Waiting(
+        SubmittedJob(
+            cluster or MemoryNamespace(), None, claim, "r", "m4rk", False, 30.0, None, Progress()
+        ),
+        waits,
+    )
 
 
 def test_a_pod_of_another_job_of_the_same_name_is_not_taken_for_the_runs():
@@ -45,7 +50,9 @@ def attempt(number, age_s):
 
 
 def test_the_pod_that_counts_is_the_same_as_for_all_who_look_at_the_run():
-    """The latest attempt, whatever the pods' times of creation: they have whole seconds, and a node's clock may be set back."""
+    """The latest attempt, whatever the pods' times of creation: they have whole seconds, and a
+    node's clock may be set back.
+    """
     first, second = attempt(0, age_s=0), attempt(1, age_s=5)
     for order in ((first, second), (second, first)):
         wait = waiting()
@@ -55,7 +62,9 @@ def test_the_pod_that_counts_is_the_same_as_for_all_who_look_at_the_run():
 
 
 class Pauses:
-    """Stands for the event of a changed pod: nothing waits, and the seconds that would have been waited are kept."""
+    """Stands for the event of a changed pod: nothing waits, and the seconds that would have been
+    waited are kept.
+    """
 
     def __init__(self):
         self.taken = []
@@ -68,7 +77,9 @@ class Pauses:
 
 
 class Logs(MemoryNamespace):
-    """Gives one log after the other, each a list of lines or an error; the last one ends the follower."""
+    """Gives one log after the other, each a list of lines or an error; the last one ends the
+    follower.
+    """
 
     def __init__(self, *logs):
         super().__init__()

@@ -1,4 +1,6 @@
-"""The controller's queue: every key is looked at once for any number of reasons, and by one worker at a time."""
+"""The controller's queue: every key is looked at once for any number of reasons, and by one worker
+at a time.
+"""
 
 import threading
 import time

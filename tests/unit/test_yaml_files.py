@@ -1,4 +1,6 @@
-"""YAML of others: read as PyYAML reads it, or refused with one line; never for long, never with much memory."""
+"""YAML of others: read as PyYAML reads it, or refused with one line; never for long, never with
+much memory.
+"""
 
 import os
 
@@ -12,10 +14,15 @@ from mlflow_backend.yaml_files import MOST_DEPTH, line_of, parse, read
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text() | st.dates(),
-    lambda below: st.lists(below, max_size=4) | st.dictionaries(st.text() | st.integers(), below, max_size=4),
+    lambda below: (
+        st.lists(below, max_size=4) | st.dictionaries(st.text() | st.integers(), below, max_size=4)
+    ),
     max_leaves=15,
 )
-LAUGHS = "".join(f"{name}: &{name} [{', '.join(['*' + below] * 9)}]\n" for below, name in zip("abcdefgh", "bcdefghi", strict=True))
+LAUGHS = "".join(
+    f"{name}: &{name} [{', '.join(['*' + below] * 9)}]\n"
+    for below, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
 
 
 def refused(text, as_text=False):
@@ -49,12 +56,15 @@ def test_scalars_are_text_where_that_is_asked_for():
 @pytest.mark.parametrize("as_text", [False, True])
 def test_aliases_that_multiply_are_refused_before_they_do(as_text):
     text = "a: &a [x, x, x, x, x, x, x, x, x]\n" + LAUGHS
-    assert refused(text, as_text) == "file.yaml, line 5: aliases add more than 10000 entries: correct the YAML"
+    assert refused(text, as_text) == (
+        "file.yaml, line 5: aliases add more than 10000 entries: correct the YAML"
+    )
 
 
 def test_merge_keys_that_multiply_are_refused_before_they_do():
     merges = "".join(
-        f"{name}: &{name}\n  <<: [{', '.join(['*' + below] * 9)}]\n" for below, name in zip("abcdefgh", "bcdefghi", strict=True)
+        f"{name}: &{name}\n  <<: [{', '.join(['*' + below] * 9)}]\n"
+        for below, name in zip("abcdefgh", "bcdefghi", strict=True)
     )
     assert "aliases add more than 10000 entries" in refused("a: &a {x: 1, y: 2}\n" + merges)
 
@@ -65,17 +75,23 @@ def test_aliases_that_are_used_as_meant_are_read():
 
 
 def test_a_thing_that_holds_itself_is_refused():
-    assert refused("a: &a [b, *a]\n") == "file.yaml, line 1: an alias names what it is in: correct the YAML"
+    assert refused("a: &a [b, *a]\n") == (
+        "file.yaml, line 1: an alias names what it is in: correct the YAML"
+    )
 
 
-@pytest.mark.parametrize("text", ["[" * 3000, "{a: " * 3000, "- " * 3000, "".join(" " * n + "a:\n" for n in range(3000))])
+@pytest.mark.parametrize(
+    "text", ["[" * 3000, "{a: " * 3000, "- " * 3000, "".join(" " * n + "a:\n" for n in range(3000))]
+)
 def test_deep_nesting_is_refused(text):
     assert "nested deeper than 100 levels" in refused(text)
 
 
 def test_depth_by_aliases_counts_as_depth():
     chain = "a0: &a0 x\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 3000))
-    assert refused(chain) == "file.yaml, line 101: is nested deeper than 100 levels: correct the YAML"
+    assert refused(chain) == (
+        "file.yaml, line 101: is nested deeper than 100 levels: correct the YAML"
+    )
 
 
 def test_the_deepest_that_is_allowed_is_read():
@@ -88,12 +104,24 @@ def test_a_number_of_any_length_costs_nothing(number):
     assert "a number is too long" in refused(f"a: {number}\n")
 
 
-@pytest.mark.parametrize("value", ["2024-13-01", "!!bool x", "!!int ''", "!!timestamp x", "!!float x"])
+@pytest.mark.parametrize(
+    "value", ["2024-13-01", "!!bool x", "!!int ''", "!!timestamp x", "!!float x"]
+)
 def test_a_value_that_is_not_of_its_type_is_refused(value):
     assert refused(f"a: {value}\n").endswith(": write it in quotes")
 
 
-@pytest.mark.parametrize("text", ["{[a]: b}", "{{a: b}: c}", "a: !!python/object:os.system x", "a: b\n---\nc: d\n", "a: *b", "\x00"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{[a]: b}",
+        "{{a: b}: c}",
+        "a: !!python/object:os.system x",
+        "a: b\n---\nc: d\n",
+        "a: *b",
+        "\x00",
+    ],
+)
 def test_what_is_no_plain_document_is_refused(text):
     assert refused(text).startswith("file.yaml") and refused(text).endswith(": correct the YAML")
 
@@ -110,13 +138,21 @@ def test_a_file_is_utf_8_with_or_without_its_mark(tmp_path):
     path.write_bytes("\ufeffa: é\n".encode())
     assert read(path, ProjectError) == "a: é\n"
     path.write_bytes(b"a: b\nc: \xff\n")
-    with pytest.raises(ProjectError, match=r"^.*file.yaml, line 2: is not UTF-8: save the file as UTF-8$"):
+    with pytest.raises(
+        ProjectError,
+        match=r"^.*file.yaml, line 2: is not UTF-8: save the file as "
+        r"UTF-8$",
+    ):
         read(path, ProjectError)
 
 
 def test_what_is_no_file_or_too_large_is_refused_without_reading_it(tmp_path):
     os.mkfifo(tmp_path / "fifo")
-    for path, words in ((tmp_path / "fifo", "is no regular file"), ("/dev/zero", "is no regular file"), (tmp_path, "cannot be read")):
+    for path, words in (
+        (tmp_path / "fifo", "is no regular file"),
+        ("/dev/zero", "is no regular file"),
+        (tmp_path, "cannot be read"),
+    ):
         with pytest.raises(ProjectError, match=words):
             read(path, ProjectError)
     (tmp_path / "large").write_bytes(b"x" * 11)

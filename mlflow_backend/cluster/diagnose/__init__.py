@@ -1,6 +1,7 @@
 """Why a run cannot start or did not end by itself: Job, Pod and events in, a Diagnosis out. Pure.
 
-`start` says what a run that does not run waits for and since when, `end` how it ended; `model` has the words of both.
+`start` says what a run that does not run waits for and since when, `end` how it ended; `model` has
+the words of both.
 """
 
 from mlflow_backend.cluster.diagnose.end import STOPPED as STOPPED

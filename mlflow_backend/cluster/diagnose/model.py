@@ -15,7 +15,9 @@ CONTAINER = "run"
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """A run's end as the cluster shows it: what happened in a few words, the cluster's own words, and what to do."""
+    """A run's end as the cluster shows it: what happened in a few words, the cluster's own words,
+    and what to do.
+    """
 
     status: str
     cause: Cause | None
@@ -27,15 +29,23 @@ class Diagnosis:
     @property
     def message(self) -> str:
         """All of it as one line, for the tag `compute.message`."""
-        what = f"{self.summary.rstrip('.')}: {one_line(self.detail)}" if self.detail else self.summary
-        return f"{what.rstrip('.')}. {self.hint[:1].upper()}{self.hint[1:].rstrip('.')}." if self.hint else f"{what.rstrip('.')}."
+        what = (
+            f"{self.summary.rstrip('.')}: {one_line(self.detail)}" if self.detail else self.summary
+        )
+        return (
+            f"{what.rstrip('.')}. {self.hint[:1].upper()}{self.hint[1:].rstrip('.')}."
+            if self.hint
+            else f"{what.rstrip('.')}."
+        )
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why a run does not start. It fails when that lasts longer than `patience_s` seconds; None: it may wait indefinitely.
+    """Why a run does not start. It fails when that lasts longer than `patience_s` seconds; None: it
+    may wait indefinitely.
 
-    `since_s` is when it began, in seconds since the epoch; None: with the pod, or with the Job that has none.
+    `since_s` is when it began, in seconds since the epoch; None: with the pod, or with the Job that
+    has none.
     """
 
     diagnosis: Diagnosis
@@ -49,13 +59,21 @@ def seconds(stamp: str) -> float:
 
 
 def event_s(event: Object) -> float | None:
-    """When what an event tells happened first, in seconds since the epoch: events of both API groups have it in another field."""
-    stamp = event.get("firstTimestamp") or event.get("eventTime") or event.get("metadata", {}).get("creationTimestamp")
+    """When what an event tells happened first, in seconds since the epoch: events of both API
+    groups have it in another field.
+    """
+    stamp = (
+        event.get("firstTimestamp")
+        or event.get("eventTime")
+        or event.get("metadata", {}).get("creationTimestamp")
+    )
     return seconds(stamp) if stamp else None
 
 
 def last_s(event: Object) -> float | None:
-    """When what an event tells happened last: one that is repeated is counted in the same object."""
+    """When what an event tells happened last: one that is repeated is counted in the same
+    object.
+    """
     stamp = (event.get("series") or {}).get("lastObservedTime") or event.get("lastTimestamp")
     return seconds(stamp) if stamp else event_s(event)
 
@@ -70,7 +88,8 @@ def is_over(pod: Object) -> bool:
 
 
 def has_started(pod: Object | None) -> bool:
-    """Whether the run's container runs or has ended: the pod's own phase is Pending while an image of another container is pulled.
+    """Whether the run's container runs or has ended: the pod's own phase is Pending while an image
+    of another container is pulled.
 
     https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-phase
     """
@@ -81,7 +100,8 @@ def has_started(pod: Object | None) -> bool:
 
 
 def outcome(pod: Object) -> str | None:
-    """Succeeded or Failed once the run's container has ended: a sidecar that does not end keeps the pod's own phase at Running.
+    """Succeeded or Failed once the run's container has ended: a sidecar that does not end keeps the
+    pod's own phase at Running.
 
     None before (kubernetes#73118, katib#1042).
     """
@@ -92,11 +112,17 @@ def outcome(pod: Object) -> str | None:
 
 
 def lingers(pod: Object | None) -> bool:
-    """Whether the run's container has ended, and others of the pod run or still wait for their start."""
+    """Whether the run's container has ended, and others of the pod run or still wait for their
+    start.
+    """
     if pod is None or is_over(pod) or not terminated(pod):
         return False
     statuses = pod.get("status", {}).get("containerStatuses") or ()
-    return any("terminated" not in (status.get("state") or {}) for status in statuses if status.get("name") != CONTAINER)
+    return any(
+        "terminated" not in (status.get("state") or {})
+        for status in statuses
+        if status.get("name") != CONTAINER
+    )
 
 
 def run_container(pod: Object) -> Object:
@@ -107,15 +133,28 @@ def run_container(pod: Object) -> Object:
 
 def run_spec(pod: Object) -> Object:
     """What the pod asks for its run's container: image and resources."""
-    return next((item for item in pod.get("spec", {}).get("containers") or () if item.get("name") == CONTAINER), {})
+    return next(
+        (
+            item
+            for item in pod.get("spec", {}).get("containers") or ()
+            if item.get("name") == CONTAINER
+        ),
+        {},
+    )
 
 
 def init_failure(status: Object, ended: Object, hint: str) -> Diagnosis:
-    """The end of a run whose container did not start, as the init container of this status ended with a failure."""
+    """The end of a run whose container did not start, as the init container of this status ended
+    with a failure.
+    """
     code = ended.get("exitCode")
-    summary = f"The init container '{status.get('name')}' failed" + (f" with exit code {code}" if code is not None else "")
+    summary = f"The init container '{status.get('name')}' failed" + (
+        f" with exit code {code}" if code is not None else ""
+    )
     reason = ended.get("reason") if ended.get("reason") != "Error" else ""
-    return Diagnosis("FAILED", Cause.INIT_CONTAINER_FAILED, summary, ended.get("message") or reason or "", hint)
+    return Diagnosis(
+        "FAILED", Cause.INIT_CONTAINER_FAILED, summary, ended.get("message") or reason or "", hint
+    )
 
 
 def init_statuses(pod: Object) -> Sequence[Object]:
@@ -132,7 +171,9 @@ def exit_code(pod: Object) -> int | None:
 
 def condition(job: Object, kind: str) -> Object | None:
     conditions = job.get("status", {}).get("conditions") or ()
-    return next((item for item in conditions if item["type"] == kind and item["status"] == "True"), None)
+    return next(
+        (item for item in conditions if item["type"] == kind and item["status"] == "True"), None
+    )
 
 
 def pod_condition(pod: Object, kind: str) -> Object:

@@ -1,4 +1,5 @@
-"""The environment of a run: where it lies, whether it is whole, and that it stays while it is in use.
+"""The environment of a run: where it lies, whether it is whole, and that it stays while it is in
+use.
 
 This module is all that a run with a ready environment loads; `realise` makes one.
 
@@ -30,7 +31,8 @@ def subdir() -> str:
 def folder(environment: Environment, cache_dir: str) -> str:
     """The folder of all environments that are made in the same way as this one.
 
-    A virtual environment points to a Python outside of it: images with another one keep theirs apart.
+    A virtual environment points to a Python outside of it: images with another one keep theirs
+    apart.
     """
     name = environment.platform
     if environment.python is not None:
@@ -40,7 +42,9 @@ def folder(environment: Environment, cache_dir: str) -> str:
 
 
 def prefix(environment: Environment, cache_dir: str) -> str:
-    """Where the environment lies on this machine; scripts in it hold this path, so it never moves."""
+    """Where the environment lies on this machine; scripts in it hold this path, so it never
+    moves.
+    """
     return os.path.join(folder(environment, cache_dir), environment.key)
 
 
@@ -57,7 +61,10 @@ class Place:
         self._fd: Optional[int] = None
 
     def hold(self) -> bool:
-        """Hold it together with others; False while another process makes it. A cache that is read-only needs no hold."""
+        """Hold it together with others; False while another process makes it.
+
+        A cache that is read-only needs no hold.
+        """
         try:
             return self._try(fcntl.LOCK_SH)
         except FileNotFoundError:
@@ -94,7 +101,10 @@ class Place:
         try:
             with open(self.marker) as file:
                 stamps = _stamps(json.load(file), os.path.basename(self.path))
-            same = all(os.stat(os.path.join(self.path, name)).st_mtime_ns == stamp for name, stamp in stamps.items())
+            same = all(
+                os.stat(os.path.join(self.path, name)).st_mtime_ns == stamp
+                for name, stamp in stamps.items()
+            )
         except FileNotFoundError as error:
             return "missing" if error.filename == self.marker else "changed"
         except (OSError, ValueError, RecursionError):
@@ -102,13 +112,26 @@ class Place:
         return "ready" if same else "changed"
 
     def seal(self, stamps: Dict[str, int]) -> None:
-        """Write the marker: from now on the environment is ready. `stamps` are times of change (ns) by path in the environment."""
+        """Write the marker: from now on the environment is ready.
+
+        `stamps` are times of change (ns) by path in the environment.
+        """
         with open(self.marker + ".new", "w") as file:
-            json.dump({"format": MARKER_FORMAT, "key": os.path.basename(self.path), "stamps": stamps, "made": time.time()}, file)
+            json.dump(
+                {
+                    "format": MARKER_FORMAT,
+                    "key": os.path.basename(self.path),
+                    "stamps": stamps,
+                    "made": time.time(),
+                },
+                file,
+            )
         os.replace(self.marker + ".new", self.marker)
 
     def touch(self) -> None:
-        """Note that it was used now, for the cleaner, which removes the least recently used first."""
+        """Note that it was used now, for the cleaner, which removes the least recently used
+        first.
+        """
         try:
             os.utime(self.lock)
         except OSError:
@@ -116,11 +139,22 @@ class Place:
 
 
 def _stamps(marker: Any, key: str) -> Dict[str, int]:
-    """The stamps of a marker's content. Raises ValueError for a content that `Place.seal` did not write for this key."""
-    if not isinstance(marker, dict) or marker.get("format") != MARKER_FORMAT or marker.get("key") != key:
+    """The stamps of a marker's content.
+
+    Raises ValueError for a content that `Place.seal` did not write for this key.
+    """
+    if (
+        not isinstance(marker, dict)
+        or marker.get("format") != MARKER_FORMAT
+        or marker.get("key") != key
+    ):
         raise ValueError("not a marker of this environment")
     stamps = marker.get("stamps")
-    if not isinstance(stamps, dict) or not stamps or not all(type(stamp) is int for stamp in stamps.values()):
+    if (
+        not isinstance(stamps, dict)
+        or not stamps
+        or not all(type(stamp) is int for stamp in stamps.values())
+    ):
         raise ValueError("no stamps")
     return stamps
 
@@ -141,15 +175,23 @@ _held: List[Place] = []
 
 def variables(environment: Environment, path: str, search_path: str) -> Dict[str, str]:
     """What activates the environment at `path` for a command."""
-    found = {"PATH": f"{os.path.join(path, 'bin')}{os.pathsep}{search_path}", **dict(environment.variables)}
+    found = {
+        "PATH": f"{os.path.join(path, 'bin')}{os.pathsep}{search_path}",
+        **dict(environment.variables),
+    }
     found["CONDA_PREFIX" if environment.python is None else "VIRTUAL_ENV"] = path
     return found
 
 
 def command(path: str, text: str) -> List[str]:
-    """`text` under bash, as MLflow runs it; the scripts by which conda packages set variables run before it."""
+    """`text` under bash, as MLflow runs it; the scripts by which conda packages set variables run
+    before it.
+    """
     scripts = os.path.join(path, "etc", "conda", "activate.d")
     if os.path.isdir(scripts):
-        activate = 'for script in "$CONDA_PREFIX"/etc/conda/activate.d/*.sh; do [ -r "$script" ] && . "$script"; done; exec bash -c "$1"'
+        activate = (
+            'for script in "$CONDA_PREFIX"/etc/conda/activate.d/*.sh; do [ -r "$script" ] '
+            '&& . "$script"; done; exec bash -c "$1"'
+        )
         return ["bash", "-c", activate, "activate", text]
     return ["bash", "-c", text]

@@ -1,4 +1,6 @@
-"""The steps by which an environment is made from its lock: rattler links conda packages, uv the Python ones."""
+"""The steps by which an environment is made from its lock: rattler links conda packages, uv the
+Python ones.
+"""
 
 import importlib.util
 import os
@@ -17,11 +19,14 @@ from mlflow_runner.submission import CA_BUNDLE, CONDA_LOCK, NETRC, PYLOCK, RATTL
 from mlflow_runner.supervise import Supervisor
 
 LEADING_ELSEWHERE = (
-    "VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "UV_CONFIG_FILE", "UV_ENV_FILE", "UV_PROJECT", "UV_PROJECT_ENVIRONMENT", "UV_PYTHON",
+    "VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "UV_CONFIG_FILE", "UV_ENV_FILE",
+    "UV_PROJECT", "UV_PROJECT_ENVIRONMENT", "UV_PYTHON",
     "UV_SYSTEM_PYTHON", "UV_WORKING_DIR", "UV_WORKING_DIRECTORY",
 )  # fmt: skip
 SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
-"""What the image trusts, a company's own authority included; uv by itself trusts the public ones only."""
+"""What the image trusts, a company's own authority included; uv by itself trusts the public ones
+only.
+"""
 NO_SPACE = (b"No space left on device", b"os error 28", b"Disk quota exceeded", b"os error 122")
 STAGED = re.compile(r"(python|conda/[a-z0-9-]+)/[^./][^/\0]*")
 """Members of the archive of staged packages."""
@@ -30,7 +35,9 @@ EACH_PACKAGE = re.compile(rb"^ ([+~-] |Downloaded ).*\n", re.M)
 
 
 class Tools(NamedTuple):
-    """What making an environment needs: where to, where for the moment, who runs commands, who is told, who fetches artifacts."""
+    """What making an environment needs: where to, where for the moment, who runs commands, who is
+    told, who fetches artifacts.
+    """
 
     cache_dir: str
     scratch_dir: str
@@ -51,7 +58,10 @@ class Build:
         self._staged: Optional[str] = None
 
     def make(self) -> Dict[str, float]:
-        """Run all steps; the seconds that each took. Raises RunnerError naming the one that failed."""
+        """Run all steps; the seconds that each took.
+
+        Raises RunnerError naming the one that failed.
+        """
         environment = self._environment
         steps = (
             ("environment_fetch", self._unpack_staged, environment.packages is not None),
@@ -69,12 +79,17 @@ class Build:
 
     def _unpack_staged(self):
         """Everything comes from the run's own artifacts from now on."""
-        archive, folder = (os.path.join(self._tools.scratch_dir, name) for name in ("packages.tar", "packages"))
+        archive, folder = (
+            os.path.join(self._tools.scratch_dir, name) for name in ("packages.tar", "packages")
+        )
         self._tools.fetch(self._environment.packages, archive)
         with tarfile.open(archive) as tar:
             for member in tar:
                 if not member.isfile() or not STAGED.fullmatch(member.name):
-                    raise RunnerError(Cause.ENVIRONMENT_ERROR, f"The staged packages have a member that is no package: {member.name!r}.")
+                    raise RunnerError(
+                        Cause.ENVIRONMENT_ERROR,
+                        f"The staged packages have a member that is no package: {member.name!r}.",
+                    )
                 target = os.path.join(folder, member.name)
                 os.makedirs(os.path.dirname(target), exist_ok=True)
                 with tar.extractfile(member) as source, open(target, "wb") as file:
@@ -83,7 +98,9 @@ class Build:
         self._staged = folder
 
     def _conda(self):
-        lock = self._lock(CONDA_LOCK, lambda text: staged_conda(text, self._staged) if self._staged else text)
+        lock = self._lock(
+            CONDA_LOCK, lambda text: staged_conda(text, self._staged) if self._staged else text
+        )
         packages = os.path.join(self._tools.cache_dir, "conda")
         arguments = [lock, self._environment.platform, self._path, packages, *_rattler_path()]
         argv = [sys.executable, "-I", sys.argv[0], "conda-install", *arguments]
@@ -92,19 +109,40 @@ class Build:
     def _venv(self):
         wanted = self._environment.python
         here = ".".join(map(str, sys.version_info[:3]))
-        python = sys.executable if f"{here}.".startswith(f"{wanted}.") else wanted  # else uv looks for one, and may download it
-        argv = [find_uv(), "venv", "--quiet", "--no-project", "--no-config", "--python", python, self._path]
+        # else uv looks for one, and may download it
+        python = sys.executable if f"{here}.".startswith(f"{wanted}.") else wanted
+        argv = [
+            find_uv(),
+            "venv",
+            "--quiet",
+            "--no-project",
+            "--no-config",
+            "--python",
+            python,
+            self._path,
+        ]
         self._run(
-            argv, f"Python {wanted} is not available: the image has {here} and uv could not install another version: see uv's lines above."
+            argv,
+            f"Python {wanted} is not available: the image has {here} and uv could not install "
+            "another version: see uv's lines above.",
         )
 
     def _pip(self):
         index = self._environment.index or DEFAULT
-        lock = self._lock(PYLOCK, lambda text: staged_python(text, self._staged) if self._staged else with_index(text, index))
+        lock = self._lock(
+            PYLOCK,
+            lambda text: (
+                staged_python(text, self._staged) if self._staged else with_index(text, index)
+            ),
+        )
         python = os.path.join(self._path, "bin", "python")
-        argv = [find_uv(), "pip", "install", "--no-progress", "--no-config", "--no-deps", "--break-system-packages",
-                "--preview-features", "pylock", "--default-index", index, "--python", python, "--requirement", lock]  # fmt: skip
-        self._run(argv, "The project's Python packages could not be installed: see uv's lines above.")
+        argv = [find_uv(), "pip", "install", "--no-progress", "--no-config", "--no-deps",
+            "--break-system-packages",
+                "--preview-features", "pylock", "--default-index", index, "--python", python,
+                "--requirement", lock]  # fmt: skip
+        self._run(
+            argv, "The project's Python packages could not be installed: see uv's lines above."
+        )
 
     def _lock(self, name: str, change: Callable[[str], str]) -> str:
         """The path of a copy of the lock file with `change` applied."""
@@ -118,9 +156,13 @@ class Build:
     def _run(self, argv: List[str], failure: str):
         self._told = self._line = b""
         lock = (self._place.fd,)  # held by what still writes there, should we be killed
-        code = self._tools.supervisor.run(argv, self._tools.scratch_dir, self._env(), listen=self._listen, pass_fds=lock).code
+        code = self._tools.supervisor.run(
+            argv, self._tools.scratch_dir, self._env(), listen=self._listen, pass_fds=lock
+        ).code
         if code:
-            raise RunnerError(Cause.ENVIRONMENT_ERROR, full(self._tools.cache_dir, self._told) or failure)
+            raise RunnerError(
+                Cause.ENVIRONMENT_ERROR, full(self._tools.cache_dir, self._told) or failure
+            )
 
     def _listen(self, data: bytes) -> bytes:
         """Remember a tool's last words, and keep what is of use in the log."""
@@ -129,7 +171,8 @@ class Build:
         return EACH_PACKAGE.sub(b"", lines + end)
 
     def _env(self) -> Dict[str, str]:
-        """The variables of uv and rattler: all that they write is on the cache's volume, so that they can link instead of copy.
+        """The variables of uv and rattler: all that they write is on the cache's volume, so that
+        they can link instead of copy.
 
         None leads uv to another folder, configuration or Python than it is told.
         """
@@ -149,9 +192,13 @@ class Build:
 
 
 def _rattler_path() -> List[str]:
-    """The folder that rattler is installed in: an isolated Python (`-I`) does not look into a user's own site-packages."""
+    """The folder that rattler is installed in: an isolated Python (`-I`) does not look into a
+    user's own site-packages.
+    """
     found = importlib.util.find_spec("rattler")
-    return [os.path.dirname(item) for item in found.submodule_search_locations or ()] if found else []
+    return (
+        [os.path.dirname(item) for item in found.submodule_search_locations or ()] if found else []
+    )
 
 
 def full(cache_dir: str, told: bytes) -> str:
@@ -159,18 +206,23 @@ def full(cache_dir: str, told: bytes) -> str:
     if not any(words in told for words in NO_SPACE):
         return ""
     return (
-        f"The volume of the cache {cache_dir} is full ({shutil.disk_usage(cache_dir).total / 1e9:.1f} GB): enlarge it, "
-        "set 'size_limit' of the target's cache, or remove environments with: mlflow-compute env clean."
+        f"The volume of the cache {cache_dir} is full "
+        f"({shutil.disk_usage(cache_dir).total / 1e9:.1f} GB): enlarge it, set 'size_limit' of the "
+        "target's cache, or remove environments with: mlflow-compute env clean."
     )
 
 
 def find_uv() -> str:
-    """The uv in the folder of this Python, else the first on PATH. Raises RunnerError when there is none."""
+    """The uv in the folder of this Python, else the first on PATH.
+
+    Raises RunnerError when there is none.
+    """
     sibling = os.path.join(os.path.dirname(sys.executable), "uv")
     found = sibling if os.access(sibling, os.X_OK) else shutil.which("uv")
     if not found:
         raise RunnerError(
             Cause.ENVIRONMENT_ERROR,
-            "The project lists packages, and there is no uv here to install them: build the image from runner/Dockerfile.",
+            "The project lists packages, and there is no uv here to install them: build the image "
+            "from runner/Dockerfile.",
         )
     return found

@@ -10,11 +10,16 @@ from mlflow_runner.environment import Place
 from mlflow_runner.environment.remove import remove
 
 BUILDING = "building.lock"
-"""Held together by all that make environments, and alone by the process that removes packages that they might link."""
+"""Held together by all that make environments, and alone by the process that removes packages that
+they might link.
+"""
 
 
 class Entry(NamedTuple):
-    """An environment in a cache. `size_bytes` counts files that packages share too; `used_at` is in seconds since the epoch."""
+    """An environment in a cache.
+
+    `size_bytes` counts files that packages share too; `used_at` is in seconds since the epoch.
+    """
 
     key: str
     platform: str
@@ -38,7 +43,17 @@ def listing(cache_dir: str, sizes: bool = True) -> List[Entry]:
             place.release()
             state = "making" if in_use and place.state() == "missing" else place.state()
             size = sum(_inodes([place.path]).values()) if sizes else 0
-            found.append(Entry(key, os.path.basename(folder), place.path, state, in_use, os.stat(place.lock).st_mtime, size))
+            found.append(
+                Entry(
+                    key,
+                    os.path.basename(folder),
+                    place.path,
+                    state,
+                    in_use,
+                    os.stat(place.lock).st_mtime,
+                    size,
+                )
+            )
     return sorted(found, key=lambda entry: -entry.used_at)
 
 
@@ -57,12 +72,15 @@ def discard(entry: Entry) -> bool:
 
 
 def usage_bytes(cache_dir: str) -> int:
-    """What the cache takes on its volume: a file that packages and environments share counts once."""
+    """What the cache takes on its volume: a file that packages and environments share counts
+    once.
+    """
     return sum(_inodes([cache_dir]).values())
 
 
 def clean(cache_dir: str, limit_bytes: int) -> Tuple[int, int]:
-    """Remove until at most `limit_bytes` are used: packages that no environment links, then the least recently used environment.
+    """Remove until at most `limit_bytes` are used: packages that no environment links, then the
+    least recently used environment.
 
     How many environments were removed, and the bytes that became free. What is in
     use stays, even where the limit cannot be kept then.
@@ -72,7 +90,9 @@ def clean(cache_dir: str, limit_bytes: int) -> Tuple[int, int]:
     while now > limit_bytes:
         gone = _remove_unused_packages(cache_dir, now - limit_bytes)
         if not gone:
-            candidates = [entry for entry in reversed(listing(cache_dir, sizes=False)) if not entry.in_use]
+            candidates = [
+                entry for entry in reversed(listing(cache_dir, sizes=False)) if not entry.in_use
+            ]
             gone = next((True for entry in candidates if discard(entry)), False)
             removed += bool(gone)
         if not gone:
@@ -96,7 +116,10 @@ class Building:
 
 
 def _remove_unused_packages(cache_dir: str, wanted_bytes: int) -> bool:
-    """Remove packages that no environment links, oldest first, until `wanted_bytes` are free. False when there was none."""
+    """Remove packages that no environment links, oldest first, until `wanted_bytes` are free.
+
+    False when there was none.
+    """
     with open(os.path.join(cache_dir, BUILDING), "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -117,7 +140,11 @@ def _unused_packages(cache_dir: str) -> Iterator[Tuple[float, str, int]]:
         for path in _folders(folder):
             files = [status for status in _files(path) if stat.S_ISREG(status.st_mode)]
             if not any(status.st_nlink > 1 for status in files):
-                yield os.stat(path).st_mtime, path, sum(status.st_blocks * 512 for status in files) or 1
+                yield (
+                    os.stat(path).st_mtime,
+                    path,
+                    sum(status.st_blocks * 512 for status in files) or 1,
+                )
 
 
 def _folders(path: str) -> Iterator[str]:
@@ -137,4 +164,8 @@ def _files(path: str) -> Iterator[os.stat_result]:
 
 def _inodes(paths: List[str]) -> Dict[Tuple[int, int], int]:
     """Bytes on disk by inode."""
-    return {(status.st_dev, status.st_ino): status.st_blocks * 512 for path in paths for status in _files(path)}
+    return {
+        (status.st_dev, status.st_ino): status.st_blocks * 512
+        for path in paths
+        for status in _files(path)
+    }

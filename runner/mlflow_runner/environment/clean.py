@@ -1,4 +1,6 @@
-"""The process that keeps a cache below its limit, at the same time as the user's command and with less priority."""
+"""The process that keeps a cache below its limit, at the same time as the user's command and with
+less priority.
+"""
 
 import os
 import sys
@@ -17,5 +19,8 @@ def main(arguments) -> int:
         print(f"{PREFIX}the cache could not be cleaned: {error}", file=sys.stderr)
         return 1
     if freed:
-        print(f"{PREFIX}cache: {removed} environments removed, {freed / 1e6:.0f} MB freed", file=sys.stderr)
+        print(
+            f"{PREFIX}cache: {removed} environments removed, {freed / 1e6:.0f} MB freed",
+            file=sys.stderr,
+        )
     return 0

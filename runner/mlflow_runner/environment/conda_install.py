@@ -1,4 +1,6 @@
-"""The process that installs conda packages: rattler, kept apart because a fault in native code must not end the run."""
+"""The process that installs conda packages: rattler, kept apart because a fault in native code must
+not end the run.
+"""
 
 import asyncio
 import hashlib
@@ -13,7 +15,8 @@ SAY_EVERY_S = 2.0
 
 
 def main(arguments) -> int:
-    """`conda-install LOCK PLATFORM PREFIX PACKAGES [FOLDER]`: link what the conda-lock.yml lists into PREFIX.
+    """`conda-install LOCK PLATFORM PREFIX PACKAGES [FOLDER]`: link what the conda-lock.yml lists
+    into PREFIX.
 
     PACKAGES is the package cache, FOLDER where rattler is installed.
     """
@@ -22,7 +25,11 @@ def main(arguments) -> int:
     try:
         import rattler  # noqa: F401
     except ImportError:
-        print(f"{PREFIX}there is no py-rattler here to install conda packages: build the image from runner/Dockerfile", file=sys.stderr)
+        print(
+            f"{PREFIX}there is no py-rattler here to install conda packages: build the image from "
+            "runner/Dockerfile",
+            file=sys.stderr,
+        )
         return 1
     try:
         asyncio.run(_install(lock, platform, prefix, packages))
@@ -55,13 +62,18 @@ async def _install(lock, platform, prefix, packages):
 
 
 def _check_files(records):
-    """Compare files of this machine with the lock: rattler does so for what it downloads only (seen with 0.28)."""
+    """Compare files of this machine with the lock: rattler does so for what it downloads only (seen
+    with 0.28).
+    """
     for record in records:
         if record.url.startswith("file:") and record.sha256:
             with open(urllib.parse.unquote(urllib.parse.urlsplit(record.url).path), "rb") as file:
                 digest = hashlib.sha256(file.read()).digest()
             if digest != record.sha256:
-                raise ValueError(f"hash mismatch for {record.url}: expected {record.sha256.hex()}, got {digest.hex()}")
+                raise ValueError(
+                    f"hash mismatch for {record.url}: expected {record.sha256.hex()}, got "
+                    f"{digest.hex()}"
+                )
 
 
 class _Reporter:
@@ -100,7 +112,11 @@ class _Reporter:
             wanted = sum(total for _, total in self._bytes.values()) / 1e6
             sizes = f" ({got:.0f} of {wanted:.0f} MB)" if wanted else ""
             verb = "linked" if self._linked else "fetched"
-            print(f"{PREFIX}{verb} {self._linked or self._fetched} of {self._total} conda packages{sizes}", flush=True)
+            print(
+                f"{PREFIX}{verb} {self._linked or self._fetched} of {self._total} conda "
+                f"packages{sizes}",
+                flush=True,
+            )
 
     def __getattr__(self, name):
         if name.startswith("on_"):

@@ -23,7 +23,9 @@ def with_index(text: str, index: str = DEFAULT) -> str:
 
 def _with_index(block: str, index: str) -> str:
     own = block.partition("\n[")[0]  # sub-tables have fields of their own
-    if re.search(r"^(index|vcs|directory|archive)\s*=", own, re.M) or re.search(r"^\[packages\.(vcs|directory|archive)\]", block, re.M):
+    if re.search(r"^(index|vcs|directory|archive)\s*=", own, re.M) or re.search(
+        r"^\[packages\.(vcs|directory|archive)\]", block, re.M
+    ):
         return block
     return block.replace("\n", f'\nindex = "{index}"\n', 1)
 
@@ -31,9 +33,12 @@ def _with_index(block: str, index: str) -> str:
 def staged_python(text: str, folder: str) -> str:
     """The PEP 751 lock with every file taken from `folder`/python instead of its address.
 
-    A path is not quoted as an address is (`%2B` in torch-2.4.0%2Bcu121-cp311-cp311-linux_x86_64.whl).
+    A path is not quoted as an address is (`%2B` in
+    torch-2.4.0%2Bcu121-cp311-cp311-linux_x86_64.whl).
     """
-    return re.sub(r'\burl = "([^"]*)"', lambda match: f'path = "{folder}/python/{file_name(match[1])}"', text)
+    return re.sub(
+        r'\burl = "([^"]*)"', lambda match: f'path = "{folder}/python/{file_name(match[1])}"', text
+    )
 
 
 def file_name(url: str) -> str:
@@ -43,4 +48,6 @@ def file_name(url: str) -> str:
 
 def staged_conda(text: str, folder: str) -> str:
     """The conda-lock.yml with every file taken from `folder`/conda instead of its address."""
-    return re.sub(r"^(  url:) .*/([^/\n]+/[^/\n]+)$", rf"\1 file://{folder}/conda/\2", text, flags=re.M)
+    return re.sub(
+        r"^(  url:) .*/([^/\n]+/[^/\n]+)$", rf"\1 file://{folder}/conda/\2", text, flags=re.M
+    )

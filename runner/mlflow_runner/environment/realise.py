@@ -15,14 +15,16 @@ from mlflow_runner.submission import Environment
 
 
 def realise(environment: Environment, tools: Tools) -> Dict[str, float]:
-    """Hold the environment, made if it is not there; the seconds that each part took, none where another run made it.
+    """Hold the environment, made if it is not there; the seconds that each part took, none where
+    another run made it.
 
     Raises RunnerError when it cannot be made.
     """
     if environment.platform != environments.subdir():
         raise RunnerError(
             Cause.ENVIRONMENT_ERROR,
-            f"The environment was locked for {environment.platform}, and this is {environments.subdir()}: set 'platform' in the target.",
+            f"The environment was locked for {environment.platform}, and this is "
+            f"{environments.subdir()}: set 'platform' in the target.",
         )
     place = Place(environments.prefix(environment, tools.cache_dir))
     try:
@@ -34,17 +36,24 @@ def realise(environment: Environment, tools: Tools) -> Dict[str, float]:
     except PermissionError as error:
         raise RunnerError(
             Cause.ENVIRONMENT_ERROR,
-            f"The cache {tools.cache_dir} cannot be written by user {os.getuid()}: {error}: see 'cache' of the target.",
+            f"The cache {tools.cache_dir} cannot be written by user {os.getuid()}: {error}: see "
+            "'cache' of the target.",
         ) from None
     except OSError as error:
-        why = full(tools.cache_dir, str(error).encode()) or f"The environment could not be made in {tools.cache_dir}: {error}."
+        why = full(tools.cache_dir, str(error).encode()) or (
+            f"The environment could not be made in {tools.cache_dir}: {error}."
+        )
         raise RunnerError(Cause.ENVIRONMENT_ERROR, why) from None
 
 
 def _make_alone(environment: Environment, place: Place, tools: Tools) -> Dict[str, float]:
     """Hold the lock alone, and make what is still missing then."""
     if not place.try_alone():
-        waits_for = "another run that is making the same environment" if place.state() == "missing" else "the runs that use the environment"
+        waits_for = (
+            "another run that is making the same environment"
+            if place.state() == "missing"
+            else "the runs that use the environment"
+        )
         tools.say(f"waiting for {waits_for}")
         _wait_alone(place, tools)
     try:
@@ -52,23 +61,36 @@ def _make_alone(environment: Environment, place: Place, tools: Tools) -> Dict[st
         if state == "ready":
             return {}
         if state == "changed":
-            tools.say(f"environment {environment.key[:12]} was changed or damaged in the cache: making it again")
+            tools.say(
+                f"environment {environment.key[:12]} was changed or damaged in the cache: making "
+                "it again"
+            )
         return _make(environment, place, tools)
     finally:
         place.release()
 
 
 def _wait_alone(place: Place, tools: Tools) -> None:
-    """A child waits for the lock: it is held by the open file, which is ours too, and the child can be stopped."""
+    """A child waits for the lock: it is held by the open file, which is ours too, and the child can
+    be stopped.
+    """
     wait = f"import fcntl; fcntl.flock({place.fd}, fcntl.LOCK_EX)"
-    tools.supervisor.run([sys.executable, "-I", "-c", wait], "/", dict(os.environ), pass_fds=(place.fd,))
+    tools.supervisor.run(
+        [sys.executable, "-I", "-c", wait], "/", dict(os.environ), pass_fds=(place.fd,)
+    )
     if tools.supervisor.stopped_by is not None:
-        raise RunnerError(Cause.ENVIRONMENT_ERROR, "The run was stopped while it waited for its environment.")
+        raise RunnerError(
+            Cause.ENVIRONMENT_ERROR, "The run was stopped while it waited for its environment."
+        )
 
 
 def _make(environment: Environment, place: Place, tools: Tools) -> Dict[str, float]:
     name = f"environment {environment.key[:12]}"
-    counts = [f"{number} {kind}" for number, kind in ((environment.conda, "conda"), (environment.pip, "Python")) if number]
+    counts = [
+        f"{number} {kind}"
+        for number, kind in ((environment.conda, "conda"), (environment.pip, "Python"))
+        if number
+    ]
     tools.say(f"{name}: making it of {' and '.join(counts) or 'no'} packages")
     if os.path.lexists(place.marker):
         os.unlink(place.marker)
@@ -81,12 +103,20 @@ def _make(environment: Environment, place: Place, tools: Tools) -> Dict[str, flo
 
 
 def _protect(path: str) -> Dict[str, int]:
-    """Make folders read-only that a `pip install` of some run would change; times of change (ns) by path in the environment."""
+    """Make folders read-only that a `pip install` of some run would change; times of change (ns) by
+    path in the environment.
+    """
     folders = writable(path)
     for name in folders:
         target = os.path.join(path, name)
         if os.path.basename(name) == "site-packages":
-            os.makedirs(os.path.join(target, "__pycache__"), exist_ok=True)  # byte code may still be added
+            # byte code may still be added
+            os.makedirs(os.path.join(target, "__pycache__"), exist_ok=True)
         os.chmod(target, 0o555)
-    made_by_installer = [name for name in ("conda-meta", "pyvenv.cfg") if os.path.exists(os.path.join(path, name))]
-    return {name: os.stat(os.path.join(path, name)).st_mtime_ns for name in (*folders, *made_by_installer)}
+    made_by_installer = [
+        name for name in ("conda-meta", "pyvenv.cfg") if os.path.exists(os.path.join(path, name))
+    ]
+    return {
+        name: os.stat(os.path.join(path, name)).st_mtime_ns
+        for name in (*folders, *made_by_installer)
+    }

@@ -7,9 +7,18 @@ from typing import List
 
 
 def writable(path: str) -> List[str]:
-    """The folders of an environment, relative to it, that an installer would write to; `realise` makes them read-only."""
-    found = [os.path.join(path, "bin"), *glob.glob(os.path.join(path, "lib", "python3*", "site-packages"))]
-    return [os.path.relpath(item, path) for item in found if os.path.isdir(item) and not os.path.islink(item)]
+    """The folders of an environment, relative to it, that an installer would write to; `realise`
+    makes them read-only.
+    """
+    found = [
+        os.path.join(path, "bin"),
+        *glob.glob(os.path.join(path, "lib", "python3*", "site-packages")),
+    ]
+    return [
+        os.path.relpath(item, path)
+        for item in found
+        if os.path.isdir(item) and not os.path.islink(item)
+    ]
 
 
 def remove(path: str) -> None:

@@ -1,9 +1,11 @@
 """The reporter: brings what the supervisor left on disk to MLflow, for as long as that takes.
 
 Three channels with a state each. `status` alone decides whether the server accepts the run;
-`log` and `files` share a thread (`uploads`), and nothing that happens to them stops the run or holds its end up.
+`log` and `files` share a thread (`uploads`), and nothing that happens to them stops the run or
+holds its end up.
 
-It reads the spool and `state.json` and keeps on disk how far each channel is, so it can be killed and started again.
+It reads the spool and `state.json` and keeps on disk how far each channel is, so it can be killed
+and started again.
 """
 
 import os
@@ -15,7 +17,9 @@ from mlflow_runner.submission import Submission
 
 
 def main(arguments) -> int:
-    """Report the run whose Submission is in the file `arguments[0]`, next to its spool and state."""
+    """Report the run whose Submission is in the file `arguments[0]`, next to its spool and
+    state.
+    """
     from mlflow_runner.report.loop import Report, say
     from mlflow_runner.report.status import Deleted
     from mlflow_runner.tracking import Refused, client
@@ -42,5 +46,7 @@ def main(arguments) -> int:
 
 
 def _leave(code: int) -> None:
-    """End without waiting for threads that wait for an artifact store; MLflow's own would hold the interpreter's end up."""
+    """End without waiting for threads that wait for an artifact store; MLflow's own would hold the
+    interpreter's end up.
+    """
     os._exit(code)

@@ -4,7 +4,10 @@ MAX_BACKOFF_S = 15.0
 
 
 class Backoff:
-    """At once, then 1, 2, 4 ... seconds after each failure in a row, at most `MAX_BACKOFF_S`. Times are of a monotonic clock."""
+    """At once, then 1, 2, 4 ... seconds after each failure in a row, at most `MAX_BACKOFF_S`.
+
+    Times are of a monotonic clock.
+    """
 
     def __init__(self) -> None:
         self.failures = 0

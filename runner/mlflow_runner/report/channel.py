@@ -1,4 +1,6 @@
-"""What the channels of artifacts have in common: what is tried again, what is dropped, when a channel gives up."""
+"""What the channels of artifacts have in common: what is tried again, what is dropped, when a
+channel gives up.
+"""
 
 import time
 from typing import Callable, Optional
@@ -8,11 +10,16 @@ from mlflow_runner.report.progress import Progress
 from mlflow_runner.tracking import Denied, Refused, Unavailable
 
 REFUSALS = 3
-"""After so many refusals in a row the channel gives up: every further artifact would meet the same."""
+"""After so many refusals in a row the channel gives up: every further artifact would meet the
+same.
+"""
 
 
 class Channel:
-    """One kind of artifacts. `name` is what messages call it; `why` is the last reason for something that is missing."""
+    """One kind of artifacts.
+
+    `name` is what messages call it; `why` is the last reason for something that is missing.
+    """
 
     name = ""
 
@@ -25,7 +32,10 @@ class Channel:
         self._why: Optional[str] = progress.get("why", None)
 
     def send(self, run, closing: bool) -> None:
-        """Upload all that is new to `run`; `closing`: nothing will follow. Raises Unavailable or Refused."""
+        """Upload all that is new to `run`; `closing`: nothing will follow.
+
+        Raises Unavailable or Refused.
+        """
         raise NotImplementedError
 
     def drop(self, error: Refused) -> bool:
@@ -41,7 +51,10 @@ class Channel:
         return not self.given_up and self.backoff.failures == 0
 
     def attempt(self, run, closing: bool) -> bool:
-        """Send what is due, and keep count of what that led to; True when all of it has arrived. Never raises."""
+        """Send what is due, and keep count of what that led to; True when all of it has arrived.
+
+        Never raises.
+        """
         while not self.given_up:
             try:
                 self.send(run, closing)
@@ -52,7 +65,8 @@ class Channel:
             except Refused as error:
                 if self.drop(error):
                     self._refused(error)
-            except Exception as error:  # a defect of ours or of a store's library must not end the other channels
+            except Exception as error:
+                # a defect of ours or of a store's library must not end the other channels
                 self.fail(error)
                 return False
             else:
@@ -62,7 +76,9 @@ class Channel:
 
     def fail(self, error: Exception) -> None:
         """Try again later."""
-        self._why = str(error) if isinstance(error, Unavailable) else f"{type(error).__name__}: {error}"
+        self._why = (
+            str(error) if isinstance(error, Unavailable) else (f"{type(error).__name__}: {error}")
+        )
         self.backoff.fail(time.monotonic())
         if self.backoff.failures == 1:
             self._say(f"{self.name} cannot be uploaded now, retrying: {self._why}")

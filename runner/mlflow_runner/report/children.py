@@ -1,4 +1,6 @@
-"""Runs that a script began below its own run and left unfinished: they end with it, as nothing else will tell their end."""
+"""Runs that a script began below its own run and left unfinished: they end with it, as nothing else
+will tell their end.
+"""
 
 from typing import Callable, List, Mapping, Optional, Tuple
 
@@ -12,10 +14,18 @@ CHILDREN = 10_000
 UNFINISHED = ("RUNNING", "SCHEDULED")
 
 
-def end_children(run, parent: RunInfo, outcome: Outcome, pod: Optional[str], say: Callable[[str], None] = lambda text: None) -> None:
-    """End what a run that ended FAILED or KILLED left below it, with its status and cause. Raises Unavailable or Refused.
+def end_children(
+    run,
+    parent: RunInfo,
+    outcome: Outcome,
+    pod: Optional[str],
+    say: Callable[[str], None] = lambda text: None,
+) -> None:
+    """End what a run that ended FAILED or KILLED left below it, with its status and cause. Raises
+    Unavailable or Refused.
 
-    `pod` is where the run's command was, if in one. Each ends after all below it, so that the next try finds what is left.
+    `pod` is where the run's command was, if in one. Each ends after all below it, so that the next
+    try finds what is left.
     One that is refused, as it was deleted or belongs to another user, is said and left.
     """
     for child, parent_id in reversed(_below(run, parent, pod)):
@@ -29,21 +39,32 @@ def end_children(run, parent: RunInfo, outcome: Outcome, pod: Optional[str], say
 
 
 def ends_with(child: Mapping[str, str], pod: Optional[str]) -> bool:
-    """Whether a nested run with these tags has neither a Job nor a runner of its own that could tell its end.
+    """Whether a nested run with these tags has neither a Job nor a runner of its own that could
+    tell its end.
 
-    A runner in the parent's `pod` has died with it: its tags name the pod, as the machine that it is on or as its own.
+    A runner in the parent's `pod` has died with it: its tags name the pod, as the machine that it
+    is on or as its own.
     """
     in_pod = pod is not None and pod in (child.get(TAG_NODE), child.get(TAG_POD))
     return TAG_JOB not in child and (TAG_TARGET not in child or in_pod)
 
 
 def _below(run, root: RunInfo, pod: Optional[str]) -> List[Tuple[RunInfo, str]]:
-    """The runs that end with `root`, each with its parent's id and before all below it; known before the first ends, which moves pages."""
+    """The runs that end with `root`, each with its parent's id and before all below it; known
+    before the first ends, which moves pages.
+    """
     known, found, parents = {root.run_id}, [], [root.run_id]
     for parent_id in parents:
         for status in UNFINISHED:
-            for child in run.search(root.experiment_id, f"attributes.status = '{status}' AND tags.`{TAG_PARENT}` = '{parent_id}'"):
-                if len(found) < CHILDREN and child.run_id not in known and ends_with(child.tags, pod):
+            for child in run.search(
+                root.experiment_id,
+                f"attributes.status = '{status}' AND tags.`{TAG_PARENT}` = '{parent_id}'",
+            ):
+                if (
+                    len(found) < CHILDREN
+                    and child.run_id not in known
+                    and ends_with(child.tags, pod)
+                ):
                     known.add(child.run_id)
                     found.append((child, parent_id))
                     parents.append(child.run_id)

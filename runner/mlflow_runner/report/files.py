@@ -1,4 +1,6 @@
-"""The files channel: what shows later how the run was made, its code and the lock of its environment."""
+"""The files channel: what shows later how the run was made, its code and the lock of its
+environment.
+"""
 
 import os
 from typing import Callable, List, Optional, Sequence, Tuple
@@ -27,7 +29,9 @@ class Files(Channel):
             try:
                 run.upload_file(artifact, path)
             except OSError as error:
-                raise Refused(f"{os.path.basename(path)} cannot be read: {error.strerror}") from None
+                raise Refused(
+                    f"{os.path.basename(path)} cannot be read: {error.strerror}"
+                ) from None
             self._done.append(artifact)
             self._go_on()
 
@@ -44,7 +48,11 @@ class Files(Channel):
 
     def missing(self) -> Optional[str]:
         names = self._dropped + [artifact for artifact, _ in self._left]
-        return f"{', '.join(names)} missing: {self._why or 'there was no time left'}" if names else None
+        return (
+            f"{', '.join(names)} missing: {self._why or 'there was no time left'}"
+            if names
+            else None
+        )
 
 
 def files_to_keep(submission: Submission) -> List[Tuple[str, str]]:

@@ -1,4 +1,6 @@
-"""The log channel: the spool as numbered artifacts `logs/STAMP.000000.txt`, each but the last ending at the end of a line."""
+"""The log channel: the spool as numbered artifacts `logs/STAMP.000000.txt`, each but the last
+ending at the end of a line.
+"""
 
 import time
 from typing import Callable, Optional
@@ -10,7 +12,9 @@ from mlflow_runner.spool import SpoolReader
 from mlflow_runner.tracking import Refused, TooLarge
 
 PART_BYTES = 512 * 1024
-"""A part that has reached this size is never sent again; an open one is sent as a whole at each flush."""
+"""A part that has reached this size is never sent again; an open one is sent as a whole at each
+flush.
+"""
 LEAST_PART_BYTES = 1024
 """Parts are halved down to this size for a server that takes no larger bodies."""
 
@@ -24,7 +28,9 @@ class Log(Channel):
         progress = Progress(directory, "log")
         super().__init__(progress, say)
         self._reader = SpoolReader(directory, progress.get("offset", 0))
-        self._stamp: str = progress.get("stamp", "") or time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime())
+        self._stamp: str = progress.get("stamp", "") or time.strftime(
+            "%Y-%m-%dT%H-%M-%SZ", time.gmtime()
+        )
         self._number: int = progress.get("number", 0)
         self._part_bytes: int = progress.get("part_bytes", PART_BYTES)
         self._dropped_bytes: int = progress.get("dropped_bytes", 0)
@@ -54,9 +60,13 @@ class Log(Channel):
         return True
 
     def _next(self):
-        """The chunk of the next part, the line that says what was lost before it, its bytes, and whether no more will be in it."""
+        """The chunk of the next part, the line that says what was lost before it, its bytes, and
+        whether no more will be in it.
+        """
         chunk = self._reader.peek(self._part_bytes)
-        note = f"{PREFIX}{chunk.lost} bytes of output left out here\n".encode() if chunk.lost else b""
+        note = (
+            f"{PREFIX}{chunk.lost} bytes of output left out here\n".encode() if chunk.lost else b""
+        )
         data = chunk.data[: max(1, self._part_bytes - len(note))]
         is_full = len(data) + len(note) >= self._part_bytes
         if is_full:
@@ -82,7 +92,9 @@ class Log(Channel):
 
     def missing(self, otherwise: str = "there was no time left") -> Optional[str]:
         """As `Channel.missing`; `otherwise` is the reason where no upload has failed."""
-        size = self._dropped_bytes + max(0, self._reader.end() - self._reader.offset - self._sent_bytes)
+        size = self._dropped_bytes + max(
+            0, self._reader.end() - self._reader.offset - self._sent_bytes
+        )
         return f"{size} bytes of the log are missing: {self._why or otherwise}" if size else None
 
     def _save(self):

@@ -20,14 +20,27 @@ from mlflow_runner.report.uploads import Uploads
 from mlflow_runner.reporter import AFTER_END_S, DATA, QUIT, STATE
 from mlflow_runner.state import State
 from mlflow_runner.submission import TAG_FILES, TAG_LOG, Submission
-from mlflow_runner.tracking import NeedsMlflow, Refused, Unavailable, connect, connect_artifacts, login
+from mlflow_runner.tracking import (
+    NeedsMlflow,
+    Refused,
+    Unavailable,
+    connect,
+    connect_artifacts,
+    login,
+)
 
 LOOK_S = (15.0, 120.0)
-"""A run that is deleted in MLflow while it runs is noticed after a tenth of its age, within these limits: 1,000 runs of an hour ask 8 times a second."""
+"""A run that is deleted in MLflow while it runs is noticed after a tenth of its age, within these
+limits: 1,000 runs of an hour ask 8 times a second.
+"""
 LOG_FIRST_S = 5.0
-"""The end waits so long for a log that is on its way, so that a run that is seen FINISHED normally has its whole log."""
+"""The end waits so long for a log that is on its way, so that a run that is seen FINISHED normally
+has its whole log.
+"""
 PIPE_BYTES = 65536
-"""What a pipe holds: a read that returns so much may have left no room for a message about the state."""
+"""What a pipe holds: a read that returns so much may have left no room for a message about the
+state.
+"""
 TAG_CHARS = 500
 
 
@@ -43,10 +56,23 @@ class Report:
     def __init__(self, submission: Submission, directory):
         self._submission = submission
         self._directory = os.fspath(directory)
-        self._status = Status(directory, lambda: connect(submission.tracking_uri, submission.run_id, submission.credential_hosts))
-        self._log, self._files = Log(directory, say), Files(directory, say, files_to_keep(submission))
+        self._status = Status(
+            directory,
+            lambda: connect(
+                submission.tracking_uri, submission.run_id, submission.credential_hosts
+            ),
+        )
+        self._log, self._files = (
+            Log(directory, say),
+            Files(directory, say, files_to_keep(submission)),
+        )
         self._passed, self._pass_done = os.pipe()
-        self._uploads = Uploads(self._log, self._files, lambda: os.write(self._pass_done, b"."), lambda: bool(self._other_python()))
+        self._uploads = Uploads(
+            self._log,
+            self._files,
+            lambda: os.write(self._pass_done, b"."),
+            lambda: bool(self._other_python()),
+        )
         self._uploads_started = False
         self._began_s = time.monotonic()
         self._backoff = Backoff()
@@ -55,14 +81,19 @@ class Report:
     def follow(self) -> Outcome:
         """Report until the end is known to the server, or it cannot be told in time.
 
-        Raises Refused when the server rejects the run from the beginning, and Deleted when the run is gone.
+        Raises Refused when the server rejects the run from the beginning, and Deleted when the run
+        is gone.
         """
         while True:
             state = self._state()
             if state.status:
                 return self._end(state)
             self._attempt(lambda state=state: self._look(state))
-            self._listen(self._backoff.due_s if self._backoff.failures else look_again_s(self._began_s, time.monotonic()))
+            self._listen(
+                self._backoff.due_s
+                if self._backoff.failures
+                else look_again_s(self._began_s, time.monotonic())
+            )
 
     def _state(self) -> State:
         state = State.read(self._directory)
@@ -80,7 +111,11 @@ class Report:
         """Once it is known where artifacts lie."""
         if not self._uploads_started:
             uri, submission = self._status.found.artifact_uri, self._submission
-            self._uploads.start(lambda: connect_artifacts(submission.tracking_uri, submission.run_id, uri, submission.credential_hosts))
+            self._uploads.start(
+                lambda: connect_artifacts(
+                    submission.tracking_uri, submission.run_id, uri, submission.credential_hosts
+                )
+            )
             self._uploads_started = True
 
     def _end(self, state) -> Outcome:
@@ -94,12 +129,16 @@ class Report:
             return Outcome(GAVE_UP)
         self._start_uploads()
         if outcome.status != state.status:
-            self._uploads.append(describe(outcome.status, state.exit_code, outcome.cause, outcome.message))
+            self._uploads.append(
+                describe(outcome.status, state.exit_code, outcome.cause, outcome.message)
+            )
         self._finish(state, outcome)
         return outcome
 
     def _tell_end(self, state) -> Outcome:
-        outcome = self._status.tell_end(state, self._missing() if self._uploads.have_given_up() else {})
+        outcome = self._status.tell_end(
+            state, self._missing() if self._uploads.have_given_up() else {}
+        )
         outcome.write(self._directory)
         return outcome
 
@@ -124,7 +163,10 @@ class Report:
         return {tag: text[:TAG_CHARS] for tag, text in found.items() if text}
 
     def _attempt(self, function):
-        """What `function` returns; None when it has to be tried again. Raises Refused and Deleted."""
+        """What `function` returns; None when it has to be tried again.
+
+        Raises Refused and Deleted.
+        """
         try:
             result = function()
         except (Refused, Deleted):
@@ -132,11 +174,17 @@ class Report:
         except NeedsMlflow as error:
             self._give_way_to_environment()
             self._needs_mlflow = True
-            self._failed(f"the tracking server cannot be called: {error}; use an image that has it, such as runner/Dockerfile makes")
+            self._failed(
+                f"the tracking server cannot be called: {error}; use an image that has it, such as "
+                "runner/Dockerfile makes"
+            )
         except Unavailable as error:
             self._failed(f"the tracking server does not answer, retrying: {error}")
-        except Exception as error:  # whatever a server has made us stumble over may be gone at the next try
-            self._failed(f"the tracking server could not be told, retrying: {type(error).__name__}: {error}")
+        except Exception as error:
+            # whatever a server has made us stumble over may be gone at the next try
+            self._failed(
+                f"the tracking server could not be told, retrying: {type(error).__name__}: {error}"
+            )
         else:
             if self._backoff.failures:
                 say("the tracking server answers again")
@@ -150,21 +198,34 @@ class Report:
             say(words)
 
     def _until(self, until_s: float, function):
-        """What `function` returns in the end; None when the time is over, or trying again makes no sense."""
+        """What `function` returns in the end; None when the time is over, or trying again makes no
+        sense.
+        """
         while True:
             result = self._attempt(function)
-            if result is not None or self._needs_mlflow or self._is_left_alone() or time.monotonic() >= until_s:
+            if (
+                result is not None
+                or self._needs_mlflow
+                or self._is_left_alone()
+                or time.monotonic() >= until_s
+            ):
                 return result
             self._listen(min(until_s, self._backoff.due_s), self._is_left_alone)
 
     def _is_left_alone(self) -> bool:
-        """Whether the supervisor has told this process to end, or a client has told the end and removed the folder."""
+        """Whether the supervisor has told this process to end, or a client has told the end and
+        removed the folder.
+        """
         return self._quit or (self._orphaned and not os.path.isdir(self._directory))
 
     def _listen(self, until_s: float, done: Optional[Callable[[], bool]] = None) -> None:
         """Wait until `until_s` or `done()`; without `done`, until the state may have changed."""
-        while not self._quit and not (done and done()) and (left_s := until_s - time.monotonic()) > 0:
-            ready = select.select([self._passed] if self._orphaned else [self._passed, 0], [], [], left_s)[0]
+        while (
+            not self._quit and not (done and done()) and (left_s := until_s - time.monotonic()) > 0
+        ):
+            ready = select.select(
+                [self._passed] if self._orphaned else [self._passed, 0], [], [], left_s
+            )[0]
             if self._passed in ready:
                 os.read(self._passed, PIPE_BYTES)
                 if self._uploads.needs_mlflow:
@@ -181,7 +242,9 @@ class Report:
         return not data or STATE in data or len(data) >= PIPE_BYTES
 
     def _other_python(self) -> Optional[str]:
-        """The Python of the run's environment, which may have mlflow where this one has not; None when there is none yet."""
+        """The Python of the run's environment, which may have mlflow where this one has not; None
+        when there is none yet.
+        """
         environment = self._submission.environment
         if environment:
             from mlflow_runner.environment import prefix

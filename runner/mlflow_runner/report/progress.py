@@ -6,7 +6,10 @@ from typing import Any, Dict
 
 
 class Progress:
-    """A JSON object in the file `directory`/`name`.json, replaced atomically. A full disk costs only what a restart would need."""
+    """A JSON object in the file `directory`/`name`.json, replaced atomically.
+
+    A full disk costs only what a restart would need.
+    """
 
     def __init__(self, directory, name: str):
         self._path = os.path.join(os.fspath(directory), f"{name}.json")

@@ -1,4 +1,6 @@
-"""The status channel: RUNNING, the end and its tags. It alone decides whether the server accepts the run."""
+"""The status channel: RUNNING, the end and its tags. It alone decides whether the server accepts
+the run.
+"""
 
 from typing import Callable, Dict, Optional
 
@@ -7,7 +9,16 @@ from mlflow_runner.ending import TERMINAL, ending, is_superseded, is_told
 from mlflow_runner.outcome import TOLD, Outcome
 from mlflow_runner.report.progress import Progress
 from mlflow_runner.state import State
-from mlflow_runner.submission import END_TAGS, TAG_ATTEMPT, TAG_CAUSE, TAG_IMAGE, TAG_JOB_UID, TAG_MESSAGE, TAG_NODE, TAG_POD
+from mlflow_runner.submission import (
+    END_TAGS,
+    TAG_ATTEMPT,
+    TAG_CAUSE,
+    TAG_IMAGE,
+    TAG_JOB_UID,
+    TAG_MESSAGE,
+    TAG_NODE,
+    TAG_POD,
+)
 from mlflow_runner.tracking import Denied, Missing, Refused, RunInfo, Unavailable
 
 
@@ -18,7 +29,8 @@ class Deleted(Exception):
 class Status:
     """What MLflow knows of the run. `connect` gives the client for it.
 
-    `found` is what MLflow had when it was last asked; `is_accepted` once the server has taken a change of the run.
+    `found` is what MLflow had when it was last asked; `is_accepted` once the server has taken a
+    change of the run.
     """
 
     def __init__(self, directory, connect: Callable[[], object]):
@@ -73,7 +85,9 @@ class Status:
         return result
 
     def _do(self, function):
-        """Only a login or a run that the server rejects from the beginning is refused; any other answer may change."""
+        """Only a login or a run that the server rejects from the beginning is refused; any other
+        answer may change.
+        """
         try:
             return function()
         except (Denied, Missing) as error:
@@ -87,12 +101,18 @@ class Status:
 
 
 def tell_running(run, found: RunInfo, state: State) -> Dict[str, str]:
-    """Write that the command runs; not for a run that a later pod has taken over, or that has ended, or was cancelled before it began.
+    """Write that the command runs; not for a run that a later pod has taken over, or that has
+    ended, or was cancelled before it began.
 
-    Returns the end tags of an earlier attempt. They go last (`remove_earlier_end`): a run KILLED without them is one that a user marked.
+    Returns the end tags of an earlier attempt. They go last (`remove_earlier_end`): a run KILLED
+    without them is one that a user marked.
     """
     stopped_before = found.status == "KILLED" and found.tags.get(TAG_CAUSE) == Cause.TERMINATED
-    if is_superseded(found, state) or is_told(found.status, found.tags) or (found.status == "KILLED" and not stopped_before):
+    if (
+        is_superseded(found, state)
+        or is_told(found.status, found.tags)
+        or (found.status == "KILLED" and not stopped_before)
+    ):
         return {}
     run.log(place_tags(state), {})
     run.set_status("RUNNING", ended=False)
@@ -100,20 +120,28 @@ def tell_running(run, found: RunInfo, state: State) -> Dict[str, str]:
 
 
 def remove_earlier_end(run, found: RunInfo, stale: Dict[str, str]) -> None:
-    """Remove the end tags of an earlier attempt, unless another process has written an end since."""
+    """Remove the end tags of an earlier attempt, unless another process has written an end
+    since.
+    """
     left = _end_tags_of(found)
     if left.items() <= stale.items():
         run.remove_tags(list(left))
 
 
 def tell_end(run, found: RunInfo, state: State, tags: Dict[str, str]) -> Outcome:
-    """Write the end of `state`: all tags in one call, then what is stale, and the status last. A reader believes it only then.
+    """Write the end of `state`: all tags in one call, then what is stale, and the status last. A
+    reader believes it only then.
 
     SCHEDULED is no end: the status comes before what is stale goes, as in `tell_running`.
     """
     end = ending(found, state)
     if end is None:
-        return Outcome(TOLD, state.status, state.cause, "Another pod has taken this run over: its end is not this one's.")
+        return Outcome(
+            TOLD,
+            state.status,
+            state.cause,
+            "Another pod has taken this run over: its end is not this one's.",
+        )
     metrics = {f"compute/{name}_s": value for name, value in state.phases.items()}
     stale = [tag for tag in end.remove if tag in found.tags]
     run.log({**place_tags(state), **tags, **end.tags}, metrics)
@@ -123,7 +151,10 @@ def tell_end(run, found: RunInfo, state: State, tags: Dict[str, str]) -> Outcome
     else:
         run.set_status(end.status, ended=False)
         run.remove_tags(stale)
-    told = {**{tag: found.tags.get(tag) for tag in (TAG_CAUSE, TAG_MESSAGE) if tag not in end.remove}, **end.tags}
+    told = {
+        **{tag: found.tags.get(tag) for tag in (TAG_CAUSE, TAG_MESSAGE) if tag not in end.remove},
+        **end.tags,
+    }
     return Outcome(TOLD, end.status, told.get(TAG_CAUSE), told.get(TAG_MESSAGE))
 
 
@@ -134,5 +165,11 @@ def _end_tags_of(found: RunInfo) -> Dict[str, str]:
 def place_tags(state: State) -> Dict[str, str]:
     """Where the run is, as far as that is known."""
     attempt: Optional[str] = str(state.attempt) if state.attempt > 1 else None
-    known = {TAG_NODE: state.node, TAG_IMAGE: state.image, TAG_POD: state.pod, TAG_JOB_UID: state.job_uid, TAG_ATTEMPT: attempt}
+    known = {
+        TAG_NODE: state.node,
+        TAG_IMAGE: state.image,
+        TAG_POD: state.pod,
+        TAG_JOB_UID: state.job_uid,
+        TAG_ATTEMPT: attempt,
+    }
     return {tag: value for tag, value in known.items() if value}

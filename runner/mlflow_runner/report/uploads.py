@@ -1,4 +1,6 @@
-"""The thread that sends log and files: a store that is slow, away or refuses is its problem alone."""
+"""The thread that sends log and files: a store that is slow, away or refuses is its problem
+alone.
+"""
 
 import threading
 import time
@@ -13,12 +15,19 @@ FLUSH_INTERVAL_S = 2.0
 
 
 class Uploads:
-    """`on_pass` is called after each pass. `may_get_mlflow`: whether this process can go on as one that has MLflow's client.
+    """`on_pass` is called after each pass. `may_get_mlflow`: whether this process can go on as one
+    that has MLflow's client.
 
     The public methods belong to the reporter's main thread and never wait.
     """
 
-    def __init__(self, log: Log, files: Channel, on_pass: Callable[[], Any], may_get_mlflow: Callable[[], bool]):
+    def __init__(
+        self,
+        log: Log,
+        files: Channel,
+        on_pass: Callable[[], Any],
+        may_get_mlflow: Callable[[], bool],
+    ):
         self._log, self._channels = log, (log, files)
         self._on_pass = on_pass
         self._may_get_mlflow = may_get_mlflow
@@ -57,7 +66,9 @@ class Uploads:
         return all(self._is_settled(channel) for channel in self._channels)
 
     def log_is_settled(self) -> bool:
-        """After `close`: whether the log has arrived, or is in trouble and not worth waiting for."""
+        """After `close`: whether the log has arrived, or is in trouble and not worth waiting
+        for.
+        """
         return self._is_settled(self._log) or not self._log.is_healthy
 
     def have_given_up(self) -> bool:
@@ -78,12 +89,20 @@ class Uploads:
 
     def _due_in_s(self):
         """Until the next try after a failure; None without one."""
-        due = [channel.backoff.due_s for channel in self._channels if channel.backoff.failures and not channel.given_up]
+        due = [
+            channel.backoff.due_s
+            for channel in self._channels
+            if channel.backoff.failures and not channel.given_up
+        ]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _pass(self):
         wanted, closing = self._wanted, self._closing.is_set()
-        due = [channel for channel in self._channels if not channel.given_up and channel.backoff.due_s <= time.monotonic()]
+        due = [
+            channel
+            for channel in self._channels
+            if not channel.given_up and channel.backoff.due_s <= time.monotonic()
+        ]
         try:
             self._run = self._run or self._connect()
             self.needs_mlflow = False

@@ -1,4 +1,5 @@
-"""The few MLflow calls that the runner makes, over plain HTTP where possible, else through `mlflow`.
+"""The few MLflow calls that the runner makes, over plain HTTP where possible, else through
+`mlflow`.
 
 Importing mlflow costs 0.6 s of CPU and 76 MB (measured with 3.17), taken from the
 user's command. So servers that speak MLflow's REST API are called with the standard
@@ -12,7 +13,9 @@ from urllib.parse import urlsplit
 
 
 class RunInfo(NamedTuple):
-    """What the tracking server knows of a run; `deleted` runs can be read, and refuse every change."""
+    """What the tracking server knows of a run; `deleted` runs can be read, and refuse every
+    change.
+    """
 
     status: str
     artifact_uri: str
@@ -27,7 +30,10 @@ class Unavailable(Exception):
 
 
 class Refused(Exception):
-    """The server understood and said no: the same call meets the same answer. `hint` is a sentence on what to do, or empty."""
+    """The server understood and said no: the same call meets the same answer.
+
+    `hint` is a sentence on what to do, or empty.
+    """
 
     def __init__(self, message: str, hint: str = ""):
         super().__init__(message)
@@ -35,11 +41,16 @@ class Refused(Exception):
 
 
 class Denied(Refused):
-    """The login, or the right to do this, is missing (401, 403), or the server's certificate is not trusted."""
+    """The login, or the right to do this, is missing (401, 403), or the server's certificate is not
+    trusted.
+    """
 
 
 class Missing(Refused):
-    """The server has no such run or artifact (404). `is_mlflows`: MLflow says so itself, and not a proxy that cannot find MLflow."""
+    """The server has no such run or artifact (404).
+
+    `is_mlflows`: MLflow says so itself, and not a proxy that cannot find MLflow.
+    """
 
     is_mlflows = False
 
@@ -53,7 +64,8 @@ class NeedsMlflow(Exception):
 
 
 def connect(tracking_uri: str, run_id: str, credential_hosts: Sequence[str] = ()):
-    """The client for the run `run_id`: `rest.RestRun`, or `client.ClientRun` with the same methods. Nothing is asked yet.
+    """The client for the run `run_id`: `rest.RestRun`, or `client.ClientRun` with the same methods.
+    Nothing is asked yet.
 
     Raises NeedsMlflow.
     """
@@ -66,9 +78,15 @@ def connect(tracking_uri: str, run_id: str, credential_hosts: Sequence[str] = ()
     return ClientRun(tracking_uri, run_id, credential_hosts=credential_hosts)
 
 
-def connect_artifacts(tracking_uri: str, run_id: str, artifact_uri: str, credential_hosts: Sequence[str] = ()):
+def connect_artifacts(
+    tracking_uri: str, run_id: str, artifact_uri: str, credential_hosts: Sequence[str] = ()
+):
     """The client for the artifacts of a run, which lie at `artifact_uri`. Raises NeedsMlflow."""
-    if _plain_http(tracking_uri) and urlsplit(artifact_uri).scheme in ("mlflow-artifacts", "http", "https"):
+    if _plain_http(tracking_uri) and urlsplit(artifact_uri).scheme in (
+        "mlflow-artifacts",
+        "http",
+        "https",
+    ):
         from mlflow_runner.tracking.rest import RestRun
 
         return RestRun(tracking_uri, run_id, artifact_uri, credential_hosts)
@@ -79,5 +97,9 @@ def connect_artifacts(tracking_uri: str, run_id: str, artifact_uri: str, credent
 
 def _plain_http(uri: str) -> bool:
     auth: Optional[str] = os.environ.get("MLFLOW_TRACKING_AUTH")
-    special = [name for name in ("MLFLOW_TRACKING_AWS_SIGV4", "MLFLOW_WORKSPACE") if os.environ.get(name)]
-    return uri.startswith(("http://", "https://")) and auth in (None, "", "kubernetes") and not special
+    special = [
+        name for name in ("MLFLOW_TRACKING_AWS_SIGV4", "MLFLOW_WORKSPACE") if os.environ.get(name)
+    ]
+    return (
+        uri.startswith(("http://", "https://")) and auth in (None, "", "kubernetes") and not special
+    )

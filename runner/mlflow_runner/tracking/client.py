@@ -1,6 +1,7 @@
 """The same calls through MLflow's own client, for every store that plain HTTP does not reach.
 
-MLflow's client sends its login to whatever web server an artifact location names; `ClientRun` refuses such
+MLflow's client sends its login to whatever web server an artifact location names; `ClientRun`
+refuses such
 a location instead, unless its host may have the login. It cannot prevent the same for a run whose
 artifacts are read by the user's own script.
 """
@@ -16,26 +17,51 @@ import time
 from typing import Any, Callable, Dict, Iterable, Iterator, List, MutableMapping, Optional, Sequence
 from urllib.parse import urlsplit
 
-from mlflow_runner.tracking import Denied, Missing, NeedsMlflow, Refused, RunInfo, TooLarge, Unavailable, login, web
+from mlflow_runner.tracking import (
+    Denied,
+    Missing,
+    NeedsMlflow,
+    Refused,
+    RunInfo,
+    TooLarge,
+    Unavailable,
+    login,
+    web,
+)
 
-KINDS = {"RESOURCE_DOES_NOT_EXIST": Missing, "UNAUTHENTICATED": Denied, "PERMISSION_DENIED": Denied, "INVALID_PARAMETER_VALUE": Refused}
+KINDS = {
+    "RESOURCE_DOES_NOT_EXIST": Missing,
+    "UNAUTHENTICATED": Denied,
+    "PERMISSION_DENIED": Denied,
+    "INVALID_PARAMETER_VALUE": Refused,
+}
 """What MLflow's error codes mean; every other may pass."""
 MLFLOW_AGENT = "mlflow-python-client"
-"""How the User-Agent of MLflow's client begins (mlflow/tracking/request_header/default_request_header_provider.py)."""
+"""How the User-Agent of MLflow's client begins
+(mlflow/tracking/request_header/default_request_header_provider.py).
+"""
 PAGE = 200
 TRANSFER_S = 300.0
 """The limit of a call that moves a file, where MLflow does not say how far it is."""
 
 
 def be_impatient(environ: MutableMapping[str, str]) -> None:
-    """Have MLflow's client try once: the reporter retries by itself, and must stay responsive meanwhile."""
+    """Have MLflow's client try once: the reporter retries by itself, and must stay responsive
+    meanwhile.
+    """
     environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 
 
 def import_mlflow() -> Any:
-    """The package mlflow, also where only PYTHONPATH leads to it, which this process does not search. Raises NeedsMlflow."""
+    """The package mlflow, also where only PYTHONPATH leads to it, which this process does not
+    search. Raises NeedsMlflow.
+    """
     known = set(sys.path)
-    sys.path += [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path not in known]
+    sys.path += [
+        path
+        for path in os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        if path and path not in known
+    ]
     try:
         import mlflow.artifacts
         import mlflow.tracking
@@ -45,16 +71,20 @@ def import_mlflow() -> Any:
 
 
 def keep_login_home(server: str, credential_hosts: Sequence[str]) -> None:
-    """From now on no request of this process's MLflow client takes the login to a host that may not have it, redirects included.
+    """From now on no request of this process's MLflow client takes the login to a host that may not
+    have it, redirects included.
 
-    The one place that every request passes is the adapter of `requests`. A login that another library has for its own store stays.
+    The one place that every request passes is the adapter of `requests`. A login that another
+    library has for its own store stays.
     """
     from requests.adapters import HTTPAdapter
 
     send = HTTPAdapter.send
 
     def send_guarded(adapter, request, *arguments, **keywords):
-        if not login.may_be_sent(request.url, server, credential_hosts) and _has_login(request.headers):
+        if not login.may_be_sent(request.url, server, credential_hosts) and _has_login(
+            request.headers
+        ):
             del request.headers["Authorization"]
         return send(adapter, request, *arguments, **keywords)
 
@@ -62,18 +92,28 @@ def keep_login_home(server: str, credential_hosts: Sequence[str]) -> None:
 
 
 def _has_login(headers) -> bool:
-    """Whether this is the tracking server's login: its very value, or, where an auth plugin makes it, MLflow's own header."""
+    """Whether this is the tracking server's login: its very value, or, where an auth plugin makes
+    it, MLflow's own header.
+    """
     value, agent = headers.get("Authorization"), str(headers.get("User-Agent", ""))
     return value is not None and (agent.startswith(MLFLOW_AGENT) or value == login.authorization())
 
 
 class ClientRun:
-    """One run of the store at `tracking_uri`. Every method raises Unavailable or a class of Refused.
+    """One run of the store at `tracking_uri`. Every method raises Unavailable or a class of
+    Refused.
 
-    A call without an answer is left alone after its limit; until it has one after all, every other raises Unavailable.
+    A call without an answer is left alone after its limit; until it has one after all, every other
+    raises Unavailable.
     """
 
-    def __init__(self, tracking_uri: str, run_id: str, artifact_uri: str = "", credential_hosts: Sequence[str] = ()):
+    def __init__(
+        self,
+        tracking_uri: str,
+        run_id: str,
+        artifact_uri: str = "",
+        credential_hosts: Sequence[str] = (),
+    ):
         self._client = _translated(import_mlflow().tracking.MlflowClient, tracking_uri)
         self._tracking_uri = tracking_uri
         self._run_id = run_id
@@ -113,7 +153,13 @@ class ClientRun:
     def search(self, experiment_id: str, wanted: str) -> Iterator[RunInfo]:
         token = None
         while True:
-            page = self._call(self._client.search_runs, [experiment_id], wanted, max_results=PAGE, page_token=token)
+            page = self._call(
+                self._client.search_runs,
+                [experiment_id],
+                wanted,
+                max_results=PAGE,
+                page_token=token,
+            )
             yield from map(_info, page)
             token = page.token
             if not token:
@@ -138,7 +184,9 @@ class ClientRun:
             if os.path.basename(path) != name:  # MLflow names the artifact after the file
                 os.symlink(os.path.abspath(path), os.path.join(directory, name))
                 path = os.path.join(directory, name)
-            self._call(self._client.log_artifact, self._run_id, path, folder or None, limit_s=TRANSFER_S)
+            self._call(
+                self._client.log_artifact, self._run_id, path, folder or None, limit_s=TRANSFER_S
+            )
 
     def download(self, artifact: str, path: str) -> None:
         self._check_location(self._artifact_uri or self.get().artifact_uri)
@@ -154,7 +202,8 @@ class ClientRun:
         url = uri if place.scheme != "mlflow-artifacts" else f"{home.scheme}://{place.netloc}"
         if not login.may_be_sent(url, self._tracking_uri, self._credential_hosts):
             raise Denied(
-                f"the artifact location names {place.netloc}, which is not the tracking server: it does not get the login",
+                f"the artifact location names {place.netloc}, which is not the tracking server: it "
+                "does not get the login",
                 "List it in the target's 'credential_hosts' to allow that.",
             )
 
@@ -163,7 +212,10 @@ class ClientRun:
             raise Unavailable("an earlier call still has no answer")
         answers: List[Callable[[], Any]] = []
         context = contextvars.copy_context()
-        thread = threading.Thread(target=lambda: answers.append(context.run(_outcome, function, arguments, keywords)), daemon=True)
+        thread = threading.Thread(
+            target=lambda: answers.append(context.run(_outcome, function, arguments, keywords)),
+            daemon=True,
+        )
         thread.start()
         thread.join(limit_s)
         if not answers:
@@ -206,7 +258,9 @@ def _translated(function, *arguments, **keywords):
 
 def _kind(error: BaseException) -> type:
     """What an exception of a store's own library means, by the HTTP status in it."""
-    if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
+    if isinstance(error, PermissionError) or (
+        isinstance(error, OSError) and error.errno == errno.EROFS
+    ):
         return Denied
     code = http_status(error)
     if code is None or code >= 500 or code < 400 or code in (408, 425, 429):
@@ -215,9 +269,15 @@ def _kind(error: BaseException) -> type:
 
 
 def http_status(error: BaseException) -> Optional[int]:
-    """The HTTP status in an exception of requests, botocore, azure or google; None where there is none."""
+    """The HTTP status in an exception of requests, botocore, azure or google; None where there is
+    none.
+    """
     response = getattr(error, "response", None)
-    found = [getattr(response, "status_code", None), getattr(error, "status_code", None), getattr(error, "code", None)]
+    found = [
+        getattr(response, "status_code", None),
+        getattr(error, "status_code", None),
+        getattr(error, "code", None),
+    ]
     if isinstance(response, dict):
         found.append((response.get("ResponseMetadata") or {}).get("HTTPStatusCode"))
     return next((int(code) for code in found if isinstance(code, int)), None)
@@ -226,4 +286,11 @@ def http_status(error: BaseException) -> Optional[int]:
 def _info(run) -> RunInfo:
     info = run.info
     deleted = info.lifecycle_stage == "deleted"
-    return RunInfo(info.status, info.artifact_uri, dict(run.data.tags), info.run_id, info.experiment_id, deleted)
+    return RunInfo(
+        info.status,
+        info.artifact_uri,
+        dict(run.data.tags),
+        info.run_id,
+        info.experiment_id,
+        deleted,
+    )

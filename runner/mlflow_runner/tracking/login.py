@@ -1,4 +1,6 @@
-"""The login to the tracking server: how it is read, whom it is sent to, and that nothing shows it."""
+"""The login to the tracking server: how it is read, whom it is sent to, and that nothing shows
+it.
+"""
 
 import base64
 import os
@@ -33,21 +35,31 @@ def authorization() -> Optional[str]:
         with open(TOKEN_PATH) as file:  # read each time: the kubelet renews it
             token = file.read().strip()
     if token and not HEADER_VALUE.fullmatch(token):
-        raise Denied(f"{TOKEN} has a character that no header can hold", "Set it to letters, digits and punctuation without spaces.")
+        raise Denied(
+            f"{TOKEN} has a character that no header can hold",
+            "Set it to letters, digits and punctuation without spaces.",
+        )
     return f"Bearer {token}" if token else None
 
 
 def may_be_sent(url: str, server: str, hosts: Sequence[str] = ()) -> bool:
-    """Whether the login for the tracking server `server` may go to `url`: to its own scheme, host and port, or to one of `hosts`.
+    """Whether the login for the tracking server `server` may go to `url`: to its own scheme, host
+    and port, or to one of `hosts`.
 
-    A server at http://HOST may move to https://HOST. The login never goes over http where the server itself has https.
+    A server at http://HOST may move to https://HOST. The login never goes over http where the
+    server itself has https.
     """
     there, home = _origin(url), _origin(server)
     if there == home:
         return True
     if there[0] == "http" and home[0] == "https":
         return False
-    moved = home[1] == there[1] and (home[0], home[2], there[0], there[2]) == ("http", 80, "https", 443)
+    moved = home[1] == there[1] and (home[0], home[2], there[0], there[2]) == (
+        "http",
+        80,
+        "https",
+        443,
+    )
     return moved or any(_origin(f"{there[0]}://{host}") == there for host in hosts)
 
 
@@ -58,7 +70,9 @@ def split_url(url: str) -> Tuple[str, Optional[str]]:
     if not mark:
         return url, None
     name, _, password = user.partition(":")
-    return urlunsplit(parsed._replace(netloc=host)), "Basic " + _base64({USERNAME: unquote(name), PASSWORD: unquote(password)})
+    return urlunsplit(parsed._replace(netloc=host)), "Basic " + _base64(
+        {USERNAME: unquote(name), PASSWORD: unquote(password)}
+    )
 
 
 def hide(text: str) -> str:
@@ -78,13 +92,19 @@ def _secrets() -> Iterator[str]:
 
 
 def _base64(values) -> str:
-    return base64.b64encode(f"{values[USERNAME]}:{values[PASSWORD]}".encode("utf-8", "surrogateescape")).decode()
+    return base64.b64encode(
+        f"{values[USERNAME]}:{values[PASSWORD]}".encode("utf-8", "surrogateescape")
+    ).decode()
 
 
 def _origin(url: str) -> Tuple[str, str, Optional[int]]:
     """Scheme, host and port; a URL that is none has an origin of its own, which equals no other."""
     parsed = urlsplit(url)
     try:
-        return parsed.scheme, (parsed.hostname or "").lower(), parsed.port or PORTS.get(parsed.scheme)
+        return (
+            parsed.scheme,
+            (parsed.hostname or "").lower(),
+            parsed.port or PORTS.get(parsed.scheme),
+        )
     except ValueError:  # a port that is no number
         return "", url, None

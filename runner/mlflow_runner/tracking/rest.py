@@ -1,4 +1,6 @@
-"""MLflow's REST API 2.0 with nothing but the standard library (https://mlflow.org/docs/latest/rest-api.html)."""
+"""MLflow's REST API 2.0 with nothing but the standard library
+(https://mlflow.org/docs/latest/rest-api.html).
+"""
 
 import http.client
 import json
@@ -17,9 +19,11 @@ ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 
 
 class RestServer:
-    """The server at `tracking_uri`. The login goes to it, and to `credential_hosts` (HOST or HOST:PORT).
+    """The server at `tracking_uri`. The login goes to it, and to `credential_hosts` (HOST or
+    HOST:PORT).
 
-    Every method raises Unavailable, also for an answer that is not one of MLflow's, or a class of Refused.
+    Every method raises Unavailable, also for an answer that is not one of MLflow's, or a class of
+    Refused.
     """
 
     def __init__(self, tracking_uri: str, credential_hosts: Sequence[str] = ()):
@@ -30,20 +34,36 @@ class RestServer:
         """The answer to one call of the API, a JSON object."""
         data = None if body is None else json.dumps(body).encode()
         try:
-            response = self.send(method, f"{self.base}/api/2.0/mlflow/{endpoint}", data, {"Content-Type": "application/json"})
+            response = self.send(
+                method,
+                f"{self.base}/api/2.0/mlflow/{endpoint}",
+                data,
+                {"Content-Type": "application/json"},
+            )
             answer = json.loads(web.read(response, MAX_ANSWER_BYTES) or b"{}")
-        except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:  # it broke off, or came from something else
+        except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
+            # it broke off, or came from something else
             raise Unavailable(f"{method} {endpoint}: {type(error).__name__}: {error}") from None
         if not isinstance(answer, dict):
             raise Unavailable(f"{method} {endpoint}: the answer is no JSON object")
         return answer
 
-    def send(self, method: str, url: str, data=None, headers: Optional[Dict[str, str]] = None, limit: Optional[web.Limit] = None):
+    def send(
+        self,
+        method: str,
+        url: str,
+        data=None,
+        headers: Optional[Dict[str, str]] = None,
+        limit: Optional[web.Limit] = None,
+    ):
         """The response to one request, here or elsewhere, with the login where it may go."""
         return web.send(method, url, data, headers, limit, self._authorize)
 
     def download(self, url: str, path: str) -> None:
-        """Write what is at `url`, here or elsewhere, to the file. Raises OSError when it cannot be written."""
+        """Write what is at `url`, here or elsewhere, to the file.
+
+        Raises OSError when it cannot be written.
+        """
         web.download(url, path, self._authorize)
 
     def get_run(self, run_id: str) -> dict:
@@ -52,7 +72,11 @@ class RestServer:
 
     def search_runs(self, experiment_ids: Sequence[str], wanted: str) -> Iterator[dict]:
         """The runs of the experiments for which the filter `wanted` holds, page after page."""
-        asked: Dict[str, Any] = {"experiment_ids": list(experiment_ids), "filter": wanted, "max_results": PAGE}
+        asked: Dict[str, Any] = {
+            "experiment_ids": list(experiment_ids),
+            "filter": wanted,
+            "max_results": PAGE,
+        }
         for _ in range(MAX_PAGES):
             page = self.call("POST", "runs/search", asked)
             runs, token = page.get("runs", []), page.get("next_page_token")
@@ -78,12 +102,17 @@ class RestServer:
             {
                 "run_id": run_id,
                 "tags": [{"key": key, "value": value} for key, value in tags.items()],
-                "metrics": [{"key": k, "value": v, "timestamp": now_ms, "step": 0} for k, v in metrics.items()],
+                "metrics": [
+                    {"key": k, "value": v, "timestamp": now_ms, "step": 0}
+                    for k, v in metrics.items()
+                ],
             },
         )
 
     def remove_tag(self, run_id: str, name: str) -> None:
-        """A tag that another process has already removed is not an error: MLflow answers as if the run were missing."""
+        """A tag that another process has already removed is not an error: MLflow answers as if the
+        run were missing.
+        """
         try:
             self.call("POST", "runs/delete-tag", {"run_id": run_id, "key": name})
         except Missing as error:
@@ -91,11 +120,17 @@ class RestServer:
                 raise
 
     def _authorize(self, url: str) -> Optional[str]:
-        return login.authorization() if login.may_be_sent(url, self.base, self._credential_hosts) else None
+        return (
+            login.authorization()
+            if login.may_be_sent(url, self.base, self._credential_hosts)
+            else None
+        )
 
 
 def check_run(run: Any) -> dict:
-    """`run` if it has the shape of a run of the API: what is read of it has the types that it should. Raises Unavailable."""
+    """`run` if it has the shape of a run of the API: what is read of it has the types that it
+    should. Raises Unavailable.
+    """
     info, data = (run.get("info"), run.get("data", {})) if isinstance(run, dict) else (None, None)
     texts = ("run_id", "status", "artifact_uri", "experiment_id", "lifecycle_stage")
     if (
@@ -106,7 +141,10 @@ def check_run(run: Any) -> dict:
         and info.get("status")
         and isinstance(info.get("start_time", 0), int)
         and isinstance(data.get("tags", []), list)
-        and all(isinstance(tag, dict) and _is_text(tag.get("key")) and _is_text(tag.get("value", "")) for tag in data.get("tags", []))
+        and all(
+            isinstance(tag, dict) and _is_text(tag.get("key")) and _is_text(tag.get("value", ""))
+            for tag in data.get("tags", [])
+        )
     ):
         return {**run, "data": data}
     raise Unavailable("the answer has no run of MLflow's in it")
@@ -125,13 +163,29 @@ def info_of(run: dict) -> RunInfo:
     """What the runner wants to know of a run that `check_run` has seen."""
     info = run["info"]
     deleted = info.get("lifecycle_stage") == "deleted"
-    return RunInfo(info["status"], info.get("artifact_uri", ""), tags_of(run), info["run_id"], info.get("experiment_id", ""), deleted)
+    return RunInfo(
+        info["status"],
+        info.get("artifact_uri", ""),
+        tags_of(run),
+        info["run_id"],
+        info.get("experiment_id", ""),
+        deleted,
+    )
 
 
 class RestRun:
-    """One run on the server at `tracking_uri`. Every method raises Unavailable or a class of Refused."""
+    """One run on the server at `tracking_uri`.
 
-    def __init__(self, tracking_uri: str, run_id: str, artifact_uri: Optional[str] = None, credential_hosts: Sequence[str] = ()):
+    Every method raises Unavailable or a class of Refused.
+    """
+
+    def __init__(
+        self,
+        tracking_uri: str,
+        run_id: str,
+        artifact_uri: Optional[str] = None,
+        credential_hosts: Sequence[str] = (),
+    ):
         self._server = RestServer(tracking_uri, credential_hosts)
         self._run_id = run_id
         self._artifacts = artifact_uri and artifact_root(self._server.base, artifact_uri)
@@ -182,9 +236,11 @@ class RestRun:
 
 
 def artifact_root(server: str, artifact_uri: str) -> str:
-    """Where artifacts of a run lie: mlflow-artifacts:/PATH is served by the tracking server, mlflow-artifacts://HOST/PATH by another.
+    """Where artifacts of a run lie: mlflow-artifacts:/PATH is served by the tracking server,
+    mlflow-artifacts://HOST/PATH by another.
 
-    An address of a web server stands for itself (MLflow's MlflowArtifactsRepository, HttpArtifactRepository).
+    An address of a web server stands for itself (MLflow's MlflowArtifactsRepository,
+    HttpArtifactRepository).
     """
     there, here = urlsplit(artifact_uri), urlsplit(server)
     if there.scheme in ("http", "https"):

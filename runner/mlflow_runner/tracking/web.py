@@ -1,6 +1,8 @@
-"""One HTTP request at a time with the standard library, with a limit to its whole time: no server can hold its caller.
+"""One HTTP request at a time with the standard library, with a limit to its whole time: no server
+can hold its caller.
 
-Redirects are followed as MLflow's client (requests) follows them, also 307 and 308 of a POST or PUT.
+Redirects are followed as MLflow's client (requests) follows them, also 307 and 308 of a POST or
+PUT.
 TLS settings are those of MLflow's client.
 """
 
@@ -20,7 +22,9 @@ from mlflow_runner.tracking import Denied, Missing, Refused, TooLarge, Unavailab
 
 USER_AGENT = f"mlflow-compute/{VERSION} Python/{platform.python_version()}"
 CALL_S = 30.0
-"""The limit of a call from connecting to the last byte of its answer; only the look-up of a name is not counted."""
+"""The limit of a call from connecting to the last byte of its answer; only the look-up of a name is
+not counted.
+"""
 LEAST_RATE = 64 * 1024
 """Bytes a second: what moves a file gets `CALL_S` and the time that the file takes at this rate."""
 BLOCK_BYTES = 1 << 20
@@ -59,14 +63,17 @@ def send(
     limit: Optional[Limit] = None,
     authorize: Callable[[str], Optional[str]] = lambda url: None,
 ):
-    """The response to one request; the limit holds for reading it too. `authorize` gives the login for a URL, a redirect's as well.
+    """The response to one request; the limit holds for reading it too. `authorize` gives the login
+    for a URL, a redirect's as well.
 
     Raises Unavailable, or a class of Refused. No message shows a header.
     """
     limit = limit or Limit(CALL_S)
     what = f"{method} {urlsplit(url).path}"
     try:
-        request = urllib.request.Request(url, data=data, headers={"User-Agent": USER_AGENT, **(headers or {})}, method=method)
+        request = urllib.request.Request(
+            url, data=data, headers={"User-Agent": USER_AGENT, **(headers or {})}, method=method
+        )
         _authorize(request, authorize)
         return _opener(limit, authorize).open(request)
     except urllib.error.HTTPError as error:
@@ -77,8 +84,11 @@ def send(
         raise Refused(f"{what}: the request cannot be made ({type(error).__name__})") from None
 
 
-def download(url: str, path: str, authorize: Callable[[str], Optional[str]] = lambda url: None) -> None:
-    """Write the body of `url` to the file. Raises OSError when it cannot be written, else as `send`.
+def download(
+    url: str, path: str, authorize: Callable[[str], Optional[str]] = lambda url: None
+) -> None:
+    """Write the body of `url` to the file. Raises OSError when it cannot be written, else as
+    `send`.
 
     One that breaks off is Unavailable: `http.client` reads it as if it had ended.
     """
@@ -89,7 +99,9 @@ def download(url: str, path: str, authorize: Callable[[str], Optional[str]] = la
             limit.extend(len(block))
             file.write(block)
         if response.length:
-            raise Unavailable(f"{what}: the answer broke off {response.length} bytes before its end")
+            raise Unavailable(
+                f"{what}: the answer broke off {response.length} bytes before its end"
+            )
 
 
 def _block(response, what: str) -> bytes:
@@ -117,7 +129,9 @@ def _authorize(request, authorize):
 def _answered(what: str, error: urllib.error.HTTPError) -> Exception:
     """What an answer that is no success means."""
     code, to = error.code, error.headers.get("Location") if error.headers else None
-    words = f"{what}: {code} {_words(error)}".rstrip() + (f" to {to.split('?')[0]}" if to and 300 <= code < 400 else "")
+    words = f"{what}: {code} {_words(error)}".rstrip() + (
+        f" to {to.split('?')[0]}" if to and 300 <= code < 400 else ""
+    )
     if code >= 500 or code in (408, 425, 429):
         return Unavailable(words)
     if code in (401, 403):
@@ -144,7 +158,9 @@ def _broken(what: str, host: str, error: Exception) -> Exception:
     reason = getattr(error, "reason", error)
     if hasattr(reason, "verify_message"):  # of ssl.SSLCertVerificationError
         words = f"{what}: the certificate of {host} is not trusted ({reason.verify_message})"
-        return Denied(words, f"Set {CERTIFICATES[0]} to a file with the certificate of its authority.")
+        return Denied(
+            words, f"Set {CERTIFICATES[0]} to a file with the certificate of its authority."
+        )
     return Unavailable(login.hide(f"{what}: {type(reason).__name__}: {reason}"))
 
 
@@ -228,7 +244,9 @@ class _Https(urllib.request.AbstractHTTPHandler):
 
         context = _context(ssl)
         context.sslsocket_class = Socket
-        return self.do_open(functools.partial(Connection, limit=self._limit, context=context), request)
+        return self.do_open(
+            functools.partial(Connection, limit=self._limit, context=context), request
+        )
 
 
 def _context(ssl):
@@ -247,9 +265,12 @@ def _context(ssl):
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """A redirect keeps method and body (307, 308) or is followed by a GET of a GET; the login goes only where it may."""
+    """A redirect keeps method and body (307, 308) or is followed by a GET of a GET; the login goes
+    only where it may.
+    """
 
-    http_error_308 = urllib.request.HTTPRedirectHandler.http_error_302  # urllib has it from Python 3.11 on
+    # urllib has it from Python 3.11 on
+    http_error_308 = urllib.request.HTTPRedirectHandler.http_error_302
 
     def __init__(self, authorize):
         self._authorize = authorize

@@ -27,14 +27,25 @@ from tests.cluster.debian.paths import (
 from tests.cluster.debian.processes import alive, await_success, start, stop
 
 KUBECTL = str(BIN / "kubectl")
-DAEMONS = ("kubelet", "kube-proxy", "coredns", "scheduler", "manager", "apiserver", "etcd", "registry", "dockerd")
+DAEMONS = (
+    "kubelet",
+    "kube-proxy",
+    "coredns",
+    "scheduler",
+    "manager",
+    "apiserver",
+    "etcd",
+    "registry",
+    "dockerd",
+)
 
 
 def up() -> None:
     """Idempotent: what runs already is left alone."""
     build.packages()
     build.binaries()
-    subprocess.run(["mount", "--make-rshared", "/"], check=True)  # the kubelet mounts volumes into pods
+    # the kubelet mounts volumes into pods
+    subprocess.run(["mount", "--make-rshared", "/"], check=True)
     _bridge()
     _container_runtimes()
     build.images()
@@ -62,7 +73,8 @@ def revive() -> None:
 def down() -> None:
     """Stop everything and forget the cluster's state; binaries, certificates and images stay."""
     if alive("apiserver"):
-        with contextlib.suppress(subprocess.TimeoutExpired):  # only so that containers end in order; the rest forgets them anyhow
+        # only so that containers end in order; the rest forgets them anyhow
+        with contextlib.suppress(subprocess.TimeoutExpired):
             subprocess.run(
                 [KUBECTL, "--kubeconfig", str(KUBECONFIG), "delete", "jobs,deployments,pods", "--all", "-A", "--grace-period=0", "--force"],
                 capture_output=True, timeout=60,
@@ -70,16 +82,30 @@ def down() -> None:
     for name in DAEMONS:
         stop(name)
     if alive("containerd"):
-        tasks = subprocess.run(["ctr", "-a", CONTAINERD, "-n", "k8s.io", "tasks", "ls", "-q"], capture_output=True, text=True)
+        tasks = subprocess.run(
+            ["ctr", "-a", CONTAINERD, "-n", "k8s.io", "tasks", "ls", "-q"],
+            capture_output=True,
+            text=True,
+        )
         for task in tasks.stdout.split():
-            subprocess.run(["ctr", "-a", CONTAINERD, "-n", "k8s.io", "tasks", "kill", "-s", "KILL", task], capture_output=True)
+            subprocess.run(
+                ["ctr", "-a", CONTAINERD, "-n", "k8s.io", "tasks", "kill", "-s", "KILL", task],
+                capture_output=True,
+            )
         stop("containerd")
     _kill_shims()
     for mount in sorted(_mounts(), reverse=True):
         subprocess.run(["umount", "-l", mount], capture_output=True)
     _remove_rules()
     subprocess.run(["ip", "link", "del", BRIDGE], capture_output=True)
-    for path in (STATE / "etcd", STATE / "kubelet", STATE / "containerd", STATE / "volumes", STATE / "loaded", RUN):
+    for path in (
+        STATE / "etcd",
+        STATE / "kubelet",
+        STATE / "containerd",
+        STATE / "volumes",
+        STATE / "loaded",
+        RUN,
+    ):
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -92,14 +118,24 @@ def _bridge() -> None:
 
 def _container_runtimes() -> None:
     write_config("cni.conflist", CONFIG / "cni" / "10-bridge.conflist")
-    start("containerd", "containerd", "--config", str(write_config("containerd.toml", CONFIG / "containerd.toml")))
+    start(
+        "containerd",
+        "containerd",
+        "--config",
+        str(write_config("containerd.toml", CONFIG / "containerd.toml")),
+    )
     await_success("containerd", "ctr", "-a", CONTAINERD, "version")
     if not alive("dockerd"):
         (RUN / "dockerd-own.pid").unlink(missing_ok=True)
     start("dockerd", "dockerd", "--containerd", CONTAINERD, "--data-root", f"{STATE}/docker", "--exec-root", f"{RUN}/docker",
           "--pidfile", f"{RUN}/dockerd-own.pid", "-H", DOCKER_HOST, "--iptables=false", "--bridge=none")  # fmt: skip
     await_success("dockerd", "docker", "-H", DOCKER_HOST, "info")
-    start("registry", "docker-registry", "serve", str(write_config("registry.yml", CONFIG / "registry.yml")))
+    start(
+        "registry",
+        "docker-registry",
+        "serve",
+        str(write_config("registry.yml", CONFIG / "registry.yml")),
+    )
 
 
 def _control_plane() -> None:
@@ -119,14 +155,27 @@ def _control_plane() -> None:
     start("manager", str(BIN / "kube-controller-manager"), "--kubeconfig", f"{PKI}/manager.kubeconfig",
           "--service-account-private-key-file", f"{PKI}/sa.key", "--root-ca-file", f"{PKI}/ca.crt",
           "--use-service-account-credentials", "--leader-elect=false", "--node-monitor-grace-period=16s", "--kube-api-qps=300", "--kube-api-burst=600")  # fmt: skip
-    start("scheduler", str(BIN / "kube-scheduler"), "--kubeconfig", f"{PKI}/scheduler.kubeconfig", "--leader-elect=false")
+    start(
+        "scheduler",
+        str(BIN / "kube-scheduler"),
+        "--kubeconfig",
+        f"{PKI}/scheduler.kubeconfig",
+        "--leader-elect=false",
+    )
 
 
 def _node() -> None:
     start("kubelet", str(BIN / "kubelet"), "--config", str(write_config("kubelet.yaml", CONFIG / "kubelet.yaml")), "--kubeconfig",
           f"{PKI}/node.kubeconfig", "--hostname-override", NODE, "--node-ip", NODE_IP, "--root-dir", f"{STATE}/kubelet")  # fmt: skip
-    start("kube-proxy", str(BIN / "kube-proxy"), "--config", str(write_config("kube-proxy.yaml", CONFIG / "kube-proxy.yaml")))
-    start("coredns", str(BIN / "coredns"), "-conf", str(write_config("Corefile", CONFIG / "Corefile")))
+    start(
+        "kube-proxy",
+        str(BIN / "kube-proxy"),
+        "--config",
+        str(write_config("kube-proxy.yaml", CONFIG / "kube-proxy.yaml")),
+    )
+    start(
+        "coredns", str(BIN / "coredns"), "-conf", str(write_config("Corefile", CONFIG / "Corefile"))
+    )
     await_success("the node", KUBECTL, "get", "node", NODE, check=lambda output: " Ready" in output)
     await_success("the service account", KUBECTL, "get", "serviceaccount", "default")
 
@@ -140,7 +189,9 @@ def _kill_shims() -> None:
             continue
         if CONTAINERD.encode() in command and b"-address" in command:
             pid = int(path.parent.name)
-            for child in subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split():
+            for child in subprocess.run(
+                ["pgrep", "-P", str(pid)], capture_output=True, text=True
+            ).stdout.split():
                 _kill(int(child))
             _kill(pid)
 
@@ -160,5 +211,7 @@ def _mounts() -> list[str]:
 def _remove_rules() -> None:
     """The packet filter rules of kube-proxy and the CNI plugins."""
     saved = subprocess.run(["iptables-save"], capture_output=True, text=True).stdout
-    kept = "".join(f"{line}\n" for line in saved.splitlines() if "KUBE-" not in line and "CNI-" not in line)
+    kept = "".join(
+        f"{line}\n" for line in saved.splitlines() if "KUBE-" not in line and "CNI-" not in line
+    )
     subprocess.run(["iptables-restore"], input=kept, text=True, capture_output=True)

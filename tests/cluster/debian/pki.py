@@ -25,7 +25,21 @@ def make() -> None:
     if all((PKI / f"{user}.kubeconfig").exists() for user in USERS):
         return
     PKI.mkdir(parents=True, exist_ok=True)
-    _openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=test", "-days", "3650")
+    _openssl(
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.crt",
+        "-subj",
+        "/CN=test",
+        "-days",
+        "3650",
+    )
     _openssl("genrsa", "-out", "sa.key", "2048")
     _openssl("rsa", "-in", "sa.key", "-pubout", "-out", "sa.pub")
     for name, (subject, alternatives) in SERVERS.items():
@@ -36,7 +50,18 @@ def make() -> None:
 
 
 def _issue(name: str, subject: str, alternatives: str) -> None:
-    _openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", subject)
+    _openssl(
+        "req",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        f"{name}.key",
+        "-out",
+        f"{name}.csr",
+        "-subj",
+        subject,
+    )
     with tempfile.NamedTemporaryFile("w") as extensions:
         extensions.write(f"subjectAltName={alternatives}\nextendedKeyUsage=serverAuth,clientAuth\n")
         extensions.flush()
@@ -47,8 +72,24 @@ def _issue(name: str, subject: str, alternatives: str) -> None:
 def _kubeconfig(user: str, namespace: str) -> None:
     config = [str(BIN / "kubectl"), "config", "--kubeconfig", f"{user}.kubeconfig"]
     for arguments in (
-        ["set-cluster", "test", "--server", "https://127.0.0.1:6443", "--certificate-authority", "ca.crt", "--embed-certs"],
-        ["set-credentials", user, "--client-certificate", f"{user}.crt", "--client-key", f"{user}.key", "--embed-certs"],
+        [
+            "set-cluster",
+            "test",
+            "--server",
+            "https://127.0.0.1:6443",
+            "--certificate-authority",
+            "ca.crt",
+            "--embed-certs",
+        ],
+        [
+            "set-credentials",
+            user,
+            "--client-certificate",
+            f"{user}.crt",
+            "--client-key",
+            f"{user}.key",
+            "--embed-certs",
+        ],
         ["set-context", "test", "--cluster", "test", "--user", user, "--namespace", namespace],
         ["use-context", "test"],
     ):

@@ -1,4 +1,6 @@
-"""Daemons by name: started once, known by a pid file that holds the program too, stopped by that pid only."""
+"""Daemons by name: started once, known by a pid file that holds the program too, stopped by that
+pid only.
+"""
 
 import os
 import signal
@@ -15,9 +17,21 @@ def start(name: str, *command: str) -> None:
         return
     RUN.mkdir(parents=True, exist_ok=True)
     LOG.mkdir(parents=True, exist_ok=True)
-    env = dict(os.environ, DOCKER_HOST=DOCKER_HOST, KUBECONFIG=str(KUBECONFIG), PATH=f"{BIN}:{os.environ['PATH']}")
+    env = dict(
+        os.environ,
+        DOCKER_HOST=DOCKER_HOST,
+        KUBECONFIG=str(KUBECONFIG),
+        PATH=f"{BIN}:{os.environ['PATH']}",
+    )
     with open(LOG / f"{name}.log", "a") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=env)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=env,
+        )
     (RUN / f"{name}.pid").write_text(f"{process.pid} {Path(command[0]).name}")
 
 
@@ -45,7 +59,12 @@ def stop(name: str) -> None:
     (RUN / f"{name}.pid").unlink(missing_ok=True)
 
 
-def await_success(what: str, *command: str, check: Callable[[str], bool] = lambda output: True, timeout_s: float = 90) -> None:
+def await_success(
+    what: str,
+    *command: str,
+    check: Callable[[str], bool] = lambda output: True,
+    timeout_s: float = 90,
+) -> None:
     """Wait until the command succeeds with an output that passes `check`."""
     deadline = time.monotonic() + timeout_s
     env = dict(os.environ, KUBECONFIG=str(KUBECONFIG))
@@ -54,5 +73,7 @@ def await_success(what: str, *command: str, check: Callable[[str], bool] = lambd
         if result.returncode == 0 and check(result.stdout):
             return
         if time.monotonic() > deadline:
-            raise SystemExit(f"cluster: {what} did not get ready; see {LOG}\n{result.stderr[-500:]}")
+            raise SystemExit(
+                f"cluster: {what} did not get ready; see {LOG}\n{result.stderr[-500:]}"
+            )
         time.sleep(0.3)
