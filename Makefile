@@ -8,14 +8,14 @@ PARALLEL := --numprocesses 4 --dist loadgroup
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 16
 
-.venv/installed: setup.cfg
+.venv/installed: pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON) here: name one with make PYTHON=..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[mlflow]'
 	touch $@
 
-.venv/developing: .venv/installed setup.cfg
+.venv/developing: .venv/installed pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 

@@ -1,7 +1,7 @@
 """The two command lines that are compared, each in an environment of its own with mlflow-skinny.
 
-MLflow's own `kubernetes` backend needs kubernetes<34, a docker_env project, a Job
-template, and a registry: the one on localhost:5000 of the cluster that is built here.
+MLflow's own `kubernetes` backend needs kubernetes<34, a docker_env project, a Job template, and a
+registry: the one on localhost:5000 of the cluster that is built here.
 """
 
 import json

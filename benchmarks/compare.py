@@ -24,7 +24,6 @@ import json, sys, time
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/runner"]
 import mlflow, mlflow_backend
 assert mlflow_backend.__file__.startswith(sys.argv[1]), mlflow_backend.__file__
-from mlflow_backend.cluster.api import connect
 config = {"COMPUTE": "dev-cluster", "STREAM_OUTPUT": False}
 for _ in sys.stdin:
     started, clock = time.time(), time.perf_counter()
@@ -42,7 +41,7 @@ def main(revision: str) -> None:
     use_cluster()
     import mlflow
 
-    from mlflow_backend.cluster.api import connect
+    from mlflow_backend.places.kubernetes.client.api import connect
     from tests.cluster.dev import NAMESPACE
 
     cluster = connect(None, NAMESPACE)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from datetime import date, datetime
 
-from mlflow_backend.cluster.api import Cluster
+from mlflow_backend.places.kubernetes.client.api import Cluster
 
 REPETITIONS = 10
 

@@ -30,7 +30,7 @@ def main() -> None:
     access = use_cluster()
     import mlflow
 
-    from mlflow_backend.cluster.api import Cluster
+    from mlflow_backend.places.kubernetes.client.api import Cluster
     from tests.cluster.dev import NAMESPACE, RUNNER_IMAGE
 
     cluster = Cluster(access.context, NAMESPACE)

@@ -43,7 +43,7 @@ def many_runs(access) -> dict:
     """
     import mlflow
 
-    from mlflow_backend.cluster.api import connect
+    from mlflow_backend.places.kubernetes.client.api import connect
     from tests.cluster import dev
 
     cluster = connect(access.context, dev.NAMESPACE)
@@ -122,7 +122,7 @@ def counted(access) -> dict:
 
 def controller(access) -> dict:
     """Its memory beside 5,000 finished Jobs, and how long it takes until it has listed them."""
-    from mlflow_backend.cluster.api import Cluster
+    from mlflow_backend.places.kubernetes.client.api import Cluster
     from tests.cluster import dev
 
     dev.add_namespace(access, NAMESPACE)
@@ -142,9 +142,9 @@ def controller(access) -> dict:
 
 def finished_job(number: int) -> dict:
     """A Job as we make them, complete at once because it wants no pod."""
-    from mlflow_backend.cluster import manifest
-    from mlflow_backend.config.target import Target
-    from mlflow_runner.submission import Archive, Submission
+    from mlflow_backend.places.kubernetes.objects import manifest
+    from mlflow_backend.targets.target import Target
+    from mlflow_runner.contract.submission import Archive, Submission
 
     run_id = f"{number:032x}"
     submission = Submission(run_id, "0", "http://mlflow:5000", "python train.py",

@@ -18,12 +18,13 @@ class ComputeBackend(AbstractBackend):
     ):
         """Start the run and return its SubmittedRun without waiting.
 
-        The arguments are those of `AbstractBackend.run`. Raises MLflow's ExecutionException
-        for everything a user can correct. Under the command `mlflow run`, which would
-        return at once, the wait is done at its end.
+        The arguments are those of `AbstractBackend.run`. Raises MLflow's ExecutionException for
+        everything a user can correct. Under the command `mlflow run`, which would return at once,
+        the wait is done at its end.
         """
-        from mlflow_backend import command_line, scratch
+        from mlflow_backend import scratch
         from mlflow_backend.errors import as_mlflow_does
+        from mlflow_backend.request import command_line
 
         command = command_line.mlflow_run()
         if command:
@@ -45,16 +46,16 @@ class ComputeBackend(AbstractBackend):
 
 def _submit(project_uri, entry_point, params, version, backend_config, tracking_uri, experiment_id):
     """The SubmittedRun, and whether its output is to be shown."""
-    from mlflow_backend import project as projects
-    from mlflow_backend.config.backend_config import parse
     from mlflow_backend.progress import Progress
+    from mlflow_backend.request import project as projects
+    from mlflow_backend.request.backend_config import parse
 
     config = parse(backend_config)
     project = projects.load(project_uri, version, entry_point, params)
     if config.is_local:
-        from mlflow_backend.local.submit import submit
+        from mlflow_backend.places.local.submit import submit
     else:
-        from mlflow_backend.cluster.submit import submit
+        from mlflow_backend.places.kubernetes.submit import submit
     try:
         return submit(
             config, project, experiment_id, tracking_uri, Progress()

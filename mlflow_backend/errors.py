@@ -8,16 +8,15 @@ import difflib
 from collections.abc import Iterable, Iterator
 
 from mlflow_backend.plain_text import plain
-from mlflow_runner.redact import redact as redact
-from mlflow_runner.redact import without_logins as without_logins
+from mlflow_runner.contract.redact import redact as redact
+from mlflow_runner.contract.redact import without_logins as without_logins
 
 
 class ComputeError(Exception):
     """Base of all errors of this package.
 
     The message shows no credentials of a URL (`redact`), and nothing of a file's name or content
-    that a terminal
-    would obey (`plain`).
+    that a terminal would obey (`plain`).
     """
 
     def __init__(self, message: str):

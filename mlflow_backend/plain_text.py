@@ -8,9 +8,8 @@ def plain(text: str) -> str:
     escape: ESC becomes `\x1b`.
 
     That covers control characters, the invisible ones that turn the direction of writing
-    (CVE-2021-42574), lone
-    surrogates, and line separators. Letters, marks, symbols and emoji of all scripts stay as they
-    are.
+    (CVE-2021-42574), lone surrogates, and line separators. Letters, marks, symbols and emoji of all
+    scripts stay as they are.
     """
     return text if text.isprintable() else "".join(map(_shown, text))
 

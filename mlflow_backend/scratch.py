@@ -1,6 +1,5 @@
 """Temporary folders that only their user can open, and that are gone when they are not needed:
-after an error, at
-the process's exit and, in a command, on SIGTERM and SIGHUP.
+after an error, at the process's exit and, in a command, on SIGTERM and SIGHUP.
 """
 
 import atexit
@@ -83,8 +82,7 @@ def end_in_order() -> None:
     """On SIGTERM and SIGHUP, leave by `Stopped`, so that contexts end and exit handlers run.
 
     For the commands; a library does not change its host's signals. A signal that is ignored (nohup)
-    stays so,
-    one that has a handler gets to it. A second signal ends the process at once.
+    stays so, one that has a handler gets to it. A second signal ends the process at once.
     """
     if threading.current_thread() is not threading.main_thread():
         return

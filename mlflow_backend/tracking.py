@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlflow_backend import git_checkout
 from mlflow_backend.credentials import has_credential, is_credential_name
 from mlflow_backend.errors import TrackingError, TrackingUnavailable, redact, without_logins
-from mlflow_backend.project import Project
-from mlflow_runner.causes import Cause
+from mlflow_backend.files import git_checkout
+from mlflow_backend.request.project import Project
+from mlflow_runner.contract.causes import Cause
 
 FORWARDED = re.compile(
     r"MLFLOW_(TRACKING|HTTP|S3|GCS|ENABLE|ARTIFACT|MULTIPART|ASYNC|SYSTEM_METRICS|LOG|REGISTRY|REQUESTER|TRUNCATE|DISABLE|WORKSPACE)\w*"
@@ -224,7 +224,7 @@ def create_run(project: Project, experiment_id: str, run_id: str | None):
 def _continue_run(project: Project, run_id: str):
     from mlflow.tracking import MlflowClient
 
-    from mlflow_runner.submission import (
+    from mlflow_runner.contract.tags import (
         END_TAGS,
         TAG_ATTEMPT,
         TAG_JOB,
@@ -435,8 +435,8 @@ def end(
     from mlflow.entities import RunTag
     from mlflow.tracking import MlflowClient
 
-    from mlflow_runner.ending import end_tags
-    from mlflow_runner.submission import END_TAGS
+    from mlflow_runner.contract.ending import end_tags
+    from mlflow_runner.contract.tags import END_TAGS
 
     tags = end_tags(status, cause, message if cause else None, exit_code)
     client = MlflowClient()

@@ -1,8 +1,7 @@
 """YAML that others wrote, read safely: the one place where this package parses it.
 
 PyYAML alone lets a small text take all time and memory: aliases multiply (the "billion laughs"),
-nesting
-overflows the stack, and one number may be megabytes long.
+nesting overflows the stack, and one number may be megabytes long.
 """
 
 import itertools

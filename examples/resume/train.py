@@ -1,8 +1,7 @@
 """A training that goes on where an earlier pod of the same run stopped.
 
-Before a pod is stopped it gets SIGTERM and has the target's `grace_period` to end. What it
-saves as an artifact of its run by then, the next pod (MLFLOW_COMPUTE_ATTEMPT 2, 3, ...) finds
-there.
+Before a pod is stopped it gets SIGTERM and has the target's `grace_period` to end. What it saves as
+an artifact of its run by then, the next pod (MLFLOW_COMPUTE_ATTEMPT 2, 3, ...) finds there.
 """
 
 import json

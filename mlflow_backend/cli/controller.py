@@ -24,8 +24,8 @@ def command(names: tuple[str, ...], port: int) -> None:
     Its Lease is in its own namespace: the pod's, or that of the current context.
     MLFLOW_TRACKING_URI and MLFLOW_TRACKING_USERNAME, _PASSWORD or _TOKEN say where runs are.
     """
-    from mlflow_backend.cluster.api import connect
     from mlflow_backend.controller.serve import log_to_stderr, serve
+    from mlflow_backend.places.kubernetes.client.api import connect
 
     log_to_stderr()
     own = connect()

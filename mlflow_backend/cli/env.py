@@ -77,7 +77,7 @@ def lock(
 @report_errors
 def show(project: str, target: str | None, run_id: str | None, as_json: bool) -> None:
     """List the packages of the environment of PROJECT, or of a run."""
-    from mlflow_backend.environment import contents
+    from mlflow_backend.environment.lock_files import contents
 
     files = _files_of_run(run_id) if run_id else _obtain(project, target).files
     packages = contents.packages(files)
@@ -186,23 +186,20 @@ def _bytes(size: str) -> int:
 
 
 def _obtain(project: str, target: str | None, refresh: bool = False, allow_builds: bool = False):
-    from mlflow_backend import project as projects
-    from mlflow_backend.config import lookup
-    from mlflow_backend.config.backend_config import BackendConfig
     from mlflow_backend.environment import locks, permissions, platforms
     from mlflow_backend.errors import ProjectError
     from mlflow_backend.progress import Progress
+    from mlflow_backend.request import project as projects
+    from mlflow_backend.targets import lookup
 
     progress = Progress()
     fetched = projects.fetch(project)
     try:
         platform, allowed = platforms.of_this_machine(), permissions.HERE
         if target:
-            from mlflow_backend.cluster import shared_targets
+            from mlflow_backend.places.kubernetes import shared_targets
 
-            found = lookup.find(
-                BackendConfig(COMPUTE=target), shared_targets.load, fetched.work_dir, progress.say
-            )
+            found = lookup.find(target, {}, shared_targets.load, fetched.work_dir, progress.say)
             platform, allowed = (
                 platforms.of_target(found.target),
                 permissions.of_target(found.target),

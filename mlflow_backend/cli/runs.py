@@ -2,8 +2,7 @@
 that can reach it.
 
 `runs` and `logs` show and change nothing. `runs --settle`, `settle`, `wait` and `cancel` settle: a
-run whose Job has ended or is gone
-gets its end and its cause.
+run whose Job has ended or is gone gets its end and its cause.
 """
 
 import json
@@ -18,7 +17,7 @@ import click
 
 from mlflow_backend.cli.output import print_table, readable, report_errors
 from mlflow_backend.plain_text import plain
-from mlflow_runner.submission import (
+from mlflow_runner.contract.tags import (
     TAG_CAUSE,
     TAG_CLUSTER,
     TAG_JOB,
@@ -55,7 +54,7 @@ def runs(names: tuple[str, ...], everything: bool, is_settled: bool, as_json: bo
     """List the runs that were sent to a cluster and have not ended, as the tracking server knows
     them.
     """
-    from mlflow_backend.cluster import runs as runs_of
+    from mlflow_backend.places.kubernetes import runs as runs_of
 
     found = list(runs_of.search(runs_of.experiments_of(names), unfinished=not everything))
     failures = 0
@@ -83,9 +82,9 @@ def runs(names: tuple[str, ...], everything: bool, is_settled: bool, as_json: bo
 @report_errors
 def wait(run_id: str, no_logs: bool) -> None:
     """Wait for RUN and show its output; exit with 1 when it fails."""
-    from mlflow_backend.cluster import attach
-    from mlflow_backend.cluster import runs as runs_of
-    from mlflow_backend.cluster.run import ClusterRun
+    from mlflow_backend.places.kubernetes import attach
+    from mlflow_backend.places.kubernetes import runs as runs_of
+    from mlflow_backend.places.kubernetes.run import ClusterRun
     from mlflow_backend.progress import Progress
 
     run = runs_of.run_of(run_id)
@@ -108,9 +107,9 @@ def cancel(run_id: str) -> None:
 
     The Job of a run that has ended or was deleted in MLflow goes too.
     """
-    from mlflow_backend.cluster import attach
-    from mlflow_backend.cluster import runs as runs_of
-    from mlflow_backend.cluster.run import ClusterRun
+    from mlflow_backend.places.kubernetes import attach
+    from mlflow_backend.places.kubernetes import runs as runs_of
+    from mlflow_backend.places.kubernetes.run import ClusterRun
     from mlflow_backend.progress import Progress
 
     run = runs_of.run_of(run_id)
@@ -128,9 +127,9 @@ def cancel(run_id: str) -> None:
 @report_errors
 def logs(run_id: str, follow: bool) -> None:
     """Show what RUN printed, also after its pod is gone."""
-    from mlflow_backend.cluster import attach
-    from mlflow_backend.cluster import follow as following
-    from mlflow_backend.cluster import runs as runs_of
+    from mlflow_backend.places.kubernetes import attach
+    from mlflow_backend.places.kubernetes import follow as following
+    from mlflow_backend.places.kubernetes import runs as runs_of
 
     run = runs_of.run_of(run_id)
     if follow and not runs_of.has_ended(run):
@@ -154,7 +153,7 @@ def settle(run_ids: tuple[str, ...], as_json: bool) -> None:
     """Bring runs in line with their Jobs: those named, or all that have not ended and say which
     cluster they were sent to.
     """
-    from mlflow_backend.cluster import runs as runs_of
+    from mlflow_backend.places.kubernetes import runs as runs_of
 
     wanted = [runs_of.run_of(run_id) for run_id in run_ids] or list(
         runs_of.search(None, unfinished=True, with_tag=TAG_CLUSTER)
@@ -181,8 +180,8 @@ def _settle_all(
     each reason.
 
     `ended_too`: a run that has its end may have left a Job that holds something. A run of a cluster
-    that is not reached
-    from here is left alone, which is a failure only where the user named it (`asked_for`).
+    that is not reached from here is left alone, which is a failure only where the user named it
+    (`asked_for`).
     """
     from mlflow_backend.errors import ComputeError, UnknownCluster
 
@@ -202,8 +201,8 @@ def _settle_all(
 
 
 def _settled(run: Any, ended_too: bool) -> Any:
-    from mlflow_backend.cluster import attach
-    from mlflow_backend.cluster import runs as runs_of
+    from mlflow_backend.places.kubernetes import attach
+    from mlflow_backend.places.kubernetes import runs as runs_of
 
     if (runs_of.has_ended(run) and not ended_too) or not attach.settle_now(run):
         return run

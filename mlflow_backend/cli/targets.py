@@ -26,7 +26,7 @@ def allow(file: Path) -> None:
 
     A change of the file needs a new permission.
     """
-    from mlflow_backend.config import targets_file
+    from mlflow_backend.targets import targets_file
 
     path = file.absolute()
     found = targets_file.allow(path)
@@ -36,13 +36,13 @@ def allow(file: Path) -> None:
 
 
 def _list(as_json: bool) -> None:
-    from mlflow_backend.config.targets_file import load_files, search_path
     from mlflow_backend.errors import ComputeError
+    from mlflow_backend.targets.targets_file import load_files, search_path
 
     files = load_files(_project_here())
     sources, trouble = list(files.sources), None
     try:
-        from mlflow_backend.cluster import shared_targets
+        from mlflow_backend.places.kubernetes import shared_targets
 
         cluster = shared_targets.load()
         sources += [cluster] if cluster else []
@@ -75,7 +75,7 @@ def _project_here() -> Path | None:
     """The current directory where it is a project or in a git repository: `mlflow run .` takes no
     targets from there.
     """
-    from mlflow_backend.git_checkout import work_tree
+    from mlflow_backend.files.git_checkout import work_tree
 
     here = Path.cwd()
     is_project = (work_tree(here) / ".git").exists() or any(

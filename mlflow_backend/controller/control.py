@@ -8,18 +8,18 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from mlflow_backend.cluster.api import Cluster
-from mlflow_backend.cluster.diagnose import Diagnosis
-from mlflow_backend.cluster.look import Seen, is_active, look_for
-from mlflow_backend.cluster.ownership import Claim, Known, claim_of
-from mlflow_backend.cluster.settle import foresee, settle
 from mlflow_backend.controller import pace
 from mlflow_backend.controller.metrics import Metrics
 from mlflow_backend.controller.namespace import Key, Namespace, pod_is_over
 from mlflow_backend.controller.runs import ServerRuns
 from mlflow_backend.controller.work import WorkQueue
 from mlflow_backend.errors import ClusterError
-from mlflow_runner.tracking import Missing, Refused, Unavailable
+from mlflow_backend.places.kubernetes.client.api import Cluster
+from mlflow_backend.places.kubernetes.diagnose import Diagnosis
+from mlflow_backend.places.kubernetes.look import Seen, is_active, look_for
+from mlflow_backend.places.kubernetes.ownership import Claim, Known, claim_of
+from mlflow_backend.places.kubernetes.settle import foresee, settle
+from mlflow_runner.contract.answers import Missing, Refused, Unavailable
 
 log = logging.getLogger("mlflow_compute")
 

@@ -2,8 +2,8 @@
 (https://kubernetes.io/docs/concepts/architecture/leases/).
 
 The rules are client-go's (tools/leaderelection): a Lease that has not changed for its duration, by
-the clock of who looks,
-may be taken; who holds it and cannot renew it in time stops before another one can take it.
+the clock of who looks, may be taken; who holds it and cannot renew it in time stops before another
+one can take it.
 """
 
 import logging
@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from mlflow_backend.cluster.api import Cluster
 from mlflow_backend.errors import ClusterError
+from mlflow_backend.places.kubernetes.client.api import Cluster
 
 log = logging.getLogger("mlflow_compute")
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from mlflow_backend.cluster import labels
-from mlflow_backend.cluster.api import Cluster
-from mlflow_backend.cluster.look import Seen, is_active, newest
-from mlflow_backend.cluster.ownership import Known
-from mlflow_backend.cluster.reflector import Reflector, job_of
 from mlflow_backend.errors import ClusterError
+from mlflow_backend.places.kubernetes.client.api import Cluster
+from mlflow_backend.places.kubernetes.client.reflector import Reflector, job_of
+from mlflow_backend.places.kubernetes.look import Seen, is_active, newest
+from mlflow_backend.places.kubernetes.objects import labels
+from mlflow_backend.places.kubernetes.ownership import Known
 
 log = logging.getLogger("mlflow_compute")
 

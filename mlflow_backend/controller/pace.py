@@ -1,7 +1,7 @@
 """When a run is looked at again, and when it ended: from what is seen of its Job and pod. Pure."""
 
-from mlflow_backend.cluster import diagnose
-from mlflow_backend.cluster.look import Seen
+from mlflow_backend.places.kubernetes import diagnose
+from mlflow_backend.places.kubernetes.look import Seen
 
 WAITING_S = (10.0, 300.0)
 """A run that has not started is looked at again after as long as it has waited, but no sooner and

@@ -1,19 +1,18 @@
 """Runs over MLflow's REST API, with the standard library alone.
 
 What answers may be a proxy, another program, or a broken server. An answer of any other shape than
-MLflow's is Unavailable, with
-one sentence, and never an exception that ends a thread.
+MLflow's is Unavailable, with one sentence, and never an exception that ends a thread.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
-from mlflow_backend.cluster.diagnose import Diagnosis
-from mlflow_backend.cluster.ownership import Known
-from mlflow_backend.cluster.settle import UNFINISHED, unfinished_below
-from mlflow_runner.ending import end_tags
-from mlflow_runner.submission import END_TAGS, TAG_CLUSTER
-from mlflow_runner.tracking import Unavailable
+from mlflow_backend.places.kubernetes.diagnose import Diagnosis
+from mlflow_backend.places.kubernetes.ownership import Known
+from mlflow_backend.places.kubernetes.settle import UNFINISHED, unfinished_below
+from mlflow_runner.contract.answers import Unavailable
+from mlflow_runner.contract.ending import end_tags
+from mlflow_runner.contract.tags import END_TAGS, TAG_CLUSTER
 from mlflow_runner.tracking.rest import RestServer, check_run, tags_of
 
 PAGE = 200

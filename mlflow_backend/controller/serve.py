@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 
 from prometheus_client import make_wsgi_app
 
-from mlflow_backend.cluster.api import Cluster
 from mlflow_backend.controller.control import Controller
 from mlflow_backend.controller.lead import Lease, lead
 from mlflow_backend.errors import ConfigError
+from mlflow_backend.places.kubernetes.client.api import Cluster
 
 log = logging.getLogger("mlflow_compute")
 
@@ -27,8 +27,8 @@ def serve(own: Cluster, clusters: Sequence[Cluster], tracking_uri: str, port: in
     """Run until SIGTERM, or until the Lease is lost (the process then exits with 1, to be started
     again).
 
-    `clusters` are the namespaces whose runs are settled; `own` is the one of the Lease.
-    Raises ConfigError when the tracking server has no http(s) address, or the port is taken.
+    `clusters` are the namespaces whose runs are settled; `own` is the one of the Lease. Raises
+    ConfigError when the tracking server has no http(s) address, or the port is taken.
     """
     _check(tracking_uri)
     controller = Controller(clusters, tracking_uri)

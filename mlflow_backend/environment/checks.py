@@ -2,8 +2,7 @@
 names.
 
 A lock may come with a fetched project. What it holds becomes names of files, lines of other files
-and
-addresses that are asked, so each value is checked where the lock is read.
+and addresses that are asked, so each value is checked where the lock is read.
 """
 
 import re

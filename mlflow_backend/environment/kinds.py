@@ -1,7 +1,7 @@
 """The kinds of files that list an environment, in the order in which they are looked for.
 
-What MLproject names comes first; then a lock in the project's folder, because a lock is exact;
-then the files that MLflow looks for by itself.
+What MLproject names comes first; then a lock in the project's folder, because a lock is exact; then
+the files that MLflow looks for by itself.
 """
 
 import abc
@@ -10,26 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from mlflow_backend.environment import (
-    conda_channels,
-    conda_lock_file,
-    conda_solver,
-    conda_yaml,
-    index_access,
-    pip_solver,
-    project_files,
-    pylock,
-    python_env,
-    urls,
-)
+from mlflow_backend.environment import urls
+from mlflow_backend.environment.asked import conda_yaml, project_files, python_env
+from mlflow_backend.environment.asked.python_versions import python_version
+from mlflow_backend.environment.asked.spec import MLFLOW, Spec, with_mlflow
 from mlflow_backend.environment.checks import shown
-from mlflow_backend.environment.lock import CondaPackage, Lock
+from mlflow_backend.environment.indexes import conda_channels, index_access
+from mlflow_backend.environment.lock_files import conda_lock_file, pylock
+from mlflow_backend.environment.lock_files.lock import CondaPackage, Lock
 from mlflow_backend.environment.permissions import Permissions
 from mlflow_backend.environment.platforms import Platform
-from mlflow_backend.environment.python_versions import python_version
-from mlflow_backend.environment.spec import MLFLOW, Spec, with_mlflow
+from mlflow_backend.environment.solvers import conda_solver, pip_solver
 from mlflow_backend.errors import EnvironmentSpecError
-from mlflow_runner.submission import CONDA_LOCK, PYLOCK
+from mlflow_runner.contract.submission import CONDA_LOCK, PYLOCK
 
 
 @dataclass(frozen=True)

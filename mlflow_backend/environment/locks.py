@@ -15,23 +15,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow_backend.environment import (
-    cache,
-    index_access,
-    index_settings,
-    kinds,
-    pylock,
-    toml_text,
-    urls,
-)
+from mlflow_backend.environment import cache, kinds, toml_text, urls
+from mlflow_backend.environment.asked.spec import MLFLOW
 from mlflow_backend.environment.cache import cache_dir as cache_dir
-from mlflow_backend.environment.lock import Lock
+from mlflow_backend.environment.indexes import index_access, index_settings
+from mlflow_backend.environment.lock_files import pylock
+from mlflow_backend.environment.lock_files.lock import Lock
 from mlflow_backend.environment.permissions import Permissions
 from mlflow_backend.environment.platforms import Platform
-from mlflow_backend.environment.spec import MLFLOW
 from mlflow_backend.errors import EnvironmentSpecError, without_logins
 from mlflow_backend.progress import Progress
-from mlflow_runner.submission import CONDA_LOCK, PYLOCK, Environment
+from mlflow_runner.contract.submission import CONDA_LOCK, PYLOCK, Environment
 
 FORMAT = 2
 """Part of a lock's address in the cache: other than before where the same inputs would give another

@@ -4,8 +4,8 @@ hand on logins.
 
 from dataclasses import dataclass
 
-from mlflow_backend.config.target import Target
 from mlflow_backend.environment.urls import PORTS, Origin, host_of
+from mlflow_backend.targets.target import Target
 
 
 @dataclass(frozen=True)
@@ -14,8 +14,8 @@ class Permissions:
     packages need.
 
     Logins go to hosts that the user's own settings name, and to `credential_hosts` (HOST for HTTPS
-    on its standard
-    port, HOST:PORT for another one, and for HTTP); with None to every host that a login is for.
+    on its standard port, HOST:PORT for another one, and for HTTP); with None to every host that a
+    login is for.
     """
 
     builds: bool

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mlflow_backend.config.target import DEFAULT_GPU_RESOURCE, Target
+from mlflow_backend.targets.target import DEFAULT_GPU_RESOURCE, Target
 
 GLIBC = "2.28"
 """What is assumed of an image: RHEL 8, Debian 10 and all that is younger (PEP 600's

@@ -15,11 +15,13 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from mlflow_backend import scratch
-from mlflow_backend.environment import cache, checks, conda_lock_file, index_settings, pylock
+from mlflow_backend.environment import cache, checks
+from mlflow_backend.environment.indexes import index_settings
+from mlflow_backend.environment.lock_files import conda_lock_file, pylock
 from mlflow_backend.environment.locks import Kept
 from mlflow_backend.errors import EnvironmentSpecError
 from mlflow_backend.progress import Progress
-from mlflow_runner.submission import CONDA_LOCK, PYLOCK
+from mlflow_runner.contract.submission import CONDA_LOCK, PYLOCK
 
 AT_ONCE = 8
 TIMEOUT_S = 60

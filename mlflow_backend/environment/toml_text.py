@@ -25,8 +25,7 @@ def dump(content: Mapping[str, Any]) -> str:
     list of tables on the first level.
 
     Each value in a table stands on one line, so that the runner, which has no TOML parser on Python
-    3.9,
-    can change addresses line by line.
+    3.9, can change addresses line by line.
     """
     tables = {
         name: value

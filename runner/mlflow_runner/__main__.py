@@ -11,7 +11,7 @@ def main(arguments):
     if mode == "run":
         # until the supervisor listens; PID 1 would lose them
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
-        from mlflow_runner.start import main as run
+        from mlflow_runner.run.start import main as run
 
         return run(arguments[1:], started_s)
     if mode == "report":

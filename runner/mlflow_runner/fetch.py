@@ -12,19 +12,12 @@ import time
 from typing import Callable, Optional, Sequence
 from urllib.parse import urlsplit
 
-from mlflow_runner import tracking_variables
-from mlflow_runner.output import PREFIX, as_line
-from mlflow_runner.redact import redact
+from mlflow_runner.contract import tracking_variables
+from mlflow_runner.contract.answers import NeedsMlflow, Refused, Unavailable
+from mlflow_runner.contract.redact import redact
+from mlflow_runner.log.output import PREFIX, as_line
 from mlflow_runner.report.backoff import Backoff
-from mlflow_runner.tracking import (
-    NeedsMlflow,
-    Refused,
-    Unavailable,
-    connect,
-    connect_artifacts,
-    login,
-    web,
-)
+from mlflow_runner.tracking import connect, connect_artifacts, login, web
 
 PATIENCE_S = 120.0
 """A server that does not answer, or breaks off, is asked again for so long."""

@@ -14,9 +14,9 @@ import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
 
-from mlflow_backend.runner_zip import build
-from mlflow_runner.program import ISOLATED
-from mlflow_runner.submission import Submission
+from mlflow_backend.places.runner_zip import build
+from mlflow_runner.contract.submission import Submission
+from mlflow_runner.processes.program import ISOLATED
 from tests.bed.runs import Seen
 from tests.bed.server import BIN, Server, use
 from tests.packages.channel import Channel

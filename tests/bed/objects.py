@@ -5,8 +5,8 @@ import time
 from collections import Counter
 from datetime import datetime, timezone
 
-from mlflow_backend.cluster.streams import Stop
 from mlflow_backend.errors import ClusterError
+from mlflow_backend.places.kubernetes.client.streams import Stop
 
 VERSIONS = itertools.count(1)
 

@@ -7,9 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class OddServer:
-    """Answers every request with `status` and `body`; `asked` holds the paths, the query cut
-    off.
-    """
+    """Answers every request with `status` and `body`; `asked` holds the paths, the query cut off."""
 
     def __init__(self, body: bytes, status: int = 200):
         self.asked: list[str] = []

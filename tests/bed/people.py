@@ -1,6 +1,4 @@
-"""A namespace of runs as k8s/base protects it, and a person who may submit runs there and no
-more.
-"""
+"""A namespace of runs as k8s/base protects it, and a person who may submit runs there and no more."""
 
 import json
 import subprocess
@@ -29,9 +27,7 @@ DRY = ("create", "--dry-run=server", "-f", "-")
 
 @pytest.fixture(scope="session")
 def guarded(cluster_access):
-    """A namespace of runs where the policy holds already: the API server takes a moment to load
-    it.
-    """
+    """A namespace of runs where the policy holds already: the API server takes a moment to load it."""
     dev.add_namespace(cluster_access, NAMESPACE)
     dev.kubectl(
         cluster_access, "annotate", "--overwrite", "namespace", NAMESPACE, SECRETS, ACCOUNTS
@@ -98,9 +94,7 @@ def pod(labels):
 
 
 def job(fields=None, name=NAME, labels=LABELS, pod_labels=None, **spec):
-    """A Job of a run; `fields` of its pod: `containers` and `initContainers` are one mapping
-    each.
-    """
+    """A Job of a run; `fields` of its pod: `containers` and `initContainers` are one mapping each."""
     template = pod(labels if pod_labels is None else pod_labels)
     plain = template["spec"]["containers"][0]
     for key, value in (fields or {}).items():

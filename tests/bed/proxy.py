@@ -32,11 +32,9 @@ class Proxy:
     """Forwards to the server on `port` of this machine, and keeps every call in `calls`.
 
     `mode` is for every path: open, cut, slow, hang, drip (a byte a second), refuse (401), or an
-    HTTP status.
-    `artifacts` is the same for artifacts alone, `runner` for calls of the runner, `endpoints` for
-    single endpoints of the API.
-    `body_limit` is what an artifact may have, in bytes (413). `answers` are bodies with status 200,
-    by endpoint.
+    HTTP status. `artifacts` is the same for artifacts alone, `runner` for calls of the runner,
+    `endpoints` for single endpoints of the API. `body_limit` is what an artifact may have, in bytes
+    (413). `answers` are bodies with status 200, by endpoint.
     """
 
     def __init__(self, port: int):

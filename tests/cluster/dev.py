@@ -19,8 +19,7 @@ RUNNER_IMAGE = "local/mlflow-runner:full"
 CONTROLLER_IMAGE = "local/mlflow-compute-controller:dev"
 RUNS, SYSTEM, CONTROLLER = "mlflow", "mlflow-compute-system", "mlflow-compute-controller"
 NAMESPACE = "-".join((RUNS, *filter(None, [os.environ.get("PYTEST_XDIST_WORKER")])))
-"""Where this process's tests submit runs: each worker of pytest-xdist has a namespace of its
-own.
+"""Where this process's tests submit runs: each worker of pytest-xdist has a namespace of its own.
 """
 NODE_PORT = 30500
 IMAGES = [
@@ -157,9 +156,7 @@ def await_deployment(access: Access, namespace: str, name: str) -> None:
 
 
 def _apply(access: Access, name: str, overlay: dict[str, Any]) -> None:
-    """Apply `.cluster/overlays/NAME`, a kustomization on k8s/ with the images that are loaded
-    here.
-    """
+    """Apply `.cluster/overlays/NAME`, a kustomization on k8s/ with the images that are loaded here."""
     folder = FOLDER / "overlays" / name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "kustomization.yaml").write_text(json.dumps({**overlay, "images": IMAGES}, indent=2))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_backend.cluster.run import ClusterRun
+from mlflow_backend.places.kubernetes.run import ClusterRun
 from tests.bed.runs import run_there
 from tests.cluster import dev
 from tests.faults.watched import (

@@ -10,7 +10,8 @@ import time as clock
 import pytest
 from mlflow.tracking import MlflowClient
 
-from mlflow_backend.cluster import connection, wait
+from mlflow_backend.places.kubernetes import wait
+from mlflow_backend.places.kubernetes.client import connection
 from tests.bed.runs import THERE, Seen, run_there, wait_for
 from tests.bed.server import BIN
 from tests.cluster import dev
@@ -170,13 +171,12 @@ def test_a_client_whose_clock_is_five_minutes_off(faults, monkeypatch, capfd, of
 
 @pytest.fixture
 def secret(kubectl, controlled):
-    """A Secret `team` in both namespaces that runs may name, with these values."""
+    """A Secret `team` with these values in both namespaces, which let runs name it
+    (`dev.ALLOWED_SECRETS`).
+    """
 
     def make(**values):
         for namespace in (dev.NAMESPACE, controlled):
-            kubectl(
-                "annotate", "namespace", namespace, "--overwrite", "mlflow-compute/secrets=team"
-            )
             item = {
                 "apiVersion": "v1",
                 "kind": "Secret",
@@ -187,7 +187,6 @@ def secret(kubectl, controlled):
 
     yield make
     for namespace in (dev.NAMESPACE, controlled):
-        kubectl("annotate", "namespace", namespace, "mlflow-compute/secrets-")
         kubectl("-n", namespace, "delete", "secret", "team", "--ignore-not-found")
 
 

@@ -9,7 +9,7 @@ import uuid
 
 import pytest
 
-from mlflow_backend.cluster.diagnose.start import CANNOT_START
+from mlflow_backend.places.kubernetes.diagnose.start import CANNOT_START
 from tests.bed.api_proxy import ApiProxy
 from tests.bed.apiserver import write_kubeconfig
 from tests.bed.runs import wait_for

@@ -41,7 +41,7 @@ FAULTS = {
 KILLED_CLIENT = """
 import os, signal, sys
 import mlflow
-from mlflow_backend.cluster.api import Cluster
+from mlflow_backend.places.kubernetes.client.api import Cluster
 
 create = Cluster.create
 

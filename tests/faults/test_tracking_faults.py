@@ -5,6 +5,7 @@ import time
 import pytest
 
 from tests.bed.runs import Seen, wait_for
+from tests.faults.fixtures import SYSTEM
 from tests.faults.watched import COMMAND, CONTROLLER
 
 LINES = "for i in 1 2 3 4 5 6 7 8; do echo line $i; sleep 1; done"
@@ -101,7 +102,7 @@ def test_the_controller_is_restarted_meanwhile(faults, kubectl, controlled):
     before = faults.start("exit 3", watchers=[CONTROLLER, COMMAND])
     later = faults.start("sleep 600", watchers=[CONTROLLER])
     wait_for(lambda: Seen(later[0].id).status == "RUNNING", timeout_s=60)
-    kubectl("-n", controlled, "rollout", "restart", "deployment/mlflow-compute-controller")
+    kubectl("-n", SYSTEM, "rollout", "restart", "deployment/mlflow-compute-controller")
     kubectl("-n", controlled, "delete", "job", later[0].run.job_name, "--wait=false")
     faults.check("controller restarted, run told before", before, "FAILED", "ExitCode", timed=False)
     faults.check(
@@ -109,7 +110,7 @@ def test_the_controller_is_restarted_meanwhile(faults, kubectl, controlled):
     )
     kubectl(
         "-n",
-        controlled,
+        SYSTEM,
         "rollout",
         "status",
         "deployment/mlflow-compute-controller",

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 
-from mlflow_backend.cluster import attach, runs, settle
-from mlflow_backend.cluster.api import connect
-from mlflow_backend.cluster.look import look
-from mlflow_backend.cluster.run import ClusterRun
+from mlflow_backend.places.kubernetes import attach, runs, settle
+from mlflow_backend.places.kubernetes.client.api import connect
+from mlflow_backend.places.kubernetes.look import look
+from mlflow_backend.places.kubernetes.run import ClusterRun
 from tests.bed.runs import Seen
 from tests.bed.server import BIN
 

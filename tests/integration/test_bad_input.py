@@ -241,8 +241,8 @@ def test_a_submit_that_breaks_half_way_leaves_a_failed_run_with_its_cause_and_no
 ):
     import mlflow
 
-    from mlflow_backend.cluster.api import Cluster
     from mlflow_backend.errors import ClusterError
+    from mlflow_backend.places.kubernetes.client.api import Cluster
 
     create = Cluster.create
 
@@ -278,7 +278,7 @@ def test_a_submit_that_is_interrupted_leaves_no_run_without_an_end_and_no_job(
 ):
     import mlflow
 
-    from mlflow_backend.cluster import submit
+    from mlflow_backend.places.kubernetes import submit
 
     inner = getattr(submit._Plan, moment)
 

@@ -12,8 +12,8 @@ import mlflow
 import pytest
 from mlflow.exceptions import ExecutionException
 
-from mlflow_backend.cluster.api import Cluster
 from mlflow_backend.errors import AlreadyExists
+from mlflow_backend.places.kubernetes.client.api import Cluster
 from tests.bed.runs import LIST_PACKAGES, THERE, TRAIN, UNTIL_TOLD, Seen, job_of, wait_for
 from tests.bed.runs import failed_run_there as failed_run
 from tests.bed.runs import run_there as run

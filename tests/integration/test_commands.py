@@ -15,11 +15,11 @@ from click.testing import CliRunner
 from mlflow.tracking import MlflowClient
 
 from mlflow_backend.cli import COMMANDS, main
-from mlflow_backend.cluster import runs
-from mlflow_backend.cluster.diagnose import Diagnosis
 from mlflow_backend.controller import serve
 from mlflow_backend.controller.runs import ServerRuns
-from mlflow_runner.submission import END_TAGS
+from mlflow_backend.places.kubernetes import runs
+from mlflow_backend.places.kubernetes.diagnose import Diagnosis
+from mlflow_runner.contract.tags import END_TAGS
 from tests.bed.server import BIN, use
 
 SENT = {

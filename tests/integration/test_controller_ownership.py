@@ -12,7 +12,7 @@ from mlflow_backend.controller.control import MAX_TRIES, Controller
 from mlflow_backend.controller.namespace import Key
 from mlflow_backend.controller.work import WorkQueue
 from mlflow_backend.errors import ClusterError
-from mlflow_runner.tracking import Refused
+from mlflow_runner.contract.answers import Refused
 from tests.bed.objects import MemoryNamespace, failed, job, pod, stamp
 
 FORGED = json.dumps(

@@ -564,7 +564,7 @@ def test_the_least_recently_used_go_first_and_what_is_in_use_stays(
 def test_a_cache_above_its_limit_is_cleaned_beside_the_command_however_short(
     command, server, conda_project, cache, monkeypatch, capfd
 ):
-    from mlflow_backend.local import submit
+    from mlflow_backend.places.local import submit
 
     run(conda_project([f"python={SHORT}", "alpha=1.0"], PIP), {})
     (first,) = environments(cache)

@@ -53,9 +53,7 @@ def test_a_module_on_pythonpath_does_not_take_the_place_of_the_installer(
 def test_an_environment_is_made_with_nothing_of_the_folders_above(
     server, project, tmp_path, monkeypatch, seen
 ):
-    """A temporary folder that others can write to, and variables of an environment that is
-    active.
-    """
+    """A temporary folder that others can write to, and variables of an environment that is active."""
     shared = tmp_path / "shared"
     python = shared / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from mlflow.tracking import MlflowClient
 
-from mlflow_runner.submission import Archive, Download
+from mlflow_runner.contract.submission import Archive, Download
 from tests.bed.proxy import Proxy
 from tests.bed.runs import Seen
 from tests.bed.server import use

@@ -97,8 +97,8 @@ def test_ctrl_c_kills_the_command_and_the_run_is_killed(server, project, mlflow_
 
 
 def test_a_command_that_ignores_sigterm_is_killed_after_the_grace_period(server, project, tmp_path):
-    from mlflow_backend.runner_zip import build
-    from mlflow_runner.submission import Submission
+    from mlflow_backend.places.runner_zip import build
+    from mlflow_runner.contract.submission import Submission
 
     run_id = MlflowClient().create_run("0").info.run_id
     submission = Submission(
@@ -139,9 +139,7 @@ def test_a_given_run_is_continued_with_its_id(server, project, seen, monkeypatch
 def test_the_run_of_the_process_that_submits_is_the_parent_and_is_never_continued(
     server, project, seen, monkeypatch
 ):
-    """A script that MLflow's own `mlflow run` started: MLFLOW_RUN_ID is set and no run is
-    active.
-    """
+    """A script that MLflow's own `mlflow run` started: MLFLOW_RUN_ID is set and no run is active."""
     root = project("echo {a}", parameters={"a": "string"})
     driver = MlflowClient().create_run("0").info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", driver)

@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 from mlflow.version import VERSION
 
-from mlflow_backend.environment import kinds, locks, pylock
+from mlflow_backend.environment import kinds, locks
+from mlflow_backend.environment.lock_files import pylock
 from mlflow_backend.environment.permissions import HERE, Permissions
 from mlflow_backend.environment.platforms import Platform
 from mlflow_backend.errors import EnvironmentSpecError
 from mlflow_backend.progress import Progress
-from mlflow_runner.submission import RATTLER_AUTH
+from mlflow_runner.contract.submission import RATTLER_AUTH
 from tests.bed.runs import wait_for
 from tests.bed.server import BIN
 from tests.packages.index import add_sdist, add_wheel, serve

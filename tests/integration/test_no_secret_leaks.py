@@ -2,8 +2,7 @@
 errors, files.
 
 A whole submit, against the real MLflow server and an API server that remembers what it gets; then
-the pod's
-command is run on this machine from those objects alone.
+the pod's command is run on this machine from those objects alone.
 """
 
 import base64
@@ -20,7 +19,7 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from mlflow.exceptions import ExecutionException
 
-from mlflow_backend.cluster import bundle, manifest
+from mlflow_backend.places.kubernetes.objects import bundle, manifest
 from tests.bed.kube_api import KubeApi
 from tests.bed.runs import run_there
 from tests.bed.server import BIN

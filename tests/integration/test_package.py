@@ -1,7 +1,6 @@
 """What installing the package brings, and what loading it costs."""
 
 import ast
-import configparser
 import json
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from mlflow_backend.environment import toml_text
 from tests.bed.server import BIN
 
 ROOT = Path(__file__).parents[2]
@@ -110,8 +110,11 @@ def test_it_works_with_mlflow_skinny_alone(wheel, server, project, tmp_path, las
     assert done.returncode == 0, done.stderr
 
 
-EXTRA_OF_FOLDER = {"controller": "controller", "docker": "docker"}
-"""Folders of mlflow_backend that only an extra's user reaches."""
+EXTRAS = {
+    "mlflow_backend/controller": "controller",
+    "mlflow_backend/places/kubernetes/image.py": "docker",
+}
+"""Folders and files that only an extra's user reaches."""
 DISTRIBUTIONS = {
     "mlflow": "mlflow-skinny",
     "yaml": "pyyaml",
@@ -158,19 +161,16 @@ def third_party_imports():
 
 
 def declared(extra=None):
-    """The names of the packages that setup.cfg declares for all, or for an extra."""
-    config = configparser.ConfigParser()
-    config.read(ROOT / "setup.cfg")
-    text = (
-        config["options.extras_require"][extra] if extra else config["options"]["install_requires"]
-    )
-    return {canonicalize_name(Requirement(line).name) for line in text.strip().splitlines()}
+    """The names of the packages that pyproject.toml declares for all, or for an extra."""
+    project = toml_text.load((ROOT / "pyproject.toml").read_text())["project"]
+    lines = project["optional-dependencies"][extra] if extra else project["dependencies"]
+    return {canonicalize_name(Requirement(line).name) for line in lines}
 
 
 def test_every_import_is_of_a_declared_package():
     for item in third_party_imports():
-        folder = item.file.relative_to(ROOT).parts[1]
-        extra = EXTRA_OF_FOLDER.get(folder)
+        path = item.file.relative_to(ROOT).as_posix()
+        extra = next((extra for start, extra in EXTRAS.items() if path.startswith(start)), None)
         assert item.distribution in declared() | (declared(extra) if extra else set()), (
             f"{item.file}: {item.statement}"
         )
@@ -193,7 +193,7 @@ def test_no_release_of_mlflow_is_excluded():
     release by themselves.
     """
     files = [
-        "setup.cfg",
+        "pyproject.toml",
         "k8s/dev/tracking.yaml",
         "runner/Dockerfile",
         "examples/diabetes/python_env.yaml",
@@ -232,7 +232,7 @@ def test_a_run_here_imports_no_kubernetes_and_the_runner_only_the_standard_libra
     assert out.strip().splitlines()[-1] == "[]"
     code = (
         "import sys, mlflow_runner.run, mlflow_runner.report, mlflow_runner.tracking.rest, "
-        "mlflow_runner.unpack, mlflow_runner.fetch\n"
+        "mlflow_runner.run.unpack, mlflow_runner.fetch\n"
     )
     code += (
         "print([n for n in sys.modules if n.split('.')[0] not in sys.stdlib_module_names | "

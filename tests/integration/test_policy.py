@@ -1,6 +1,4 @@
-"""What the admission policies of k8s/policy let the Jobs of people do, tried on a real API
-server.
-"""
+"""What the admission policies of k8s/policy let the Jobs of people do, tried on a real API server."""
 
 import json
 import re

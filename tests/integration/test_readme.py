@@ -7,9 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from mlflow_backend.config.target import Target
-from mlflow_backend.config.targets_file import parse
-from mlflow_runner.causes import Cause
+from mlflow_backend.targets.target import Target
+from mlflow_backend.targets.targets_file import parse
+from mlflow_runner.contract.causes import Cause
 from tests.bed.server import BIN
 
 ROOT = Path(__file__).parents[2]

@@ -14,15 +14,17 @@ import pytest
 from mlflow.entities import RunTag
 from mlflow.tracking import MlflowClient
 
-from mlflow_backend.cluster.runs import ClientRuns
-from mlflow_backend.cluster.settle import judge
-from mlflow_runner.ending import end_tags
-from mlflow_runner.outcome import Outcome
+from mlflow_backend.places.kubernetes.runs import ClientRuns
+from mlflow_backend.places.kubernetes.settle import judge
+from mlflow_runner.contract.answers import Unavailable
+from mlflow_runner.contract.ending import end_tags
+from mlflow_runner.contract.outcome import Outcome
+from mlflow_runner.contract.state import State
+from mlflow_runner.contract.submission import Download
+from mlflow_runner.contract.tags import END_TAGS
 from mlflow_runner.report.children import end_children
 from mlflow_runner.report.status import Status
-from mlflow_runner.state import State
-from mlflow_runner.submission import END_TAGS, Download
-from mlflow_runner.tracking import Unavailable, connect
+from mlflow_runner.tracking import connect
 from mlflow_runner.tracking.rest import RestRun
 from tests.bed.proxy import ARTIFACTS, Proxy
 from tests.bed.runs import Seen, wait_for
@@ -32,9 +34,7 @@ from tests.unit.test_settle import RUNNING, SENT
 
 @pytest.fixture
 def proxy(server, monkeypatch):
-    """The way that the runner takes to the tests' server; the tests themselves go to it
-    directly.
-    """
+    """The way that the runner takes to the tests' server; the tests themselves go to it directly."""
     proxy = Proxy(server.port)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.uri)
     yield proxy
@@ -583,9 +583,7 @@ def test_a_module_of_the_project_named_like_one_of_pythons_does_not_reach_the_ru
 
 
 def test_mlflow_on_pythonpath_is_found_where_it_is_needed(tmp_path, runner, monkeypatch):
-    """A store that only MLflow's client reaches, and a Python that has MLflow by PYTHONPATH
-    alone.
-    """
+    """A store that only MLflow's client reaches, and a Python that has MLflow by PYTHONPATH alone."""
     use(f"sqlite:///{tmp_path}/mlflow.db", monkeypatch)
     bare = tmp_path / "bare"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", bare], check=True)

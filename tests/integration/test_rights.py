@@ -10,8 +10,8 @@ import textwrap
 import pytest
 import yaml
 
-from mlflow_backend.cluster import shared_targets
 from mlflow_backend.errors import ClusterError
+from mlflow_backend.places.kubernetes import shared_targets
 from tests.bed.people import DRY, MALLORY, NAMESPACE, call, job
 from tests.cluster import dev
 

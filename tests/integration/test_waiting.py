@@ -11,15 +11,15 @@ import pytest
 from mlflow.exceptions import ExecutionException
 from mlflow.tracking import MlflowClient
 
-from mlflow_backend.cluster import attach, wait
-from mlflow_backend.cluster.observe import Change
-from mlflow_backend.cluster.ownership import Claim
-from mlflow_backend.cluster.run import ClusterRun
 from mlflow_backend.controller.control import Controller
 from mlflow_backend.controller.namespace import Key
 from mlflow_backend.errors import ClusterError
+from mlflow_backend.places.kubernetes import attach, wait
+from mlflow_backend.places.kubernetes.client.observe import Change
+from mlflow_backend.places.kubernetes.ownership import Claim
+from mlflow_backend.places.kubernetes.run import ClusterRun
 from mlflow_backend.progress import Progress
-from mlflow_runner.causes import Cause
+from mlflow_runner.contract.causes import Cause
 from tests.bed.objects import MemoryNamespace, failed, job, pod, stamp
 from tests.bed.runs import Seen
 from tests.bed.server import use

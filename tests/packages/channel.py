@@ -49,9 +49,7 @@ class Channel:
         subdir: str | None = None,
         **index,
     ) -> Path:
-        """Write one package; `files` are its contents by path in the prefix, executable below
-        bin/.
-        """
+        """Write one package; `files` are its contents by path in the prefix, executable below bin/."""
         subdir = subdir or self._subdir
         info = {"name": name, "version": version, "build": "h0_0", "build_number": 0, "depends": list(depends), "subdir": subdir,
                 "timestamp": 1700000000000, **index}  # fmt: skip

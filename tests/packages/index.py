@@ -97,9 +97,9 @@ def serve(
 ) -> Iterator[str]:
     """Serve `folder` over HTTP; with `login` (`user:password`) only to who knows it.
 
-    `name` is what clients call this machine; `asked` gets the path of each request; with `tls`
-    (an ssl.SSLContext) over HTTPS; with `hang` no request is answered. The address, without a slash
-    at its end.
+    `name` is what clients call this machine; `asked` gets the path of each request; with `tls` (an
+    ssl.SSLContext) over HTTPS; with `hang` no request is answered. The address, without a slash at
+    its end.
     """
     expected = login and "Basic " + base64.b64encode(login.encode()).decode()
 

@@ -4,7 +4,7 @@ talks to it.
 
 import pytest
 
-from mlflow_backend.cluster.api import Cluster
+from mlflow_backend.places.kubernetes.client.api import Cluster
 from tests.bed.apiserver import ApiServer, write_kubeconfig
 
 

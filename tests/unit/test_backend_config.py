@@ -2,8 +2,8 @@
 
 import pytest
 
-from mlflow_backend.config.backend_config import parse
 from mlflow_backend.errors import ConfigError
+from mlflow_backend.request.backend_config import parse
 
 OF_MLFLOW = {
     "ENV_MANAGER": None,

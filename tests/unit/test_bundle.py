@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_backend import runner_zip
-from mlflow_backend.cluster import bundle
-from mlflow_runner.pins import digest
-from mlflow_runner.submission import Submission
+from mlflow_backend.places import runner_zip
+from mlflow_backend.places.kubernetes.objects import bundle
+from mlflow_runner.contract.pins import digest
+from mlflow_runner.contract.submission import Submission
 
 SUBMISSION = Submission("r" * 32, "7", "http://mlflow:5000", "true", "/p", "/s", "/c")
 FILES = st.dictionaries(st.text(min_size=1, max_size=8), st.binary(max_size=8), max_size=5)

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from mlflow_backend.cluster.api import Cluster, connect
 from mlflow_backend.errors import AlreadyExists, ClusterError, ClusterUnavailable
+from mlflow_backend.places.kubernetes.client.api import Cluster, connect
 from tests.bed.apiserver import Answer, ApiServer, listing, refusal, write_kubeconfig
 
 WHERE = "context test, namespace n: cannot"
@@ -333,7 +333,7 @@ def test_nothing_is_asked_once_the_process_ends(api, cluster):
 
 def test_the_process_ends_although_threads_read(api, kubeconfig):
     code = (
-        "from mlflow_backend.cluster.api import connect\nc = connect(); c.run_beside(lambda: "
+        "from mlflow_backend.places.kubernetes.client.api import connect\nc = connect(); c.run_beside(lambda: "
         "list(c.watch_objects('Job', 'a=b', '1', 300)), 'w')\nimport sys; sys.stdin.readline()\n"
     )
     process = subprocess.Popen(

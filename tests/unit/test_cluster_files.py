@@ -7,10 +7,10 @@ import tempfile
 
 import pytest
 
-from mlflow_backend import project as projects
-from mlflow_backend.cluster.files import pack
 from mlflow_backend.errors import ProjectError, SnapshotError
-from mlflow_backend.listing import Limits
+from mlflow_backend.files.listing import Limits
+from mlflow_backend.places.kubernetes.files import pack
+from mlflow_backend.request import project as projects
 from tests.unit.trees import write
 
 UNPACKED = "/mlflow/work/unpacked"

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mlflow_backend import code_files as module
 from mlflow_backend import scratch
-from mlflow_backend.code_files import describe_ignored, project_files
 from mlflow_backend.errors import SnapshotError
-from mlflow_backend.listing import MOST_DEPTH, SEEN_PER_FILE, Limits
+from mlflow_backend.files import code_files as module
+from mlflow_backend.files.code_files import describe_ignored, project_files
+from mlflow_backend.files.listing import MOST_DEPTH, SEEN_PER_FILE, Limits
 from tests.unit.trees import write
 
 TRAIN = {"train.py": ""}

@@ -3,7 +3,7 @@
 import click
 import pytest
 
-from mlflow_backend import command_line
+from mlflow_backend.request import command_line
 
 
 def invoked(name, *options):

@@ -4,8 +4,14 @@ import json
 
 import pytest
 
-from mlflow_backend.cluster.diagnose import Diagnosis, cannot_start, ended, not_started, waiting_for
-from mlflow_runner.causes import Cause
+from mlflow_backend.places.kubernetes.diagnose import (
+    Diagnosis,
+    cannot_start,
+    ended,
+    not_started,
+    waiting_for,
+)
+from mlflow_runner.contract.causes import Cause
 
 JOB = {"status": {}}
 

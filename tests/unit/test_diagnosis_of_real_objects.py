@@ -1,7 +1,6 @@
 """Objects that a real API server sent (tests/unit/data/objects.json, recorded during the fault
-suite), combined and damaged:
-what optional fields are missing or what users wrote into them, a diagnosis comes out and never an
-exception.
+suite), combined and damaged: what optional fields are missing or what users wrote into them, a
+diagnosis comes out and never an exception.
 """
 
 import copy
@@ -11,11 +10,11 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_backend.cluster import diagnose
-from mlflow_backend.cluster.look import Seen
-from mlflow_backend.cluster.ownership import Claim
-from mlflow_backend.cluster.settle import foresee
-from mlflow_runner.causes import Cause
+from mlflow_backend.places.kubernetes import diagnose
+from mlflow_backend.places.kubernetes.look import Seen
+from mlflow_backend.places.kubernetes.ownership import Claim
+from mlflow_backend.places.kubernetes.settle import foresee
+from mlflow_runner.contract.causes import Cause
 
 RECORDED = json.loads((Path(__file__).parent / "data/objects.json").read_text())
 JOBS = [item for item in RECORDED["objects"] if item["kind"] == "Job"]

@@ -1,18 +1,16 @@
-"""What becomes of a run at its end, however often it is written, and how the end is put into
-words.
-"""
+"""What becomes of a run at its end, however often it is written, and how the end is put into words."""
 
 import json
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_runner.closing import TERMINATION_BYTES, termination_message
-from mlflow_runner.ending import TERMINAL, end_tags, ending, is_superseded
-from mlflow_runner.outcome import TOLD, Outcome
-from mlflow_runner.state import State
-from mlflow_runner.submission import TAG_ATTEMPT, TAG_CAUSE, TAG_EXIT_CODE, TAG_MESSAGE
-from mlflow_runner.tracking import RunInfo
+from mlflow_runner.contract.answers import RunInfo
+from mlflow_runner.contract.ending import TERMINAL, end_tags, ending, is_superseded
+from mlflow_runner.contract.outcome import TOLD, Outcome
+from mlflow_runner.contract.state import State
+from mlflow_runner.contract.tags import TAG_ATTEMPT, TAG_CAUSE, TAG_EXIT_CODE, TAG_MESSAGE
+from mlflow_runner.run.closing import TERMINATION_BYTES, termination_message
 
 STATES = st.sampled_from([
     State(status="FINISHED", exit_code=0),

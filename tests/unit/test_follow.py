@@ -2,9 +2,9 @@
 
 import pytest
 
-from mlflow_backend.cluster.follow import follow
-from mlflow_backend.cluster.ownership import Known
 from mlflow_backend.errors import ClusterError, ClusterUnavailable
+from mlflow_backend.places.kubernetes.follow import follow
+from mlflow_backend.places.kubernetes.ownership import Known
 from tests.bed.objects import MemoryNamespace, failed, job, pod
 
 RUN = Known(

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from mlflow_backend import git_checkout
+from mlflow_backend.files import git_checkout
 
 
 def git(folder, *arguments):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mlflow_backend.cluster.gone import PAUSE_S, pods_are_gone
 from mlflow_backend.errors import ClusterError
+from mlflow_backend.places.kubernetes.client.gone import PAUSE_S, pods_are_gone
 from tests.bed.apiserver import Answer, listing, refusal
 from tests.unit.test_observe import pod as pod_of
 

@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from mlflow_backend.cluster.ownership import Known
-from mlflow_backend.cluster.settle import has_ended, judge
-from mlflow_runner.ending import end_tags
+from mlflow_backend.places.kubernetes.ownership import Known
+from mlflow_backend.places.kubernetes.settle import has_ended, judge
+from mlflow_runner.contract.answers import RunInfo, Unavailable
+from mlflow_runner.contract.ending import end_tags
+from mlflow_runner.contract.state import State
+from mlflow_runner.contract.tags import TAG_CAUSE
 from mlflow_runner.report.status import Status
-from mlflow_runner.state import State
-from mlflow_runner.submission import TAG_CAUSE
-from mlflow_runner.tracking import RunInfo, Unavailable
 from tests.unit.test_settle import NOW_S, RUNNING, SENT
 
 POD = {"compute.pod": "pod-1"}
@@ -118,9 +118,7 @@ def tell(directory, server, state):
 
 
 def read(known):
-    """What a reader takes the run for: its end if it has one, and whether a user wants it to
-    end.
-    """
+    """What a reader takes the run for: its end if it has one, and whether a user wants it to end."""
     verdict = judge(known, RUNNING)
     return (
         has_ended(known),

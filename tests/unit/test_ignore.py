@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mlflow_backend.ignore import Rules
+from mlflow_backend.files.ignore import Rules
 
 ALPHABET = "ab*?[]!-^/\\# ."
 LINES = (

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_backend.environment import conda_channels, index_access, index_settings, toml_text
+from mlflow_backend.environment import toml_text
+from mlflow_backend.environment.indexes import conda_channels, index_access, index_settings
 from mlflow_backend.environment.permissions import HERE, Permissions
 from mlflow_backend.errors import EnvironmentSpecError
-from mlflow_runner.submission import NETRC, RATTLER_AUTH
+from mlflow_runner.contract.submission import NETRC, RATTLER_AUTH
 
 WORDS = st.sampled_from(
     [

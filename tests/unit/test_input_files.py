@@ -5,8 +5,8 @@ import os
 import pytest
 
 from mlflow_backend.errors import SnapshotError
-from mlflow_backend.input_files import input_files
-from mlflow_backend.listing import Limits
+from mlflow_backend.files.input_files import input_files
+from mlflow_backend.files.listing import Limits
 from tests.unit.trees import write
 
 

@@ -12,9 +12,9 @@ import pytest
 import trustme
 import yaml
 
-from mlflow_backend.cluster import kubeconfig as kubeconfigs
-from mlflow_backend.cluster.api import Cluster, connect
 from mlflow_backend.errors import ClusterError, ClusterUnavailable
+from mlflow_backend.places.kubernetes.client import kubeconfig as kubeconfigs
+from mlflow_backend.places.kubernetes.client.api import Cluster, connect
 from tests.bed.apiserver import ApiServer, data, listing, refusal, write_kubeconfig
 
 PLUGIN = {
@@ -44,9 +44,7 @@ def authority():
 
 @pytest.fixture
 def tls(authority, tmp_path, monkeypatch):
-    """An API server that wants a client certificate; the entries of a kubeconfig for it, as
-    data.
-    """
+    """An API server that wants a client certificate; the entries of a kubeconfig for it, as data."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
     authority.configure_trust(context)
@@ -332,7 +330,7 @@ def watch(event, arguments):
     if event == "open" and str(arguments[0]).startswith(folder) and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR):
         print("written", flush=True)
 sys.addaudithook(watch)
-from mlflow_backend.cluster.api import connect
+from mlflow_backend.places.kubernetes.client.api import connect
 connect().list_objects("Pod", "a=b")
 print("ready", flush=True)
 sys.stdin.read()

@@ -4,9 +4,9 @@ not.
 
 import pytest
 
-from mlflow_backend.cluster.api import Cluster
 from mlflow_backend.controller.lead import LEASE_S, NAME, RENEW_S, RETRY_S, Lease, lead
 from mlflow_backend.errors import ClusterUnavailable
+from mlflow_backend.places.kubernetes.client.api import Cluster
 from tests.bed.apiserver import Answer, refusal
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mlflow_backend.local.end import final_state
-from mlflow_runner.state import State
+from mlflow_backend.places.local.end import final_state
+from mlflow_runner.contract.state import State
 
 
 @pytest.mark.parametrize("started, code, cancelled, why, end", [

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_backend.environment.lock import (
+from mlflow_backend.environment.lock_files.lock import (
     CondaPackage,
     Lock,
     PipPackage,

@@ -2,7 +2,7 @@
 
 import tomllib
 
-from mlflow_backend.environment.lock import CondaPackage, conda_lock
+from mlflow_backend.environment.lock_files.lock import CondaPackage, conda_lock
 from mlflow_runner.environment.lock_text import staged_conda, staged_python, with_index
 
 A = "https://a.example/simple"

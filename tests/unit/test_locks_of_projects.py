@@ -8,7 +8,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlflow_backend.environment import contents, kinds, lock, pylock, toml_text
+from mlflow_backend.environment import kinds, toml_text
+from mlflow_backend.environment.lock_files import contents, lock, pylock
 from mlflow_backend.environment.permissions import Permissions
 from mlflow_backend.environment.platforms import Platform
 from mlflow_backend.errors import EnvironmentSpecError

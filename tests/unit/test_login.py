@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_runner import tracking_variables
-from mlflow_runner.tracking import Denied, login
+from mlflow_runner.contract import tracking_variables
+from mlflow_runner.contract.answers import Denied
+from mlflow_runner.tracking import login
 
 
 @pytest.mark.parametrize("url, server, hosts, sent", [

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_backend.cluster import bundle, manifest
-from mlflow_backend.config.target import Target
-from mlflow_runner.submission import Archive, Environment, Submission
+from mlflow_backend.places.kubernetes.objects import bundle, manifest
+from mlflow_backend.targets.target import Target
+from mlflow_runner.contract.submission import Archive, Environment, Submission
 
 SUBMISSION = Submission(
     run_id="r" * 32,

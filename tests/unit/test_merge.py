@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from mlflow_backend.cluster.merge import MERGE_KEYS, strategic_merge
-from mlflow_backend.config.target import Target
+from mlflow_backend.places.kubernetes.objects.merge import MERGE_KEYS, strategic_merge
+from mlflow_backend.targets.target import Target
 
 NAMES = st.sampled_from(
     sorted(MERGE_KEYS) + sorted(set(MERGE_KEYS.values())) + ["$patch", "labels"]

@@ -8,7 +8,7 @@ import threading
 import pytest
 from requests import HTTPError, Response
 
-from mlflow_runner.tracking import Denied, Missing, Refused, TooLarge, Unavailable
+from mlflow_runner.contract.answers import Denied, Missing, Refused, TooLarge, Unavailable
 from mlflow_runner.tracking.client import ClientRun, _translated, import_mlflow
 
 

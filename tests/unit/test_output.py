@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_runner.output import OPEN_LINE_S, Lines
+from mlflow_runner.log.output import OPEN_LINE_S, Lines
 
 PIECES = st.lists(
     st.tuples(st.binary(max_size=20).map(lambda data: data.replace(b"\0", b"\n")), st.floats(0, 2)),

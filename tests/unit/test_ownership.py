@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_backend.cluster import labels
-from mlflow_backend.cluster.look import Seen, look, newest
-from mlflow_backend.cluster.ownership import Claim, Known, claim_of
-from mlflow_backend.cluster.settle import has_ended, judge, settle
-from mlflow_runner.ending import end_tags
-from mlflow_runner.submission import TAG_CLUSTER, TAG_JOB, TAG_JOB_UID, TAG_SUBMITTED
+from mlflow_backend.places.kubernetes.look import Seen, look, newest
+from mlflow_backend.places.kubernetes.objects import labels
+from mlflow_backend.places.kubernetes.ownership import Claim, Known, claim_of
+from mlflow_backend.places.kubernetes.settle import has_ended, judge, settle
+from mlflow_runner.contract.ending import end_tags
+from mlflow_runner.contract.tags import TAG_CLUSTER, TAG_JOB, TAG_JOB_UID, TAG_SUBMITTED
 
 NOW_S = 1767225600.0
 BORN = "2026-01-01T00:00:00Z"

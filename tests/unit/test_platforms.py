@@ -2,9 +2,9 @@
 
 import pytest
 
-from mlflow_backend.config.target import Target
 from mlflow_backend.environment import platforms
 from mlflow_backend.environment.platforms import Platform, of_target, of_this_machine
+from mlflow_backend.targets.target import Target
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_backend.cluster.log import PodLog, end_line
+from mlflow_backend.places.kubernetes.log import PodLog, end_line
 
 END = end_line("r" * 32, "m4rk")
 FIRST_S = 1_767_225_600

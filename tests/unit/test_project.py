@@ -13,10 +13,10 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mlflow_backend import project as projects
-from mlflow_backend.cluster import manifest
 from mlflow_backend.errors import ProjectError
-from mlflow_backend.project import base_name, command, file_parameters
+from mlflow_backend.places.kubernetes.objects import manifest
+from mlflow_backend.request import project as projects
+from mlflow_backend.request.project import base_name, command, file_parameters
 from tests.unit.trees import write
 
 COMMAND = "entry_points: {main: {command: 'true'}}"

@@ -7,7 +7,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from mlflow_backend.errors import redact, without_logins
-from mlflow_runner.redact import HOST
+from mlflow_runner.contract.redact import HOST
 
 WHITE_SPACE = " \t\r\n\v\f"
 SECRET = st.text(

@@ -4,9 +4,15 @@ meanwhile.
 
 import pytest
 
-from mlflow_backend.cluster.reflector import LIVED_S, MAX_BACKOFF_S, JobRef, Reflector, job_of
-from mlflow_backend.cluster.streams import Stop
 from mlflow_backend.errors import ClusterError
+from mlflow_backend.places.kubernetes.client.reflector import (
+    LIVED_S,
+    MAX_BACKOFF_S,
+    JobRef,
+    Reflector,
+    job_of,
+)
+from mlflow_backend.places.kubernetes.client.streams import Stop
 from tests.bed.apiserver import Answer, listing, refusal
 
 ROUNDS = 8

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlflow_runner.contract.answers import Denied, Refused, TooLarge, Unavailable
+from mlflow_runner.log.spool import SpoolWriter
 from mlflow_runner.report.channel import REFUSALS
 from mlflow_runner.report.files import Files
 from mlflow_runner.report.log import LEAST_PART_BYTES, PART_BYTES, Log
-from mlflow_runner.spool import SpoolWriter
-from mlflow_runner.tracking import Denied, Refused, TooLarge, Unavailable
 
 
 class Store:

@@ -5,8 +5,8 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_backend.cluster.diagnose import cannot_start
-from mlflow_backend.cluster.room import (
+from mlflow_backend.places.kubernetes.diagnose import cannot_start
+from mlflow_backend.places.kubernetes.diagnose.room import (
     FRESH_S,
     Taken,
     describe,

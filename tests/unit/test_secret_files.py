@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlflow_backend.secret_files import is_secret
+from mlflow_backend.files.secret_files import is_secret
 
 KEY = b"-----BEGIN RSA " + b"PRIVATE KEY-----"
 TEXT = b"MIIEpAIBAAKCAQEA7bq2n1fHk9"

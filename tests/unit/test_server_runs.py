@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlflow_backend.cluster.ownership import Known
 from mlflow_backend.controller.runs import UNLIKE, ServerRuns, _known
-from mlflow_runner.tracking import Unavailable
+from mlflow_backend.places.kubernetes.ownership import Known
+from mlflow_runner.contract.answers import Unavailable
 from tests.bed.odd import OddServer
 
 RUN = {

@@ -10,16 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_backend.cluster import diagnose
-from mlflow_backend.cluster import settle as settling
-from mlflow_backend.cluster.diagnose import Diagnosis
-from mlflow_backend.cluster.look import Seen, look_for
-from mlflow_backend.cluster.ownership import Claim, Known
-from mlflow_backend.cluster.settle import foresee, has_ended, judge, settle
 from mlflow_backend.errors import ClusterUnavailable, TrackingError, TrackingUnavailable
-from mlflow_runner.ending import end_tags, ending
-from mlflow_runner.state import State
-from mlflow_runner.submission import (
+from mlflow_backend.places.kubernetes import diagnose
+from mlflow_backend.places.kubernetes import settle as settling
+from mlflow_backend.places.kubernetes.diagnose import Diagnosis
+from mlflow_backend.places.kubernetes.look import Seen, look_for
+from mlflow_backend.places.kubernetes.ownership import Claim, Known
+from mlflow_backend.places.kubernetes.settle import foresee, has_ended, judge, settle
+from mlflow_runner.contract.answers import Refused, RunInfo
+from mlflow_runner.contract.ending import end_tags, ending
+from mlflow_runner.contract.state import State
+from mlflow_runner.contract.tags import (
     TAG_CAUSE,
     TAG_CLUSTER,
     TAG_JOB,
@@ -30,7 +31,6 @@ from mlflow_runner.submission import (
     TAG_SUBMITTED,
     TAG_TARGET,
 )
-from mlflow_runner.tracking import Refused, RunInfo
 from tests.bed import objects
 from tests.bed.objects import MemoryNamespace
 from tests.unit.test_diagnose import disrupted, job_failed, pod, terminated, told

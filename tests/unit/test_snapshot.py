@@ -17,11 +17,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlflow_backend import snapshot
-from mlflow_backend.code_files import project_files
 from mlflow_backend.errors import SnapshotError
-from mlflow_backend.input_files import input_files
-from mlflow_backend.listing import Limits
+from mlflow_backend.files import snapshot
+from mlflow_backend.files.code_files import project_files
+from mlflow_backend.files.input_files import input_files
+from mlflow_backend.files.listing import Limits
 from tests.unit.trees import without_rights, write
 
 NAMES = st.from_regex(r"[a-z][a-z0-9é]{0,5}(/[a-z][a-z0-9]{0,5}){0,2}\.(py|txt)", fullmatch=True)
@@ -259,9 +259,9 @@ def test_an_archive_that_cannot_be_written_says_where(tmp_path, monkeypatch):
 SMALL_FILES = """
 import resource, signal
 from pathlib import Path
-from mlflow_backend import snapshot
+from mlflow_backend.files import snapshot
 from mlflow_backend.errors import SnapshotError
-from mlflow_backend.code_files import project_files
+from mlflow_backend.files.code_files import project_files
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
 try:
@@ -273,8 +273,9 @@ except SnapshotError as error:
 PACK = """
 import sys
 from pathlib import Path
-from mlflow_backend import scratch, snapshot
-from mlflow_backend.code_files import project_files
+from mlflow_backend import scratch
+from mlflow_backend.files import snapshot
+from mlflow_backend.files.code_files import project_files
 scratch.end_in_order()
 snapshot.take(project_files(Path(sys.argv[1])), {})
 """

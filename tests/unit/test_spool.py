@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_runner.spool import Chunk, SpoolReader, SpoolWriter
+from mlflow_runner.log.spool import Chunk, SpoolReader, SpoolWriter
 
 
 def drain(reader, limit):

@@ -5,10 +5,10 @@ import tarfile
 
 import pytest
 
+from mlflow_runner.contract.errors import RunnerError
+from mlflow_runner.contract.submission import Environment
 from mlflow_runner.environment import Place
 from mlflow_runner.environment.build import Build, Tools
-from mlflow_runner.errors import RunnerError
-from mlflow_runner.submission import Environment
 
 
 @pytest.fixture

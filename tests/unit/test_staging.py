@@ -7,8 +7,8 @@ import tarfile
 import pytest
 
 from mlflow_backend.environment import staging
-from mlflow_backend.environment.index_access import Login, Logins
-from mlflow_backend.environment.lock import CondaPackage, Lock
+from mlflow_backend.environment.indexes.index_access import Login, Logins
+from mlflow_backend.environment.lock_files.lock import CondaPackage, Lock
 from mlflow_backend.environment.locks import _load, _store
 from mlflow_backend.errors import EnvironmentSpecError
 from mlflow_backend.progress import Progress

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_runner.errors import RunnerError
-from mlflow_runner.start import read_folder, read_submission, set_variables
-from mlflow_runner.submission import Submission
+from mlflow_runner.contract.errors import RunnerError
+from mlflow_runner.contract.submission import Submission
+from mlflow_runner.run.start import read_folder, read_submission, set_variables
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda item: st.lists(item, max_size=3) | st.dictionaries(
     st.sampled_from([*Submission._fields, "x"]), item, max_size=5), max_leaves=10)  # fmt: skip

@@ -8,8 +8,8 @@ import urllib3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_backend.cluster.api import Cluster
-from mlflow_backend.cluster.streams import Stop, blocks, lines
+from mlflow_backend.places.kubernetes.client.api import Cluster
+from mlflow_backend.places.kubernetes.client.streams import Stop, blocks, lines
 from tests.bed.apiserver import Answer, refusal
 
 

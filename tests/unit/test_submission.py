@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_runner.submission import Archive, Download, Environment, Submission
+from mlflow_runner.contract.submission import Archive, Download, Environment, Submission
 
 TEXT = st.text(max_size=20)
 SECONDS = st.floats(0, 1e6)

@@ -5,8 +5,8 @@ import sys
 
 SCRIPT = """\
 import gc, subprocess, sys
-from mlflow_runner.output import Output
-from mlflow_runner.supervise import Supervisor
+from mlflow_runner.log.output import Output
+from mlflow_runner.processes.supervise import Supervisor
 
 def adopt():
     supervisor.adopt(subprocess.Popen([sys.executable, "-c", "raise SystemExit(7)"], stdout=subprocess.PIPE), codes.append)

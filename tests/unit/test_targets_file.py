@@ -10,12 +10,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlflow_backend.cli.targets import command
-from mlflow_backend.config import lookup, targets_file, trust
-from mlflow_backend.config.backend_config import parse as parse_config
-from mlflow_backend.config.target import Resources
-from mlflow_backend.config.targets_file import FILE_NAME, VARIABLE, load_files, overlay, parse
 from mlflow_backend.errors import ClusterError, ConfigError
 from mlflow_backend.plain_text import plain
+from mlflow_backend.request.backend_config import parse as parse_config
+from mlflow_backend.targets import lookup, targets_file, trust
+from mlflow_backend.targets.target import Resources
+from mlflow_backend.targets.targets_file import FILE_NAME, VARIABLE, load_files, overlay, parse
 
 TWO_TARGETS = """\
 tracking_uri: https://mlflow.example.com
@@ -46,7 +46,8 @@ def no_cluster():
 
 
 def find(config, from_cluster=no_cluster, project=None, say=None):
-    return lookup.find(parse_config(config), from_cluster, project, say)
+    parsed = parse_config(config)
+    return lookup.find(parsed.COMPUTE, parsed.overrides, from_cluster, project, say)
 
 
 def sources(project=None):

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mlflow_backend import snapshot
-from mlflow_backend.code_files import project_files
-from mlflow_runner import unpack as module
-from mlflow_runner.errors import RunnerError
-from mlflow_runner.unpack import leads_out, unpack
+from mlflow_backend.files import snapshot
+from mlflow_backend.files.code_files import project_files
+from mlflow_runner.contract.errors import RunnerError
+from mlflow_runner.run import unpack as module
+from mlflow_runner.run.unpack import leads_out, unpack
 
 
 def archive_of(tmp_path, *members, name="archive.tar.gz"):

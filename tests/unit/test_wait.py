@@ -4,11 +4,11 @@ import queue
 
 import pytest
 
-from mlflow_backend.cluster.look import newest
-from mlflow_backend.cluster.observe import Change
-from mlflow_backend.cluster.ownership import Claim
-from mlflow_backend.cluster.wait import LOG_AGAIN_S, SubmittedJob, Waiting
 from mlflow_backend.errors import ClusterError
+from mlflow_backend.places.kubernetes.client.observe import Change
+from mlflow_backend.places.kubernetes.look import newest
+from mlflow_backend.places.kubernetes.ownership import Claim
+from mlflow_backend.places.kubernetes.wait import LOG_AGAIN_S, SubmittedJob, Waiting
 from mlflow_backend.progress import Progress
 from tests.bed.objects import MemoryNamespace, job, pod, stamp
 

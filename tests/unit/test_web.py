@@ -12,7 +12,8 @@ import pytest
 import trustme
 
 import mlflow_runner
-from mlflow_runner.tracking import Denied, Missing, Refused, TooLarge, Unavailable, web
+from mlflow_runner.contract.answers import Denied, Missing, Refused, TooLarge, Unavailable
+from mlflow_runner.tracking import web
 from mlflow_runner.tracking.rest import RestRun, RestServer, artifact_root, check_run, info_of
 
 RUN = {

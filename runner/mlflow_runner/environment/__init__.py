@@ -3,9 +3,9 @@ use.
 
 This module is all that a run with a ready environment loads; `realise` makes one.
 
-Next to each environment are two files. `KEY.lock` is held alone by the process that
-makes or removes the environment, and together by the runs that use it. `KEY.json` is
-written last: without it, what is there is removed and made again.
+Next to each environment are two files. `KEY.lock` is held alone by the process that makes or
+removes the environment, and together by the runs that use it. `KEY.json` is written last: without
+it, what is there is removed and made again.
 """
 
 import fcntl
@@ -16,7 +16,7 @@ import sys
 import time
 from typing import Any, Dict, List, Optional
 
-from mlflow_runner.submission import Environment
+from mlflow_runner.contract.submission import Environment
 
 MARKER_FORMAT = 1
 MACHINES = {"x86_64": "64", "amd64": "64"}

@@ -11,12 +11,19 @@ import tarfile
 import time
 from typing import Callable, Dict, List, NamedTuple, Optional
 
-from mlflow_runner.causes import Cause
+from mlflow_runner.contract.causes import Cause
+from mlflow_runner.contract.errors import RunnerError
+from mlflow_runner.contract.submission import (
+    CA_BUNDLE,
+    CONDA_LOCK,
+    NETRC,
+    PYLOCK,
+    RATTLER_AUTH,
+    Environment,
+)
 from mlflow_runner.environment import Place
 from mlflow_runner.environment.lock_text import DEFAULT, staged_conda, staged_python, with_index
-from mlflow_runner.errors import RunnerError
-from mlflow_runner.submission import CA_BUNDLE, CONDA_LOCK, NETRC, PYLOCK, RATTLER_AUTH, Environment
-from mlflow_runner.supervise import Supervisor
+from mlflow_runner.processes.supervise import Supervisor
 
 LEADING_ELSEWHERE = (
     "VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "UV_CONFIG_FILE", "UV_ENV_FILE",

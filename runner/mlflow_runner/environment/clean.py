@@ -6,7 +6,7 @@ import os
 import sys
 
 from mlflow_runner.environment.cache import clean
-from mlflow_runner.output import PREFIX
+from mlflow_runner.log.output import PREFIX
 
 
 def main(arguments) -> int:

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.parse
 
-from mlflow_runner.output import PREFIX
+from mlflow_runner.log.output import PREFIX
 
 SAY_EVERY_S = 2.0
 

@@ -5,13 +5,13 @@ import sys
 from typing import Dict
 
 from mlflow_runner import environment as environments
-from mlflow_runner.causes import Cause
+from mlflow_runner.contract.causes import Cause
+from mlflow_runner.contract.errors import RunnerError
+from mlflow_runner.contract.submission import Environment
 from mlflow_runner.environment import Place
 from mlflow_runner.environment.build import Build, Tools, full
 from mlflow_runner.environment.cache import Building
 from mlflow_runner.environment.remove import remove, writable
-from mlflow_runner.errors import RunnerError
-from mlflow_runner.submission import Environment
 
 
 def realise(environment: Environment, tools: Tools) -> Dict[str, float]:

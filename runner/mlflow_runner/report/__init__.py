@@ -1,8 +1,8 @@
 """The reporter: brings what the supervisor left on disk to MLflow, for as long as that takes.
 
-Three channels with a state each. `status` alone decides whether the server accepts the run;
-`log` and `files` share a thread (`uploads`), and nothing that happens to them stops the run or
-holds its end up.
+Three channels with a state each. `status` alone decides whether the server accepts the run; `log`
+and `files` share a thread (`uploads`), and nothing that happens to them stops the run or holds its
+end up.
 
 It reads the spool and `state.json` and keeps on disk how far each channel is, so it can be killed
 and started again.
@@ -11,18 +11,19 @@ and started again.
 import os
 from pathlib import Path
 
-from mlflow_runner import tracking_variables
-from mlflow_runner.outcome import DELETED, GAVE_UP, REFUSED, Outcome
-from mlflow_runner.submission import Submission
+from mlflow_runner.contract import tracking_variables
+from mlflow_runner.contract.outcome import DELETED, GAVE_UP, REFUSED, Outcome
+from mlflow_runner.contract.submission import Submission
 
 
 def main(arguments) -> int:
     """Report the run whose Submission is in the file `arguments[0]`, next to its spool and
     state.
     """
+    from mlflow_runner.contract.answers import Refused
     from mlflow_runner.report.loop import Report, say
     from mlflow_runner.report.status import Deleted
-    from mlflow_runner.tracking import Refused, client
+    from mlflow_runner.tracking import client
 
     path = Path(arguments[0])
     tracking_variables.strip(os.environ)

@@ -5,13 +5,12 @@ channel gives up.
 import time
 from typing import Callable, Optional
 
+from mlflow_runner.contract.answers import Denied, Refused, Unavailable
 from mlflow_runner.report.backoff import Backoff
 from mlflow_runner.report.progress import Progress
-from mlflow_runner.tracking import Denied, Refused, Unavailable
 
 REFUSALS = 3
-"""After so many refusals in a row the channel gives up: every further artifact would meet the
-same.
+"""After so many refusals in a row the channel gives up: every further artifact would meet the same.
 """
 
 

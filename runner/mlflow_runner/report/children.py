@@ -4,10 +4,10 @@ will tell their end.
 
 from typing import Callable, List, Mapping, Optional, Tuple
 
-from mlflow_runner.ending import end_tags
-from mlflow_runner.outcome import Outcome
-from mlflow_runner.submission import TAG_JOB, TAG_NODE, TAG_PARENT, TAG_POD, TAG_TARGET
-from mlflow_runner.tracking import Refused, RunInfo
+from mlflow_runner.contract.answers import Refused, RunInfo
+from mlflow_runner.contract.ending import end_tags
+from mlflow_runner.contract.outcome import Outcome
+from mlflow_runner.contract.tags import TAG_JOB, TAG_NODE, TAG_PARENT, TAG_POD, TAG_TARGET
 
 CHILDREN = 10_000
 """So many end with one run, theirs included."""
@@ -25,8 +25,8 @@ def end_children(
     Unavailable or Refused.
 
     `pod` is where the run's command was, if in one. Each ends after all below it, so that the next
-    try finds what is left.
-    One that is refused, as it was deleted or belongs to another user, is said and left.
+    try finds what is left. One that is refused, as it was deleted or belongs to another user, is
+    said and left.
     """
     for child, parent_id in reversed(_below(run, parent, pod)):
         message = f"Its parent run {parent_id} ended: {outcome.message or outcome.status}"

@@ -5,10 +5,10 @@ environment.
 import os
 from typing import Callable, List, Optional, Sequence, Tuple
 
+from mlflow_runner.contract.answers import Refused
+from mlflow_runner.contract.submission import CONDA_LOCK, PYLOCK, Submission
 from mlflow_runner.report.channel import Channel
 from mlflow_runner.report.progress import Progress
-from mlflow_runner.submission import CONDA_LOCK, PYLOCK, Submission
-from mlflow_runner.tracking import Refused
 
 
 class Files(Channel):

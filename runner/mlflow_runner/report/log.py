@@ -5,11 +5,11 @@ ending at the end of a line.
 import time
 from typing import Callable, Optional
 
-from mlflow_runner.output import PREFIX
+from mlflow_runner.contract.answers import Refused, TooLarge
+from mlflow_runner.log.output import PREFIX
+from mlflow_runner.log.spool import SpoolReader
 from mlflow_runner.report.channel import Channel
 from mlflow_runner.report.progress import Progress
-from mlflow_runner.spool import SpoolReader
-from mlflow_runner.tracking import Refused, TooLarge
 
 PART_BYTES = 512 * 1024
 """A part that has reached this size is never sent again; an open one is sent as a whole at each

@@ -6,28 +6,22 @@ import sys
 import time
 from typing import Callable, Dict, Optional
 
-from mlflow_runner import program
-from mlflow_runner.causes import Cause
-from mlflow_runner.ending import describe
-from mlflow_runner.outcome import GAVE_UP, Outcome
-from mlflow_runner.output import PREFIX, as_line
+from mlflow_runner.contract.answers import NeedsMlflow, Refused, Unavailable
+from mlflow_runner.contract.causes import Cause
+from mlflow_runner.contract.ending import describe
+from mlflow_runner.contract.outcome import GAVE_UP, Outcome
+from mlflow_runner.contract.state import AFTER_END_S, DATA, QUIT, STATE, State
+from mlflow_runner.contract.submission import Submission
+from mlflow_runner.contract.tags import TAG_FILES, TAG_LOG
+from mlflow_runner.log.output import PREFIX, as_line
+from mlflow_runner.processes import program
 from mlflow_runner.report.backoff import Backoff
 from mlflow_runner.report.children import end_children
 from mlflow_runner.report.files import Files, files_to_keep
 from mlflow_runner.report.log import Log
 from mlflow_runner.report.status import Deleted, Status
 from mlflow_runner.report.uploads import Uploads
-from mlflow_runner.reporter import AFTER_END_S, DATA, QUIT, STATE
-from mlflow_runner.state import State
-from mlflow_runner.submission import TAG_FILES, TAG_LOG, Submission
-from mlflow_runner.tracking import (
-    NeedsMlflow,
-    Refused,
-    Unavailable,
-    connect,
-    connect_artifacts,
-    login,
-)
+from mlflow_runner.tracking import connect, connect_artifacts, login
 
 LOOK_S = (15.0, 120.0)
 """A run that is deleted in MLflow while it runs is noticed after a tenth of its age, within these

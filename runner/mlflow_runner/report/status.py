@@ -4,12 +4,12 @@ the run.
 
 from typing import Callable, Dict, Optional
 
-from mlflow_runner.causes import Cause
-from mlflow_runner.ending import TERMINAL, ending, is_superseded, is_told
-from mlflow_runner.outcome import TOLD, Outcome
-from mlflow_runner.report.progress import Progress
-from mlflow_runner.state import State
-from mlflow_runner.submission import (
+from mlflow_runner.contract.answers import Denied, Missing, Refused, RunInfo, Unavailable
+from mlflow_runner.contract.causes import Cause
+from mlflow_runner.contract.ending import TERMINAL, ending, is_superseded, is_told
+from mlflow_runner.contract.outcome import TOLD, Outcome
+from mlflow_runner.contract.state import State
+from mlflow_runner.contract.tags import (
     END_TAGS,
     TAG_ATTEMPT,
     TAG_CAUSE,
@@ -19,7 +19,7 @@ from mlflow_runner.submission import (
     TAG_NODE,
     TAG_POD,
 )
-from mlflow_runner.tracking import Denied, Missing, Refused, RunInfo, Unavailable
+from mlflow_runner.report.progress import Progress
 
 
 class Deleted(Exception):

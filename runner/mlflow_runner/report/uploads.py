@@ -6,9 +6,9 @@ import threading
 import time
 from typing import Any, Callable, Dict
 
+from mlflow_runner.contract.answers import NeedsMlflow
 from mlflow_runner.report.channel import Channel
 from mlflow_runner.report.log import Log
-from mlflow_runner.tracking import NeedsMlflow
 
 FLUSH_INTERVAL_S = 2.0
 """New output is collected for so long."""

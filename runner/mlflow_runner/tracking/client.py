@@ -1,9 +1,8 @@
 """The same calls through MLflow's own client, for every store that plain HTTP does not reach.
 
 MLflow's client sends its login to whatever web server an artifact location names; `ClientRun`
-refuses such
-a location instead, unless its host may have the login. It cannot prevent the same for a run whose
-artifacts are read by the user's own script.
+refuses such a location instead, unless its host may have the login. It cannot prevent the same for
+a run whose artifacts are read by the user's own script.
 """
 
 import contextvars
@@ -17,7 +16,7 @@ import time
 from typing import Any, Callable, Dict, Iterable, Iterator, List, MutableMapping, Optional, Sequence
 from urllib.parse import urlsplit
 
-from mlflow_runner.tracking import (
+from mlflow_runner.contract.answers import (
     Denied,
     Missing,
     NeedsMlflow,
@@ -25,9 +24,8 @@ from mlflow_runner.tracking import (
     RunInfo,
     TooLarge,
     Unavailable,
-    login,
-    web,
 )
+from mlflow_runner.tracking import login, web
 
 KINDS = {
     "RESOURCE_DOES_NOT_EXIST": Missing,

@@ -8,8 +8,8 @@ import re
 from typing import Iterator, Optional, Sequence, Tuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from mlflow_runner.tracking import Denied
-from mlflow_runner.tracking_variables import NAMES, PASSWORD, TOKEN, USERNAME
+from mlflow_runner.contract.answers import Denied
+from mlflow_runner.contract.tracking_variables import NAMES, PASSWORD, TOKEN, USERNAME
 
 TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 PORTS = {"http": 80, "https": 443}

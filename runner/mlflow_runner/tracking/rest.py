@@ -9,7 +9,8 @@ import time
 from typing import Any, Dict, Iterable, Iterator, Optional, Sequence
 from urllib.parse import quote, urlencode, urlsplit
 
-from mlflow_runner.tracking import Missing, RunInfo, Unavailable, login, web
+from mlflow_runner.contract.answers import Missing, RunInfo, Unavailable
+from mlflow_runner.tracking import login, web
 
 PAGE = 200
 MAX_PAGES = 1000

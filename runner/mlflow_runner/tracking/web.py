@@ -2,8 +2,7 @@
 can hold its caller.
 
 Redirects are followed as MLflow's client (requests) follows them, also 307 and 308 of a POST or
-PUT.
-TLS settings are those of MLflow's client.
+PUT. TLS settings are those of MLflow's client.
 """
 
 import functools
@@ -18,7 +17,8 @@ from typing import Callable, Dict, Optional
 from urllib.parse import urlsplit
 
 from mlflow_runner import VERSION
-from mlflow_runner.tracking import Denied, Missing, Refused, TooLarge, Unavailable, login
+from mlflow_runner.contract.answers import Denied, Missing, Refused, TooLarge, Unavailable
+from mlflow_runner.tracking import login
 
 USER_AGENT = f"mlflow-compute/{VERSION} Python/{platform.python_version()}"
 CALL_S = 30.0

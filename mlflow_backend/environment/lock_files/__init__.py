@@ -1,0 +1,1 @@
+"""Locks as files: exactly what is installed, in formats that other tools read."""

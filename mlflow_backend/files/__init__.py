@@ -1,0 +1,1 @@
+"""Which files travel with a run, and the archive they travel in."""

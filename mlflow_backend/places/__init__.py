@@ -1,0 +1,1 @@
+"""Where runs take place: this machine, or a Kubernetes cluster."""

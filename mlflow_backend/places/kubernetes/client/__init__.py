@@ -1,0 +1,1 @@
+"""The Kubernetes API: logins, calls, lists and watches. Nothing here knows MLflow."""

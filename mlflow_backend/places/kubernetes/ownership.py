@@ -1,0 +1,88 @@
+"""Which Job is a run's: the one that the run's own tags name by name, uid and cluster. Labels alone
+prove nothing: anyone who may create a Job sets them (Kubernetes controllers adopt by the owner's
+uid for the same reason).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from mlflow_backend.places.kubernetes import diagnose
+from mlflow_backend.places.kubernetes.objects import labels
+from mlflow_runner.contract.tags import TAG_CLUSTER, TAG_JOB, TAG_JOB_UID, TAG_SUBMITTED
+
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What MLflow knows of a run; `started_s` is when it was created, in seconds since the epoch.
+
+    A deleted run is a cancelled one.
+    """
+
+    run_id: str
+    status: str
+    tags: Mapping[str, str]
+    started_s: float
+    experiment_id: str = ""
+    is_deleted: bool = False
+
+    @property
+    def submitted_s(self) -> float:
+        """When it was last sent to a cluster, which may be long after it was created
+        (`--run-id`).
+        """
+        try:
+            return diagnose.seconds(self.tags[TAG_SUBMITTED])
+        except (KeyError, ValueError):
+            return self.started_s
+
+
+class Claim(NamedTuple):
+    """The Job that a run names: `cluster_id` is the uid of its namespace. Without `job_uid` the
+    submit is under way, or broke off.
+    """
+
+    job_name: str
+    job_uid: str | None
+    cluster_id: str | None
+
+
+def claim_of(run: Known) -> Claim | None:
+    """The Job that the run's tags name.
+
+    None where they do not say in which cluster: such a run is never settled.
+    """
+    job_name, cluster_id = run.tags.get(TAG_JOB), run.tags.get(TAG_CLUSTER)
+    return (
+        Claim(job_name, run.tags.get(TAG_JOB_UID), cluster_id) if job_name and cluster_id else None
+    )
+
+
+def is_claimed(claim: Claim, run_id: str, job: Object) -> bool:
+    """Whether the Job is the very one of the claim, and labelled for this run."""
+    metadata = job["metadata"]
+    return (metadata["name"], metadata["uid"]) == (claim.job_name, claim.job_uid) and is_labelled(
+        run_id, job
+    )
+
+
+def is_labelled(run_id: str, job: Object) -> bool:
+    """Whether the labels say that this package made the Job for this run: necessary for every
+    deletion, and never enough.
+    """
+    found = job["metadata"].get("labels") or {}
+    return found.get(labels.MANAGED_BY) == labels.PREFIX and found.get(labels.RUN) == run_id
+
+
+def owner_uid(pod: Object) -> str | None:
+    """The uid of the Job that made the pod."""
+    return next(
+        (
+            owner["uid"]
+            for owner in pod["metadata"].get("ownerReferences") or ()
+            if owner["kind"] == "Job"
+        ),
+        None,
+    )

@@ -1,0 +1,348 @@
+"""Bring an MLflow run in line with what its Job shows. Safe to call at any time, from any process,
+twice.
+
+`judge` decides and is pure; `settle` carries it out. A waiting client, the controller and the
+commands all come through here.
+"""
+
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Protocol
+
+from mlflow_backend.errors import TrackingError, TrackingUnavailable
+from mlflow_backend.places.kubernetes import diagnose
+from mlflow_backend.places.kubernetes.diagnose import Diagnosis, room
+from mlflow_backend.places.kubernetes.look import Seen, is_active, needs_events
+from mlflow_backend.places.kubernetes.objects import labels
+from mlflow_backend.places.kubernetes.ownership import Known, claim_of
+from mlflow_runner.contract.answers import Refused
+from mlflow_runner.contract.causes import Cause
+from mlflow_runner.contract.ending import TERMINAL, is_told
+from mlflow_runner.contract.tags import (
+    TAG_CAUSE,
+    TAG_JOB,
+    TAG_MESSAGE,
+    TAG_NODE,
+    TAG_PARENT,
+    TAG_POD,
+    TAG_STATUS,
+    TAG_TARGET,
+)
+
+log = logging.getLogger("mlflow_compute")
+
+CHILDREN = 10_000
+"""So many nested runs end with one run, theirs included."""
+SUBMIT_S = 60
+"""A submit tags its run before it creates the Job, and names the Job's uid after that: both within
+this time.
+"""
+UNFINISHED = (
+    "attributes.status = 'RUNNING'",
+    "attributes.status = 'SCHEDULED'",
+    f"attributes.status = 'KILLED' AND tags.`{TAG_CAUSE}` = '{Cause.TERMINATED}'",
+    f"attributes.status = 'KILLED' AND tags.`{TAG_STATUS}` != 'KILLED'",
+)
+"""Filters that find the runs without a final state in MLflow, one search each: a filter has no
+`or`. The last two are runs whose pod was stopped: nothing followed yet, or what followed died
+between the two writes of its end.
+"""
+JOB_LEFT_BEHIND = {
+    Cause.CANCELLED,
+    Cause.IMAGE_PULL_ERROR,
+    Cause.INVALID_IMAGE_NAME,
+    Cause.CREATE_CONTAINER_CONFIG_ERROR,
+    Cause.INIT_CONTAINER_FAILED,
+    Cause.UNSCHEDULABLE,
+    Cause.QUOTA_EXCEEDED,
+    Cause.ADMISSION_DENIED,
+    Cause.VOLUME_ERROR,
+    Cause.NODE_LOST,
+    Cause.SUBMIT_ERROR,
+}
+"""Causes that may leave a Job behind: the process that recorded the cause may have died before it
+deleted the Job.
+"""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What to do: write `end` if there is one, delete the Job, look again after some seconds if
+    nothing happens until then.
+
+    `release_pod`: the Job cannot go on before this pod is deleted: its node is lost, or only
+    sidecars are left of it.
+    """
+
+    ended: bool
+    end: Diagnosis | None = None
+    remove_job: bool = False
+    release_pod: bool = False
+    look_again_s: float | None = None
+
+
+class Runs(Protocol):
+    """Where runs are read and written: MLflow, through any client."""
+
+    def read(self, run_id: str) -> Known: ...
+
+    def end(self, run_id: str, end: Diagnosis) -> None: ...
+
+    def children(self, parent: Known) -> Iterable[Known]:
+        """The nested runs directly below a run, in its experiment, that are RUNNING or
+        SCHEDULED.
+        """
+        ...
+
+
+def has_ended(run: Known) -> bool:
+    """Whether a run has its final status, told by the runner or a settler and not by the user's
+    script alone.
+
+    Nothing can be written to a deleted run: it has ended too, whatever its status.
+    """
+    return run.is_deleted or is_told(run.status, run.tags)
+
+
+def judge(run: Known, seen: Seen) -> Verdict:
+    """What the run's state should become. Pure: the same things seen give the same verdict in every
+    process.
+
+    What is seen of another Job than the one that the run names now says nothing about the run.
+    """
+    claim = claim_of(run)
+    is_own = claim is not None and claim == seen.claim
+    if has_ended(run):
+        return Verdict(True, remove_job=is_own and _is_in_the_way(run, seen))
+    if not is_own:
+        return Verdict(False)
+    if (
+        run.status == "KILLED"
+        and TAG_CAUSE not in run.tags
+        and run.tags.get(TAG_STATUS) not in TERMINAL
+    ):
+        return Verdict(
+            True,
+            Diagnosis("KILLED", Cause.CANCELLED, "The run was marked KILLED in MLflow"),
+            is_active(seen.job or seen.stray),
+        )
+    if claim.job_uid is None:
+        return _broken_submit(run, seen)
+    return _judge_job(seen, was_stopped=run.tags.get(TAG_CAUSE) == Cause.TERMINATED)
+
+
+def foresee(seen: Seen) -> Verdict:
+    """The verdict on a run that MLflow holds RUNNING, without asking MLflow: whether asking it is
+    worth a call.
+    """
+    return _judge_job(seen, was_stopped=False)
+
+
+def settle(runs: Runs, cluster: Any, run: Known, seen: Seen) -> Verdict:
+    """Do what `judge` says of the run, as MLflow knows it at this moment. Raises what `runs` and
+    `cluster` raise.
+
+    The order makes it safe to die after each step: a run whose nested runs have not all ended has
+    not ended itself, so the next settler finds it; one that has ended and left its Job behind is
+    known by its cause (JOB_LEFT_BEHIND) or its Job's pod.
+    """
+    verdict = judge(run, seen)
+    if verdict.end:
+        run = runs.read(run.run_id)  # another process may have been faster
+        verdict = judge(run, seen)
+    if verdict.end and verdict.end.cause == Cause.UNSCHEDULABLE:
+        seen = replace(seen, room=room.describe(cluster, seen.pod))
+        verdict = judge(run, seen)
+    if verdict.ended and end_children(runs, run, verdict.end):
+        run = runs.read(run.run_id)  # that may have taken long
+        verdict = judge(run, seen)
+    if verdict.end:
+        runs.end(run.run_id, verdict.end)
+    if verdict.release_pod:
+        names = seen.pod["metadata"]
+        cluster.release_pod(names["name"], names["uid"], by_force="deletionTimestamp" in names)
+    job = seen.job or seen.stray
+    if verdict.remove_job and job:
+        cluster.delete_job(job["metadata"]["name"], job["metadata"]["uid"])
+    return verdict
+
+
+def unfinished_below(parent: Known) -> list[str]:
+    """Filters that find the unfinished nested runs directly below a run, one search each."""
+    return [
+        f"tags.`{TAG_PARENT}` = '{parent.run_id}' AND attributes.status = '{status}'"
+        for status in ("RUNNING", "SCHEDULED")
+    ]
+
+
+def end_children(runs: Runs, parent: Known, end: Diagnosis | None) -> int:
+    """End the nested runs that a run which ended FAILED or KILLED left unfinished, as nothing else
+    tells their end; how many there were.
+
+    `end` is the parent's where it is still to be written; else its tags say how it ended.
+    """
+    status = end.status if end else parent.status
+    if status not in ("FAILED", "KILLED") or parent.is_deleted:
+        return 0
+    cause = end.cause if end else parent.tags.get(TAG_CAUSE)
+    told = end.message if end else parent.tags.get(TAG_MESSAGE, "")
+    count = 0
+    for child, parent_id in _below(runs, parent):
+        if count == CHILDREN:
+            log.warning(
+                "run %s: more than %d of its nested runs have not ended: settle it again to end "
+                "the others",
+                parent.run_id,
+                CHILDREN,
+            )
+            break
+        count += 1
+        try:
+            runs.end(
+                child.run_id, Diagnosis(status, cause, f"Its parent run {parent_id} ended", told)
+            )
+        except TrackingUnavailable:
+            raise
+        except (TrackingError, Refused) as error:
+            # deleted meanwhile, or another user's: no reason to leave the parent without its end
+            log.warning(
+                "run %s: its nested run %s could not be ended: %s",
+                parent.run_id,
+                child.run_id,
+                error,
+            )
+    return count
+
+
+def _below(runs: Runs, root: Known) -> Iterator[tuple[Known, str]]:
+    """The runs that end with `root`, each with its parent's id and after all below it: an
+    unfinished one is found by the next settler.
+
+    The children of a run are all known before the first is given, as each that ends moves the pages
+    of the search.
+    """
+    known, stack = {root.run_id}, [(root, "", False)]
+    while stack:
+        run, parent_id, is_complete = stack.pop()
+        if is_complete:
+            yield run, parent_id
+            continue
+        if run is not root:
+            stack.append((run, parent_id, True))
+        children = islice(runs.children(run), CHILDREN + 1)
+        found = {
+            child.run_id: child
+            for child in children
+            if child.run_id not in known and _ends_with(root, child)
+        }
+        known.update(found)
+        stack += [(child, run.run_id, False) for child in reversed(found.values())]
+
+
+def _ends_with(root: Known, child: Known) -> bool:
+    """Whether nothing but its parent's process could tell the end of a nested run: it has no Job,
+    and no runner of its own.
+
+    A run on "this machine" has a runner there. It dies with the root's pod where that is the
+    machine: its tags then name the pod.
+    """
+    pod = root.tags.get(TAG_POD)
+    in_its_pod = pod is not None and pod in (child.tags.get(TAG_NODE), child.tags.get(TAG_POD))
+    return TAG_JOB not in child.tags and (TAG_TARGET not in child.tags or in_its_pod)
+
+
+def start_timeout_s(job: Mapping[str, Any] | None) -> float | None:
+    """The `start_timeout` of the run's target, in seconds, as its Job says."""
+    text = (job or {}).get("metadata", {}).get("annotations", {}).get(labels.START_TIMEOUT)
+    return float(text) if text else None
+
+
+def _judge_job(seen: Seen, was_stopped: bool) -> Verdict:
+    end = diagnose.ended(seen.job, seen.pod, seen.events)
+    if end:
+        is_vague = end.cause in (Cause.UNKNOWN, Cause.EXIT_CODE) and not (
+            seen.pod and diagnose.told_by_runner(seen.pod)
+        )
+        return Verdict(
+            True, diagnose.STOPPED if was_stopped and is_vague else end, remove_job=_lingers(seen)
+        )
+    if seen.job and (left_s := _until_release(seen)) is not None:
+        return Verdict(False, release_pod=left_s <= 0, look_again_s=left_s or None)
+    trouble, left_s = _trouble(seen)
+    if trouble and left_s <= 0:
+        return Verdict(True, trouble, remove_job=seen.job is not None)
+    return Verdict(False, look_again_s=left_s if math.isfinite(left_s) else None)
+
+
+def _until_release(seen: Seen) -> float | None:
+    """In how many seconds the pod has to be deleted for its Job to go on; None where that is not in
+    the pod's way.
+
+    A Job that may retry goes on with another pod; one that may not fails then, and says why.
+    """
+    if late := diagnose.overdue(seen.job, seen.pod, seen.now_s):
+        return late.patience_s if diagnose.may_retry(seen.job) else None
+    return diagnose.left_over_s(seen.pod, seen.now_s)
+
+
+def _is_in_the_way(run: Known, seen: Seen) -> bool:
+    """Whether the Job of a run that has ended is still there and would start or hold something."""
+    left = run.is_deleted or run.tags.get(TAG_CAUSE) in JOB_LEFT_BEHIND
+    return left and is_active(seen.job or seen.stray) or _lingers(seen)
+
+
+def _lingers(seen: Seen) -> bool:
+    """Whether a sidecar keeps the pod, and all that it holds, although the run's container has
+    ended.
+    """
+    return is_active(seen.job) and diagnose.lingers(seen.pod)
+
+
+def _trouble(seen: Seen) -> tuple[Diagnosis | None, float]:
+    """The end of a run that cannot go on, and in how many seconds that is certain; infinitely many
+    when nothing says so.
+    """
+    if late := diagnose.overdue(seen.job, seen.pod, seen.now_s):
+        return late.diagnosis, late.patience_s
+    if not needs_events(seen.job, seen.pod):
+        return None, math.inf
+    trouble, timeout_s = (
+        diagnose.cannot_start(seen.pod, seen.job, seen.events, seen.room),
+        start_timeout_s(seen.job),
+    )
+    patience_s = math.inf if trouble is None or trouble.patience_s is None else trouble.patience_s
+    began_s = (
+        _created_s(seen.pod or seen.job)
+        if trouble is None or trouble.since_s is None
+        else trouble.since_s
+    )
+    hopeless_s = max(0.0, began_s + patience_s - seen.now_s)
+    first_s = _created_s(seen.pod if seen.pod and _is_retry(seen.pod) else seen.job)
+    late_s = max(0.0, first_s + (math.inf if timeout_s is None else timeout_s) - seen.now_s)
+    if trouble:
+        return trouble.diagnosis, min(hopeless_s, late_s)
+    return (diagnose.not_started(seen.pod, seen.job, timeout_s) if timeout_s else None), late_s
+
+
+def _created_s(item: Mapping[str, Any]) -> float:
+    return diagnose.seconds(item["metadata"]["creationTimestamp"])
+
+
+def _is_retry(pod: Mapping[str, Any]) -> bool:
+    """Whether another pod of the Job ran before: the time to start counts for each pod then."""
+    notes = pod["metadata"].get("annotations") or {}
+    return notes.get("batch.kubernetes.io/job-index-failure-count", "0") != "0"
+
+
+def _broken_submit(run: Known, seen: Seen) -> Verdict:
+    left_s = run.submitted_s + SUBMIT_S - seen.now_s
+    if left_s > 0:
+        return Verdict(False, look_again_s=left_s)
+    hint = "submit it again"
+    end = Diagnosis(
+        "FAILED", Cause.SUBMIT_ERROR, "The submit broke off before the run knew its Job", hint=hint
+    )
+    return Verdict(True, end, remove_job=is_active(seen.stray))

@@ -1,0 +1,210 @@
+"""A run whose runner is a child of this process."""
+
+import codecs
+import subprocess
+import threading
+import time
+import weakref
+from pathlib import Path
+from typing import NamedTuple
+
+from mlflow.projects.submitted_run import SubmittedRun
+
+from mlflow_backend import scratch as scratch_folders
+from mlflow_backend import tracking
+from mlflow_backend.errors import as_mlflow_does
+from mlflow_backend.places.local.end import WhyNotStarted, final_state, settle
+from mlflow_backend.progress import Progress
+from mlflow_backend.request.project import Project
+from mlflow_runner.contract.ending import describe
+from mlflow_runner.contract.outcome import DELETED, TOLD, Outcome
+from mlflow_runner.contract.state import State
+from mlflow_runner.contract.tags import TAG_LOG
+from mlflow_runner.report.log import Log
+
+TOLD_BY_ORPHAN_S = 10.0
+"""The reporter outlives a runner that was killed, and tells the end and the last of the log: this
+is how long it is waited for.
+"""
+STOP_MARGIN_S = 10.0
+"""Reporting may take so long after the grace period of a cancelled run; then the runner is told
+again, which ends the reporting.
+"""
+
+
+class LocalRun(SubmittedRun):
+    """The runner's process. Its output is kept until `wait` shows it. `tracking_uri` is the
+    client's own.
+
+    `why_not_started` explains an exit code and last words of a process that ended before the runner
+    began in it.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        process: subprocess.Popen,
+        progress: Progress | None,
+        scratch: Path,
+        project: Project,
+        why_not_started: WhyNotStarted | None,
+        tracking_uri: str,
+        grace_period_s: float,
+    ):
+        super().__init__()
+        self._run_id = run_id
+        self._process = process
+        self._progress = progress
+        self._scratch = scratch
+        self._project = project
+        self._why_not_started = why_not_started
+        self._tracking_uri = tracking_uri
+        self._grace_period_s = grace_period_s
+        self._last_words = ""
+        self._cancelled = False
+        self._lock = threading.Lock()
+        self._left: _Left | None = None
+        self._end: str | None = None
+        self._remove_folders = weakref.finalize(self, _remove_folders, process, scratch, project)
+        self._reader = threading.Thread(target=self._copy_output, daemon=True)
+        self._reader.start()
+
+    @property
+    def run_id(self) -> str:
+        return self._run_id
+
+    @as_mlflow_does()
+    def wait(self) -> bool:
+        """Wait for the run's end; True if it FINISHED.
+
+        The end is the one that the runner has told MLflow. Where it could not, the end is written
+        from here by the same rules; raises ExecutionException when that is not possible either.
+        """
+        self._process.wait()
+        return self._settled() == "FINISHED"
+
+    @as_mlflow_does()
+    def get_status(self) -> str:
+        """The run's status in MLflow: SCHEDULED, RUNNING, FINISHED, FAILED or KILLED."""
+        return tracking.get_run(self._run_id).info.status
+
+    @as_mlflow_does()
+    def cancel(self) -> None:
+        """Stop the command and wait until the run is KILLED in MLflow.
+
+        A run that has ended stays as it is.
+        """
+        if self._process.poll() is None:
+            self._cancelled = True
+            self._stop()
+        self._settled()
+
+    def _stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(self._grace_period_s + STOP_MARGIN_S)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            # the tracking server is away, and the user does not want to wait
+            self._process.terminate()
+            self._process.wait()
+
+    def _settled(self) -> str:
+        """The end of the run whose process has ended, known to MLflow.
+
+        The first caller finds it, every other gets the same.
+        """
+        with self._lock:
+            if self._end is None:
+                left = self._collect()
+                outcome = (
+                    left.outcome
+                    if left.outcome and left.outcome.kind in (TOLD, DELETED)
+                    else self._tell(left)
+                )
+                self._end = "KILLED" if outcome.kind == DELETED else outcome.status
+            return self._end
+
+    def _tell(self, left: "_Left") -> Outcome:
+        outcome = settle(self._run_id, self._tracking_uri, left.state, left.missing)
+        if self._progress and outcome.kind == TOLD:
+            self._progress.say(
+                describe(str(outcome.status), left.state.exit_code, outcome.cause, outcome.message)
+            )
+        return outcome
+
+    def _collect(self) -> "_Left":
+        """What the runner left.
+
+        It is read once: the folder, which holds credentials, is removed.
+        """
+        if self._left is None:
+            try:
+                self._reader.join(5)
+                code = self._process.returncode
+                outcome = Outcome.read(str(self._scratch)) or self._told_by_orphan(code)
+                why = (
+                    self._why_not_started(code, self._last_words)
+                    if self._why_not_started and code
+                    else None
+                )
+                state = final_state(State.read(str(self._scratch)), code, self._cancelled, why)
+                missing = Log(self._scratch, lambda text: None).missing(
+                    "the runner could not send them"
+                )
+                self._left = _Left(state, outcome, {TAG_LOG: missing} if missing else {})
+            finally:
+                self._remove_folders()
+        return self._left
+
+    def _told_by_orphan(self, code: int) -> Outcome | None:
+        """The outcome of a reporter that outlives its runner; None when there is none, or it takes
+        too long.
+        """
+        deadline = time.monotonic() + TOLD_BY_ORPHAN_S
+        while (
+            code < 0
+            and self._why_not_started is None
+            and State.read(str(self._scratch)).started
+            and time.monotonic() < deadline
+        ):
+            if outcome := Outcome.read(str(self._scratch)):
+                return outcome
+            time.sleep(0.05)
+        return None
+
+    def _copy_output(self) -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        while block := self._process.stdout.read1(65536):
+            text = decoder.decode(block)
+            self._last_words = (self._last_words + text)[-2000:]
+            self._show(text)
+        self._process.wait()
+
+    def _show(self, text: str) -> None:
+        try:
+            if self._progress:
+                self._progress.output(text)
+        except (OSError, ValueError):
+            # standard output is closed (`| head -1`); the run goes on, and its output is read all
+            # the same
+            self._progress = None
+
+
+def _remove_folders(process: subprocess.Popen, scratch: Path, project: Project) -> None:
+    """Also where nothing waits for the run.
+
+    A runner that outlives this process removes them at its end.
+    """
+    if process.poll() is not None:
+        scratch_folders.discard(scratch)
+        project.discard()
+
+
+class _Left(NamedTuple):
+    """What is left of a run whose process has ended; `missing` are tags that say what of the log
+    was not sent.
+    """
+
+    state: State
+    outcome: Outcome | None
+    missing: dict[str, str]

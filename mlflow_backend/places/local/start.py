@@ -1,0 +1,110 @@
+"""Start the runner: as a child process of this Python, or as the first process of a container."""
+
+import functools
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from mlflow_backend import tracking
+from mlflow_backend.environment import locks
+from mlflow_backend.environment.indexes import index_settings
+from mlflow_backend.places import runner_zip
+from mlflow_backend.places.local import container as docker_run
+from mlflow_backend.request import project as projects
+from mlflow_backend.request.backend_config import BackendConfig
+from mlflow_backend.request.docker_env import DockerEnv
+from mlflow_backend.request.project import Project
+from mlflow_runner.contract.submission import Submission
+from mlflow_runner.processes.program import ISOLATED
+
+
+class Place(NamedTuple):
+    """Where the runner is started: what stands before its command, and the variables it gets in
+    addition to those of this process.
+
+    `why_not_started` explains an exit code and last words of a process that ended before the runner
+    began in it.
+    """
+
+    prefix: list[str]
+    variables: Mapping[str, str]
+    stderr: int | None = None
+    why_not_started: Callable[[int, str], str] | None = None
+
+
+def in_container(
+    docker: DockerEnv,
+    project: Project,
+    submission: Submission,
+    artifact_uri: str,
+    config: BackendConfig,
+    credentials: Mapping[str, str],
+) -> Place:
+    inputs = [
+        parameter.local
+        for parameter in projects.file_parameters(project, confined=True)
+        if parameter.local
+    ]
+    settings = tracking.settings(os.environ, submission.tracking_uri)[1]
+    scratch = Path(submission.scratch_dir)
+    files = {
+        name: _private_file(scratch / name.lower(), content)
+        for name, content in settings.files.items()
+    }
+    variables = {**settings.plain, **settings.secret, **files, **credentials}
+    prefix = docker_run.command(
+        docker, project, scratch, inputs, submission.tracking_uri, artifact_uri,
+        [*variables, "MLFLOW_COMPUTE_NODE", "MLFLOW_COMPUTE_IMAGE"], config.docker_args,
+    )  # fmt: skip
+    return Place(
+        prefix,
+        {**variables, **docker.variables, **docker.inherited, "MLFLOW_COMPUTE_IMAGE": docker.image},
+        subprocess.STDOUT,
+        functools.partial(docker_run.why_not_started, docker),
+    )
+
+
+def access(kept: locks.Kept, scratch: Path) -> dict[str, str]:
+    """Variables that lead the runner to package indexes: files that only this user can read."""
+    found = {
+        name: _private_file(scratch / name.lower(), content)
+        for name, content in kept.secrets().items()
+    }
+    if bundle := index_settings.own_ca_bundle():
+        found["SSL_CERT_FILE"] = bundle
+    return found
+
+
+def _private_file(path: Path, content: bytes) -> str:
+    path.touch(mode=0o600)
+    path.write_bytes(content)
+    return str(path)
+
+
+def start(submission: Submission, place: Place) -> subprocess.Popen:
+    scratch = Path(submission.scratch_dir)
+    runner, text = scratch / "runner.pyz", scratch / "run.json"
+    runner.write_bytes(runner_zip.build())
+    text.write_text(submission.to_json())
+    # `python` is the one that runs us, in an activated environment or not
+    here = os.path.dirname(sys.executable)
+    env = {
+        **os.environ,
+        **place.variables,
+        "PATH": here + os.pathsep + os.environ.get("PATH", os.defpath),
+        "MLFLOW_COMPUTE_NODE": socket.gethostname(),
+    }
+    if env.get("MPLBACKEND", "").startswith("module://"):
+        del env["MPLBACKEND"]  # a notebook's own, which the project's environment need not have
+    return subprocess.Popen(
+        [*place.prefix, ISOLATED, str(runner), "run", str(text)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=place.stderr,
+        env=env,
+        start_new_session=True,  # Ctrl-C is ours to pass on, once
+    )

@@ -1,0 +1,76 @@
+"""Who may have written a file: what the current user, or the machine's administrator, wrote is
+trusted.
+"""
+
+import os
+import stat
+from pathlib import Path
+
+from mlflow_backend.files.git_checkout import ADMINISTRATOR, work_tree
+
+
+def reason_against(path: Path, project: Path | None) -> str | None:
+    """Why others may have written the file `path`, in words that follow a colon; None when only
+    this user can have.
+
+    `project` is the folder of the project that is run: its whole work tree, up to the top of its
+    git repository, came from its author; and the folders above, below the home folder, may have
+    come with it in one archive. What git itself refuses (safe.directory, CVE-2022-24765) is refused
+    too: a file or a folder of another user.
+    """
+    real = Path(os.path.realpath(path))
+    places = (real, _folder_resolved(path))
+    if project and (tree := work_tree(project)) and any(tree in place.parents for place in places):
+        return f"it is part of the project that is run ({tree})"
+    if project and any(_may_come_with(place.parent, tree) for place in places):
+        return f"it may have come with the project that is run ({tree})"
+    if not hasattr(os, "getuid"):
+        return None
+    for place in dict.fromkeys((path, path.parent, real, real.parent)):
+        status = os.lstat(place)
+        kind = "its folder" if stat.S_ISDIR(status.st_mode) else "it"
+        if status.st_uid not in (ADMINISTRATOR, os.getuid()):
+            return f"{kind} belongs to another user (uid {status.st_uid})"
+        if not stat.S_ISLNK(status.st_mode) and others_may_write(status):
+            return f"other users may write {'to its folder' if kind != 'it' else 'it'}"
+    return None
+
+
+def _may_come_with(folder: Path, tree: Path) -> bool:
+    """Whether an archive that was unpacked in the folder may hold the tree.
+
+    An archive is not unpacked over the home folder.
+    """
+    home = Path(os.path.realpath(Path.home()))
+    return folder in tree.parents and folder != home and folder not in home.parents
+
+
+def _folder_resolved(path: Path) -> Path:
+    return Path(os.path.realpath(path.parent)) / path.name
+
+
+def others_may_write(status: os.stat_result) -> bool:
+    if stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX:
+        # as in /tmp: a user can neither replace nor remove what another made, and the file's owner
+        # is checked
+        return False
+    by_group = (
+        status.st_mode & stat.S_IWGRP
+        and status.st_gid != ADMINISTRATOR
+        and not _is_own_group(status.st_gid)
+    )
+    return bool(status.st_mode & stat.S_IWOTH or by_group)
+
+
+def _is_own_group(group_id: int) -> bool:
+    """Whether the group is the current user's private one: of the same name, without other members
+    (umask 002 relies on it).
+    """
+    import grp
+    import pwd
+
+    try:
+        group, user = grp.getgrgid(group_id), pwd.getpwuid(os.getuid())
+    except KeyError:
+        return False
+    return group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}

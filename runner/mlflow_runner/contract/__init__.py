@@ -1,0 +1,1 @@
+"""What client and runner share: the Submission, the tags and causes, how a run ends."""

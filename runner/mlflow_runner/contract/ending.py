@@ -1,0 +1,144 @@
+"""What becomes of an MLflow run at its pod's end: from what MLflow says of it and what the runner
+knows. Pure.
+"""
+
+from typing import Dict, Mapping, NamedTuple, Optional, Tuple
+
+from mlflow_runner.contract.answers import RunInfo
+from mlflow_runner.contract.causes import Cause
+from mlflow_runner.contract.state import State
+from mlflow_runner.contract.tags import (
+    END_TAGS,
+    TAG_ATTEMPT,
+    TAG_CAUSE,
+    TAG_EXIT_CODE,
+    TAG_MESSAGE,
+    TAG_POD,
+    TAG_STATUS,
+)
+
+TERMINAL = ("FINISHED", "FAILED", "KILLED")
+MESSAGE_CHARS = 5000
+"""MLflow's limit for the value of a tag."""
+
+
+class Ending(NamedTuple):
+    """The tags to set, those to remove after that, and the status to set last: readers believe an
+    end whose tag agrees with its status.
+    """
+
+    status: str
+    tags: Dict[str, str]
+    remove: Tuple[str, ...] = ()
+
+
+def end_tags(
+    status: str, cause: Optional[str], message: Optional[str], exit_code: Optional[int]
+) -> Dict[str, str]:
+    """The tags of an end with this status; every writer writes them, in one call, before the
+    status.
+    """
+    tags = {
+        TAG_STATUS: status,
+        TAG_CAUSE: cause and str(cause),
+        TAG_MESSAGE: message and _storable(message)[:MESSAGE_CHARS],
+    }
+    tags[TAG_EXIT_CODE] = None if exit_code is None else str(exit_code)
+    return {name: value for name, value in tags.items() if value}
+
+
+def describe(
+    status: str, exit_code: Optional[int], cause: Optional[str], message: Optional[str]
+) -> str:
+    """An end as one line for people."""
+    code = "" if exit_code is None else f", exit code {exit_code}"
+    return (
+        f"{status}{code}"
+        + (f", cause {cause}" if cause else "")
+        + (f": {message}" if message else "")
+    )
+
+
+def is_told(status: str, tags: Mapping[str, str]) -> bool:
+    """Whether a run with this status and these tags has its final end, written by the runner or a
+    settler.
+
+    The user's script may set a status too, but not the tag that repeats it. A reader between the
+    two writes of an end sees them differ. A pod that was stopped from outside is not final: its Job
+    may go on.
+    """
+    return (
+        status in TERMINAL
+        and tags.get(TAG_STATUS) == status
+        and tags.get(TAG_CAUSE) != Cause.TERMINATED
+    )
+
+
+def is_superseded(found: RunInfo, state: State) -> bool:
+    """Whether another pod has taken the run over: a node that was taken for lost may still run the
+    earlier one.
+    """
+    told, pod = found.tags.get(TAG_ATTEMPT, "1"), found.tags.get(TAG_POD)
+    # every user of the server may write tags
+    attempt = int(told) if told.isascii() and told.isdigit() else 1
+    return attempt > state.attempt or (
+        attempt == state.attempt and None not in (pod, state.pod) and pod != state.pod
+    )
+
+
+def ending(found: RunInfo, state: State) -> Optional[Ending]:
+    """How the run ends, or None when that is no longer this pod's to say.
+
+    A cancel stands. What was written by a client or controller that saw the cluster stands when the
+    runner was only stopped and does not know by whom; a command that ended by itself is known best
+    here. A script that marks its run FAILED and exits with 0 has failed. Writing the same end again
+    changes nothing.
+    """
+    if is_superseded(found, state):
+        return None
+    told, by_hand = found.tags.get(TAG_CAUSE), _is_by_hand(found)
+    if (
+        state.status == "FINISHED"
+        and found.status == "FAILED"
+        and (by_hand or told == Cause.MARKED_FAILED)
+    ):
+        message = (
+            f"The command exited with code {state.exit_code}, but the script marked the run FAILED."
+        )
+        return _own(state, "FAILED", Cause.MARKED_FAILED, message)
+    stopped = state.status == "KILLED"
+    # written by an earlier try
+    ours = told == state.cause and found.tags.get(TAG_STATUS) == "KILLED"
+    marked = found.status == "KILLED" and (by_hand or ours)  # in MLflow's UI, or by the script
+    # whatever the status: RUNNING may have been on its way at that moment
+    cancelled = told == Cause.CANCELLED
+    if cancelled or found.status in TERMINAL and told not in (None, Cause.TERMINATED):
+        if cancelled or stopped or state.status not in TERMINAL:
+            # a script that ends its own run while it is stopped must not hide that it was
+            status = "KILLED" if told in (Cause.CANCELLED, Cause.DELETED) else found.status
+            return Ending(status, end_tags(status, None, None, state.exit_code))
+    elif marked and (
+        state.status in ("FINISHED", "SCHEDULED") or by_hand and state.cause == Cause.TERMINATED
+    ):
+        # a Job must not go on with a further pod
+        return _own(state, "KILLED", Cause.CANCELLED, "The run was marked KILLED in MLflow.")
+    return _own(state, "KILLED" if marked else state.status, state.cause, state.message)
+
+
+def _is_by_hand(found: RunInfo) -> bool:
+    """Whether the status is a user's or the script's own: no end of ours is in the tags, not even
+    half of one.
+    """
+    return TAG_CAUSE not in found.tags and found.tags.get(TAG_STATUS) not in TERMINAL
+
+
+def _own(state: State, status: str, cause: Optional[str], message: Optional[str]) -> Ending:
+    tags = end_tags(status, cause, message, state.exit_code)
+    return Ending(status, tags, tuple(tag for tag in END_TAGS if tag not in tags))
+
+
+def _storable(text: str) -> str:
+    """`text` as every database takes it: bytes that are no text, and NUL, make some answer 500 for
+    ever.
+    """
+    return text.encode("utf-8", "replace").decode().replace("\0", "")

@@ -1,0 +1,1 @@
+"""What a run prints: kept on disk, and shown as it comes."""

@@ -1,0 +1,1 @@
+"""Child processes: started, supervised and reaped as an init process does it."""
