@@ -5,6 +5,7 @@ Everything but MLflow's own base class is imported when a run is submitted:
 """
 
 import gc
+import os
 import sys
 
 from mlflow.projects.backend.abstract_backend import AbstractBackend
@@ -25,7 +26,9 @@ class ComputeBackend(AbstractBackend):
         from mlflow_backend import scratch
         from mlflow_backend.errors import as_mlflow_does
         from mlflow_backend.request import command_line
+        from mlflow_runner.contract import tracking_variables
 
+        tracking_variables.strip(os.environ)  # MLflow's client fails on one and prints it
         command = command_line.mlflow_run()
         if command:
             scratch.end_in_order()

@@ -45,8 +45,10 @@ def main() -> None:
     compute` works with.
     """
     from mlflow_backend import scratch
+    from mlflow_runner.contract import tracking_variables
 
     scratch.end_in_order()
+    tracking_variables.strip(os.environ)
     # standard output is for what was asked
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     for name, value in IMPATIENT.items():

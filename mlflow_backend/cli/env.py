@@ -220,12 +220,12 @@ def _obtain(project: str, target: str | None, refresh: bool = False, allow_build
 def _files_of_run(run_id: str) -> dict[str, Path]:
     from mlflow.artifacts import download_artifacts
 
-    from mlflow_backend import tracking
     from mlflow_backend.errors import TrackingError
+    from mlflow_backend.tracking.answers import one_line
 
     what = f"run {run_id}: has no lock of an environment"
     try:
-        with tracking.one_line(what):
+        with one_line(what):
             folder = Path(download_artifacts(run_id=run_id, artifact_path="environment"))
     except OSError as error:
         raise TrackingError(f"{what}: {error}") from None

@@ -18,7 +18,7 @@ from mlflow_backend.places.kubernetes.client.api import Cluster
 from mlflow_backend.places.kubernetes.diagnose import Diagnosis
 from mlflow_backend.places.kubernetes.look import Seen, is_active, look_for
 from mlflow_backend.places.kubernetes.ownership import Claim, Known, claim_of
-from mlflow_backend.places.kubernetes.settle import foresee, settle
+from mlflow_backend.places.kubernetes.settle import foresee, has_ended, settle
 from mlflow_runner.contract.answers import Missing, Refused, Unavailable
 
 log = logging.getLogger("mlflow_compute")
@@ -274,7 +274,10 @@ class Controller:
             self._add_quiet(key._replace(uid=named.job_uid))
         else:
             self._add_quiet(key._replace(uid=""))  # the submit, which may have broken off
-            self._queue.add(key, IDENTIFY_AFTER_S)
+            if seen.job and not (has_ended(run) or run.is_deleted):
+                self._queue.add(key, IDENTIFY_AFTER_S)
+            else:
+                namespace.close(key, seen.job)
         return False
 
     def _ignore(self, namespace: Namespace, key: Key, seen: Seen, why: str) -> None:

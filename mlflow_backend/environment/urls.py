@@ -1,10 +1,11 @@
 """URLs of package indexes and channels: where one points to, and the login in it."""
 
-import ipaddress
 import re
 import urllib.parse
 from collections.abc import Mapping
 from typing import NamedTuple
+
+from mlflow_backend import addresses
 
 PORTS = {"https": 443, "http": 80}
 VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
@@ -43,7 +44,7 @@ class Origin(NamedTuple):
     @property
     def is_private(self) -> bool:
         """Whether the network cannot read what is sent there: HTTPS, or this machine itself."""
-        return self.scheme == "https" or _is_loopback(self.host)
+        return self.scheme == "https" or addresses.is_loopback(self.host)
 
 
 def origin(url: str) -> Origin | None:
@@ -106,10 +107,3 @@ def expanded(text: str, environ: Mapping[str, str]) -> str:
     does.
     """
     return VARIABLE.sub(lambda match: environ.get(match[1]) or match[0], text)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlflow_backend import scratch
+from mlflow_backend import mlflow_internals, scratch
 from mlflow_backend.errors import ComputeError, ProjectError, redact
 from mlflow_backend.files import secret_files
 from mlflow_backend.files.listing import readable
@@ -59,13 +59,11 @@ class Project:
 
         A script that MLproject does not name runs in bash everywhere, not in this machine's $SHELL.
         """
-        from mlflow.utils.string_utils import quote
-
         entry = self.spec.get_entry_point(self.entry_point)
         if self.entry_point.endswith(".sh") and self.entry_point not in (
             self.content.get("entry_points") or {}
         ):
-            entry.command = f"bash {quote(self.entry_point)}"
+            entry.command = f"bash {mlflow_internals.quote(self.entry_point)}"
         return entry
 
     def discard(self) -> None:
@@ -93,7 +91,7 @@ def load(
                 raise ProjectError(
                     f"{uri}: Databricks Spark projects need the backend 'databricks'"
                 )
-            project.entry._validate_parameters(parameters)
+            mlflow_internals.check_parameters(project.entry, parameters)
         except BaseException:
             project.discard()
             raise
@@ -115,21 +113,18 @@ def _fetch(
     """As MLflow's `_fetch_project` does it, but into a folder that is removed whatever happens, and
     without the URI in the log.
     """
-    from mlflow.projects import utils
-
-    source, subdirectory = utils._parse_subdirectory(uri)
-    is_zip = bool(utils._is_zip_uri(source))
-    if not is_zip and utils._is_local_uri(source):
-        return _read(
-            Path(utils._fetch_project(uri, version)), uri, version, entry_point, parameters, None
-        )
+    source, subdirectory = mlflow_internals.parse_subdirectory(uri)
+    is_zip = mlflow_internals.is_zip_uri(source)
+    if not is_zip and mlflow_internals.is_local_uri(source):
+        local = Path(mlflow_internals.fetch_local_project(uri, version))
+        return _read(local, uri, version, entry_point, parameters, None)
     Progress().say(f"fetching {redact(uri)}")
     folder = scratch.make()
     try:
         if is_zip:
             _unzip(source, folder)
         else:
-            utils._fetch_git_repo(source, version, str(folder))
+            mlflow_internals.fetch_git_project(source, version, str(folder))
             _forget_credentials(folder)
         work_dir = folder / subdirectory
         if not work_dir.is_dir():
@@ -141,17 +136,14 @@ def _fetch(
 
 
 def _unzip(source: str, folder: Path) -> None:
-    from mlflow.projects import utils
-
-    local = utils._parse_file_uri(source)
-    file = local if utils._is_local_uri(source) else utils._fetch_zip_repo(local)
+    file = mlflow_internals.fetch_zip(source)
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
     if len(entries) > ZIP_FILES or sum(entry.file_size for entry in entries) > ZIP_BYTES:
         raise ProjectError(
             f"{source}: would unpack to more than {ZIP_FILES} files or {readable(ZIP_BYTES)}"
         )
-    utils._unzip_repo(file, str(folder))
+    mlflow_internals.unzip(file, str(folder))
 
 
 def _read(
@@ -162,8 +154,6 @@ def _read(
     parameters: Mapping[str, Any],
     fetched: Path | None,
 ) -> Project:
-    from mlflow.projects.utils import load_project
-
     content = mlproject.read(work_dir)  # first: MLflow fails on most mistakes with a traceback
     return Project(
         uri,
@@ -171,7 +161,7 @@ def _read(
         entry_point,
         parameters,
         work_dir,
-        load_project(str(work_dir)),
+        mlflow_internals.load_project(str(work_dir)),
         content,
         fetched,
     )
@@ -264,8 +254,6 @@ def _file_parameter(
     project: Project, name: str, kind: str, value: str, given: bool
 ) -> FileParameter | None:
     """None for a URI that is handed on as it is."""
-    from mlflow.utils.file_utils import local_file_uri_to_path
-
     try:
         parts = urllib.parse.urlsplit(value)
     except ValueError:
@@ -282,7 +270,7 @@ def _file_parameter(
             f"parameter '{name}': {value!r} names a host: write file:///ABSOLUTE/PATH for a local "
             "file"
         )
-    local = local_file_uri_to_path(value)
+    local = mlflow_internals.local_path(value)
     candidates = (
         [Path.cwd() / local, project.work_dir / local] if given else [project.work_dir / local]
     )

@@ -21,16 +21,18 @@ FORGED = json.dumps(
 
 
 class Queue(WorkQueue):
-    """Says which keys are to be handled now; those for later are left out."""
+    """Says which keys are to be handled now, and which later."""
 
     def __init__(self):
         super().__init__()
         self.now: list[Key] = []
+        self.later: list[Key] = []
 
     def add(self, key, after_s=0.0):
         super().add(key, after_s)
-        if after_s == 0 and key not in self.now:
-            self.now.append(key)
+        keys = self.later if after_s else self.now
+        if key not in keys:
+            keys.append(key)
 
 
 class Bed:
@@ -70,6 +72,11 @@ class Bed:
     def handle(self) -> None:
         while self.queue.now:
             self.controller.handle(self.queue.now.pop(0))
+
+    def let_time_pass(self) -> None:
+        """What was to be handled later is handled."""
+        self.queue.now, self.queue.later = self.queue.later, []
+        self.handle()
 
     def look_for_stopped(self) -> None:
         self.controller.look_for_stopped()
@@ -240,6 +247,22 @@ def test_a_submit_that_broke_off_before_the_run_named_its_job_is_ended_and_the_j
     bed.show(job("mine", run_id), job("other", run_id))
     assert bed.seen(run_id) == ("FAILED", "SubmitError")
     assert bed.cluster.deleted == [("mine", "uid-of-mine")]
+
+
+@pytest.mark.parametrize("uid", [None, "", "uid-of-another"])
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_a_run_that_has_ended_is_looked_at_no_more(bed, uid, is_deleted):
+    run_id = bed.run("mine", uid=uid)
+    mine = job("mine", run_id)
+    bed.show(mine)
+    bed.cluster.jobs.clear()
+    bed.tell("Job", "DELETED", mine)
+    if is_deleted:
+        bed.client.delete_run(run_id)
+    for _ in range(3):
+        bed.let_time_pass()
+    assert not bed.queue.later
+    assert is_deleted or bed.seen(run_id)[0] != "RUNNING" or uid == "uid-of-another"
 
 
 def test_what_nobody_watched_is_found_by_what_mlflow_holds_unfinished(bed):

@@ -306,3 +306,12 @@ def test_what_a_project_may_not_be_is_one_line_and_no_run(server, project, mlflo
         assert process.returncode == 1 and "Traceback" not in err
         assert words in err.strip().splitlines()[-1]
     assert len(MlflowClient().search_runs(["0"])) == before
+
+
+def test_lines_of_runs_at_the_same_time_say_which_run_they_are_of(server, project, capfd):
+    command = "for i in 1 2 3; do echo line $i; sleep 0.5; done"
+    started = [run(project(command, name=name), synchronous=False) for name in ("one", "two")]
+    assert all(item.wait() for item in started)
+    lines = capfd.readouterr().out.splitlines()
+    for name, item in zip(("one", "two"), started, strict=True):
+        assert f"[{name}-{item.run_id[:8]}] line 2" in lines

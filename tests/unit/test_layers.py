@@ -12,12 +12,14 @@ RUNNER = [
     "contract", "log", "processes", "tracking", "environment", "report", "fetch", "run", "__main__",
 ]  # fmt: skip
 BACKEND = [
-    "plain_text", "errors", "credentials", "scratch", "progress", "yaml_files",
+    "mlflow_internals", "addresses", "plain_text", "errors", "credentials", "scratch", "progress",
+    "yaml_files",
     "files", "targets", "request", "environment", "tracking", "places", "controller", "cli",
     "backend",
 ]  # fmt: skip
 """From the lowest to the highest. What is in a list may import what comes before it."""
 INSIDE = {
+    "mlflow_backend.tracking": ["answers", "uris", "settings", "source"],
     "mlflow_backend.places": ["runner_zip", "local", "kubernetes"],
     "mlflow_backend.places.kubernetes": ["client", "objects", "diagnose"],
     "mlflow_backend.environment": [

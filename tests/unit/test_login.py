@@ -97,3 +97,10 @@ def test_hosts_are_listed_with_commas_or_spaces():
         tracking_variables.credential_hosts(listed) == ("a", "b:5000", "c")
         and tracking_variables.credential_hosts({}) == ()
     )
+
+
+@pytest.mark.parametrize("value", ["s3cr3t\nx-token", "s3cr3t'\ttoken", "s3cr3t\u00fctoken"])
+@pytest.mark.parametrize("show", [str, repr, ascii])
+def test_a_login_is_hidden_however_python_writes_it(value, show, monkeypatch):
+    monkeypatch.setenv(tracking_variables.TOKEN, value)
+    assert "s3cr3t" not in login.hide(f"header value: {show(value)}")

@@ -382,3 +382,9 @@ def test_every_label_is_one_that_kubernetes_allows(text):
             re.fullmatch(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?", value) and len(value) <= 63
         )
     assert json.loads(json.dumps(made)) == made
+
+
+def test_a_login_in_the_tracking_uri_of_a_database_is_not_in_the_job():
+    submission = SUBMISSION._replace(tracking_uri="postgresql://ada:s3cr3t@host/mlflow")
+    made = manifest.job(submission, Target(image="runner:1"), IDENTITY, BUNDLE, {})
+    assert "s3cr3t" not in json.dumps(made)

@@ -232,6 +232,31 @@ def test_a_run_marked_killed_in_mlflow_is_cancelled_and_loses_its_job():
     )
 
 
+@pytest.mark.parametrize(
+    ("code", "end"), [(0, ("FAILED", "MarkedFailed")), (3, ("FAILED", "ExitCode"))]
+)
+@pytest.mark.parametrize("words", [None, "its runner's"])
+def test_a_script_that_marks_its_run_failed_and_exits_with_0_has_failed_whoever_tells_it(
+    code, end, words
+):
+    message = words and told(
+        "FINISHED" if code == 0 else "FAILED", code, None if code == 0 else "ExitCode"
+    )
+    job = (
+        {"status": {"conditions": [{"type": "Complete", "status": "True"}]}}
+        if code == 0
+        else job_failed("x")
+    )
+    shown = seen(
+        job, pod("Failed" if code else "Succeeded", state=terminated(code, message=message))
+    )
+    verdict = judge(Known("r", "FAILED", SENT, 0), shown)
+    assert (verdict.end.status, verdict.end.cause) == end and verdict.end.exit_code == code
+    assert judge(Known("r", "RUNNING", SENT, 0), shown).end.status == (
+        "FAILED" if code else "FINISHED"
+    )
+
+
 def test_a_cancelled_run_whose_job_is_still_there_loses_it():
     known = Known("r", "KILLED", {**SENT, **end_tags("KILLED", "Cancelled", "x", None)}, 0)
     assert judge(known, RUNNING).remove_job and not judge(known, seen(None, None)).remove_job

@@ -2,16 +2,14 @@
 
 import pytest
 
-from mlflow_backend import tracking
 from mlflow_backend.errors import TrackingError, TrackingUnavailable
-from mlflow_backend.tracking import (
-    Settings,
-    check_artifact_root,
-    run_url,
-    settings,
-    uri_for_here,
-    uri_for_pods,
-)
+from mlflow_backend.tracking import runs as mlflow_runs
+from mlflow_backend.tracking.runs import check_artifact_root
+from mlflow_backend.tracking.settings import Settings
+from mlflow_backend.tracking.settings import forwarded as settings
+from mlflow_backend.tracking.uris import for_here as uri_for_here
+from mlflow_backend.tracking.uris import for_pods as uri_for_pods
+from mlflow_backend.tracking.uris import run_url
 from tests.bed.odd import OddServer
 
 
@@ -190,5 +188,26 @@ def test_an_answer_that_will_be_the_same_next_time_is_no_outage(status, body, ki
     with OddServer(body, status) as server:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
         with pytest.raises(TrackingError) as error:
-            tracking.get_run("r")
+            mlflow_runs.get_run("r")
     assert type(error.value) is kind and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["s3cr3t\nx-token", "s3cr3t\rtoken"])
+def test_a_login_that_no_request_can_carry_is_one_line_that_does_not_show_it(value, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", value)
+    with OddServer(b"{}") as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+        with pytest.raises(TrackingError, match="MLFLOW_TRACKING_TOKEN has a ") as error:
+            mlflow_runs.get_run("r")
+    assert type(error.value) is TrackingError
+    assert "s3cr3t" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_server_that_repeats_the_login_does_not_get_it_into_an_error(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "s3cr3t-token")
+    with OddServer(b'{"error_code": "BAD_REQUEST", "message": "no s3cr3t-token"}', 400) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+        with pytest.raises(TrackingError) as error:
+            mlflow_runs.get_run("r")
+    assert str(error.value) == "run r: BAD_REQUEST: no ***"

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from mlflow_backend import tracking
 from mlflow_backend.errors import AlreadyExists, ClusterError, ComputeError
 from mlflow_backend.places.kubernetes.client.api import Cluster
 from mlflow_backend.places.kubernetes.objects import manifest
 from mlflow_backend.places.kubernetes.objects.bundle import Bundle
+from mlflow_backend.tracking import runs as mlflow_runs
 from mlflow_runner.contract.tags import TAG_CLUSTER, TAG_JOB, TAG_JOB_UID, TAG_SUBMITTED
 
 
@@ -35,7 +35,7 @@ class Creation:
         submit that broke off; they name its uid after, without which no Job tells anything about a
         run.
         """
-        tracking.tag(self.run_id, {**self.tags, **self._place()})
+        mlflow_runs.tag(self.run_id, {**self.tags, **self._place()})
         try:
             job = self.cluster.create(self.job)
         except AlreadyExists:
@@ -60,8 +60,8 @@ class Creation:
             steps = [
                 pool.submit(self._create_config_map, job),
                 pool.submit(self._create_secret, job),
-                pool.submit(tracking.tag, self.run_id, {TAG_JOB_UID: job["metadata"]["uid"]}),
-                pool.submit(tracking.schedule, self.run_id),
+                pool.submit(mlflow_runs.tag, self.run_id, {TAG_JOB_UID: job["metadata"]["uid"]}),
+                pool.submit(mlflow_runs.schedule, self.run_id),
             ]
             for step in steps:
                 step.result()

@@ -2,13 +2,13 @@
 
 from mlflow.projects.submitted_run import SubmittedRun
 
-from mlflow_backend import tracking
 from mlflow_backend.errors import ClusterError, TrackingError, as_mlflow_does
 from mlflow_backend.places.kubernetes.client.gone import pods_are_gone
 from mlflow_backend.places.kubernetes.objects import labels
 from mlflow_backend.places.kubernetes.ownership import is_labelled
 from mlflow_backend.places.kubernetes.settle import has_ended
 from mlflow_backend.places.kubernetes.wait import POD_GONE_S, SubmittedJob, Waiting
+from mlflow_backend.tracking import runs as mlflow_runs
 from mlflow_runner.contract.causes import Cause
 from mlflow_runner.contract.tags import TAG_CAUSE, TAG_MESSAGE
 
@@ -85,7 +85,7 @@ class ClusterRun(SubmittedRun):
                     f"run {self.run_id} is deleted in MLflow: deleting its Job {self.job_name}"
                 )
             elif not has_ended(run):
-                tracking.end(self.run_id, "KILLED", Cause.CANCELLED, "The run was cancelled.")
+                mlflow_runs.end(self.run_id, "KILLED", Cause.CANCELLED, "The run was cancelled.")
         except TrackingError as error:
             return error
         return None

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlflow_backend import tracking
 from mlflow_backend.errors import TrackingError, hint
 from mlflow_backend.places.kubernetes import settle
 from mlflow_backend.places.kubernetes.diagnose import Diagnosis
 from mlflow_backend.places.kubernetes.ownership import Known
+from mlflow_backend.tracking import runs as mlflow_runs
+from mlflow_backend.tracking.answers import one_line
 from mlflow_runner.contract.tags import TAG_JOB
 
 PAGE = 200
@@ -41,10 +42,10 @@ class ClientRuns:
     """`settle.Runs` through MLflow's client."""
 
     def read(self, run_id: str) -> Known:
-        return known(tracking.get_run(run_id))
+        return known(mlflow_runs.get_run(run_id))
 
     def end(self, run_id: str, end: Diagnosis) -> None:
-        tracking.end(run_id, end.status, end.cause, end.message, end.exit_code)
+        mlflow_runs.end(run_id, end.status, end.cause, end.message, end.exit_code)
 
     def children(self, parent: Known) -> Iterator[Known]:
         """The nested runs directly below a run, in its experiment, that are RUNNING or
@@ -59,7 +60,7 @@ def run_of(run_id: str) -> Any:
 
     Raises TrackingError when there is none, or it is not of a cluster.
     """
-    run = tracking.get_run(run_id)
+    run = mlflow_runs.get_run(run_id)
     if TAG_JOB not in run.data.tags:
         raise TrackingError(f"run {run_id}: was not sent to a cluster (it has no tag {TAG_JOB})")
     return run
@@ -99,7 +100,7 @@ def experiments_of(names: Sequence[str]) -> list[str]:
 
     found = []
     for name in names:
-        with tracking.one_line(f"experiment {name}"):
+        with one_line(f"experiment {name}"):
             experiment = MlflowClient().get_experiment_by_name(name)
             known_names = [] if experiment else [item.name for item in _listed_experiments()]
         if experiment is None:
@@ -116,7 +117,7 @@ def log_parts(run_id: str) -> Iterator[bytes]:
 
     client, what = MlflowClient(), f"run {run_id}: its log could not be read"
     try:
-        with tracking.one_line(what):
+        with one_line(what):
             for item in sorted(
                 client.list_artifacts(run_id, LOGS), key=lambda item: _in_order(item.path)
             ):
@@ -128,7 +129,7 @@ def log_parts(run_id: str) -> Iterator[bytes]:
 
 
 def _experiments() -> Iterator[str]:
-    with tracking.one_line("the experiments could not be listed"):
+    with one_line("the experiments could not be listed"):
         yield from (item.experiment_id for item in _listed_experiments())
 
 
@@ -150,7 +151,7 @@ def _pages(experiments: Sequence[str], wanted: str) -> Iterator[Any]:
 
     client, token = MlflowClient(), None
     while True:
-        with tracking.one_line("the runs could not be listed"):
+        with one_line("the runs could not be listed"):
             page = client.search_runs(
                 experiments,
                 wanted,

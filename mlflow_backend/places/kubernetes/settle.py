@@ -20,7 +20,12 @@ from mlflow_backend.places.kubernetes.objects import labels
 from mlflow_backend.places.kubernetes.ownership import Known, claim_of
 from mlflow_runner.contract.answers import Refused
 from mlflow_runner.contract.causes import Cause
-from mlflow_runner.contract.ending import TERMINAL, is_told
+from mlflow_runner.contract.ending import (
+    is_by_hand,
+    is_marked_failed,
+    is_told,
+    marked_failed,
+)
 from mlflow_runner.contract.tags import (
     TAG_CAUSE,
     TAG_JOB,
@@ -119,11 +124,7 @@ def judge(run: Known, seen: Seen) -> Verdict:
         return Verdict(True, remove_job=is_own and _is_in_the_way(run, seen))
     if not is_own:
         return Verdict(False)
-    if (
-        run.status == "KILLED"
-        and TAG_CAUSE not in run.tags
-        and run.tags.get(TAG_STATUS) not in TERMINAL
-    ):
+    if run.status == "KILLED" and is_by_hand(run.status, run.tags):
         return Verdict(
             True,
             Diagnosis("KILLED", Cause.CANCELLED, "The run was marked KILLED in MLflow"),
@@ -131,7 +132,12 @@ def judge(run: Known, seen: Seen) -> Verdict:
         )
     if claim.job_uid is None:
         return _broken_submit(run, seen)
-    return _judge_job(seen, was_stopped=run.tags.get(TAG_CAUSE) == Cause.TERMINATED)
+    verdict = _judge_job(seen, was_stopped=run.tags.get(TAG_CAUSE) == Cause.TERMINATED)
+    if verdict.end and verdict.end.status == "FINISHED" and is_marked_failed(run.status, run.tags):
+        code = verdict.end.exit_code or 0
+        end = Diagnosis("FAILED", Cause.MARKED_FAILED, marked_failed(code), exit_code=code)
+        return replace(verdict, end=end)
+    return verdict
 
 
 def foresee(seen: Seen) -> Verdict:

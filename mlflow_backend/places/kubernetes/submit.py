@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from mlflow_backend import credentials, tracking
+from mlflow_backend import credentials, mlflow_internals
 from mlflow_backend.environment import locks, permissions, platforms, staging
 from mlflow_backend.errors import ConfigError, redact
 from mlflow_backend.files import snapshot
@@ -34,6 +34,9 @@ from mlflow_backend.request.docker_env import DockerEnv
 from mlflow_backend.request.project import Project
 from mlflow_backend.targets import lookup
 from mlflow_backend.targets.target import Target
+from mlflow_backend.tracking import runs as mlflow_runs
+from mlflow_backend.tracking import settings as mlflow_settings
+from mlflow_backend.tracking import uris, versions
 from mlflow_runner.contract.causes import Cause
 from mlflow_runner.contract.submission import Archive, Submission
 from mlflow_runner.contract.tags import (
@@ -83,16 +86,16 @@ def submit(
             f"target '{found.name}' ({found.source}): has no 'image': build one from "
             "runner/Dockerfile and name it there"
         )
-    uri = tracking.uri_for_pods(
+    uri = uris.for_pods(
         target.tracking_uri, client_uri, found.name, manifest.on_host_network(target)
     )
-    uri, settings = tracking.settings(os.environ, uri)
+    uri, settings = mlflow_settings.forwarded(os.environ, uri)
     cluster = connect(target.context, target.namespace)
     kept = None
     if not docker:
         place = platforms.of_target(target), permissions.of_target(target)
         kept = locks.obtain(project.work_dir, project.environment_files, *place, progress)
-    if kept and (warning := tracking.client_warning(kept.mlflow, client_uri)):
+    if kept and (warning := versions.client_warning(kept.mlflow, client_uri)):
         progress.say(warning)
     with files.pack(
         project, kept, Limits(target.snapshot_files, target.snapshot_bytes), progress
@@ -141,12 +144,14 @@ def submit(
         )
         plan = _Plan(cluster, target, found.name, project, draft, settings, inherited, taken, kept)
         plan.check()
-        run = tracking.create_run(project, experiment_id, command_line.given_run_id(config.RUN_ID))
+        run = mlflow_runs.create_run(
+            project, experiment_id, command_line.given_run_id(config.RUN_ID)
+        )
         try:
             project.discard()
             return plan.send(run, client_uri, config.STREAM_OUTPUT, progress)
         except BaseException as error:
-            tracking.fail(run.info.run_id, error)
+            mlflow_runs.fail(run.info.run_id, error)
             raise
 
 
@@ -201,7 +206,7 @@ class _Plan:
     target_name: str
     project: Project
     draft: Submission
-    settings: tracking.Settings
+    settings: mlflow_settings.Settings
     inherited: Mapping[str, str]
     taken: snapshot.Snapshot
     kept: locks.Kept | None
@@ -226,7 +231,7 @@ class _Plan:
         job = self.job(UNKNOWN_RUN, bundle, None)
         with ThreadPoolExecutor(2) as beside:
             identified = beside.submit(self.cluster.identity)
-            root = beside.submit(tracking.artifact_root, self.draft.experiment_id)
+            root = beside.submit(mlflow_runs.artifact_root, self.draft.experiment_id)
             self.cluster.check(
                 [
                     job,
@@ -236,7 +241,7 @@ class _Plan:
             identified.result()
             # a shared folder may be mounted there
             if not (self.target.pod_template.get("spec") or {}).get("volumes"):
-                tracking.check_artifact_root(root.result(), self.draft.experiment_id)
+                mlflow_runs.check_artifact_root(root.result(), self.draft.experiment_id)
         _accepted_until[kind] = time.monotonic() + ACCEPTED_S
 
     def tags(self) -> dict[str, str]:
@@ -275,7 +280,7 @@ class _Plan:
         identity = manifest.Identity(
             name,
             self.project.name,
-            _user(),
+            mlflow_internals.user(),
             CLIENT,
             self.target_name,
             run_url,
@@ -301,7 +306,7 @@ class _Plan:
 
     def send(self, run: Any, client_uri: str, stream: bool, progress: Progress) -> ClusterRun:
         run_id = run.info.run_id
-        url = tracking.run_url(client_uri, run.info.experiment_id, run_id)
+        url = uris.run_url(client_uri, run.info.experiment_id, run_id)
         bundle = self.bundle(run_id, run.info.experiment_id)
         job = self.job(run_id, bundle, url)
         self._upload(run_id, progress)
@@ -342,13 +347,9 @@ class _Plan:
         """Upload what is too large for a ConfigMap."""
         if self.draft.archive.artifact:
             progress.waiting(f"uploading the snapshot ({self.taken.size_bytes / 1e6:.1f} MB)")
-            tracking.upload(run_id, self.taken.path, os.path.dirname(self.draft.archive.artifact))
+            mlflow_runs.upload(
+                run_id, self.taken.path, os.path.dirname(self.draft.archive.artifact)
+            )
         if self.kept and self.target.stage_packages:
             with staging.staged(self.kept, progress) as archive:
-                tracking.upload(run_id, archive, os.path.dirname(PACKAGES))
-
-
-def _user() -> str:
-    from mlflow.tracking.context.default_context import _get_user
-
-    return _get_user()
+                mlflow_runs.upload(run_id, archive, os.path.dirname(PACKAGES))

@@ -7,10 +7,9 @@ import urllib.parse
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from mlflow_backend import addresses
 from mlflow_backend.request.docker_env import CODE_DIR, DockerEnv
 from mlflow_backend.request.project import Project
-
-LOCALHOST = ("localhost", "127.", "::1")
 
 
 def command(
@@ -51,7 +50,7 @@ def command(
         "--env",
         f"HOME={scratch}",
     ]
-    if (urllib.parse.urlsplit(tracking_uri).hostname or "").startswith(LOCALHOST):
+    if addresses.is_loopback(urllib.parse.urlsplit(tracking_uri).hostname or ""):
         argv += ["--network", "host"]
     for mount in (*mounts, *docker.volumes):
         argv += ["--volume", mount]

@@ -11,11 +11,11 @@ from typing import NamedTuple
 from mlflow.projects.submitted_run import SubmittedRun
 
 from mlflow_backend import scratch as scratch_folders
-from mlflow_backend import tracking
 from mlflow_backend.errors import as_mlflow_does
 from mlflow_backend.places.local.end import WhyNotStarted, final_state, settle
 from mlflow_backend.progress import Progress
 from mlflow_backend.request.project import Project
+from mlflow_backend.tracking import runs as mlflow_runs
 from mlflow_runner.contract.ending import describe
 from mlflow_runner.contract.outcome import DELETED, TOLD, Outcome
 from mlflow_runner.contract.state import State
@@ -86,7 +86,7 @@ class LocalRun(SubmittedRun):
     @as_mlflow_does()
     def get_status(self) -> str:
         """The run's status in MLflow: SCHEDULED, RUNNING, FINISHED, FAILED or KILLED."""
-        return tracking.get_run(self._run_id).info.status
+        return mlflow_runs.get_run(self._run_id).info.status
 
     @as_mlflow_does()
     def cancel(self) -> None:
@@ -173,12 +173,21 @@ class LocalRun(SubmittedRun):
         return None
 
     def _copy_output(self) -> None:
+        if progress := self._progress:
+            progress.begin(f"{self._project.name}-{self._run_id[:8]}")
+        try:
+            self._copy()
+        finally:
+            if progress:
+                progress.end()
+        self._process.wait()
+
+    def _copy(self) -> None:
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         while block := self._process.stdout.read1(65536):
             text = decoder.decode(block)
             self._last_words = (self._last_words + text)[-2000:]
             self._show(text)
-        self._process.wait()
 
     def _show(self, text: str) -> None:
         try:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from mlflow_backend import tracking
 from mlflow_backend.environment import locks
 from mlflow_backend.environment.indexes import index_settings
 from mlflow_backend.places import runner_zip
@@ -18,6 +17,7 @@ from mlflow_backend.request import project as projects
 from mlflow_backend.request.backend_config import BackendConfig
 from mlflow_backend.request.docker_env import DockerEnv
 from mlflow_backend.request.project import Project
+from mlflow_backend.tracking import settings as mlflow_settings
 from mlflow_runner.contract.submission import Submission
 from mlflow_runner.processes.program import ISOLATED
 
@@ -49,7 +49,7 @@ def in_container(
         for parameter in projects.file_parameters(project, confined=True)
         if parameter.local
     ]
-    settings = tracking.settings(os.environ, submission.tracking_uri)[1]
+    settings = mlflow_settings.forwarded(os.environ, submission.tracking_uri)[1]
     scratch = Path(submission.scratch_dir)
     files = {
         name: _private_file(scratch / name.lower(), content)

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from mlflow_backend import scratch as scratch_folders
-from mlflow_backend import tracking
 from mlflow_backend.environment import locks, platforms
 from mlflow_backend.environment.permissions import HERE
 from mlflow_backend.errors import SnapshotError
@@ -22,6 +21,8 @@ from mlflow_backend.request import project as projects
 from mlflow_backend.request.backend_config import BackendConfig
 from mlflow_backend.request.docker_env import CODE_DIR
 from mlflow_backend.request.project import Project
+from mlflow_backend.tracking import runs as mlflow_runs
+from mlflow_backend.tracking import uris, versions
 from mlflow_runner.contract import tracking_variables
 from mlflow_runner.contract.submission import Download, Submission
 from mlflow_runner.contract.tags import TAG_ENVIRONMENT, TAG_TARGET
@@ -64,21 +65,21 @@ def submit(
                 progress,
             )
         environment = kept and kept.environment
-        if kept and (warning := tracking.client_warning(kept.mlflow, client_uri)):
+        if kept and (warning := versions.client_warning(kept.mlflow, client_uri)):
             progress.say(warning)
         run_id = command_line.given_run_id(config.RUN_ID)
-        run = tracking.create_run(project, experiment_id, run_id)
+        run = mlflow_runs.create_run(project, experiment_id, run_id)
     except BaseException:
         scratch_folders.discard(scratch)
         raise
     own_dirs = [*filter(None, (scratch, project.fetched))]
     try:
-        tracking.tag(
+        mlflow_runs.tag(
             run.info.run_id,
             {TAG_TARGET: "local", **({TAG_ENVIRONMENT: environment.key} if environment else {})},
         )
-        tracking.schedule(run.info.run_id)
-        tracking_uri, credentials = tracking.split_credentials(tracking.uri_for_here(client_uri))
+        mlflow_runs.schedule(run.info.run_id)
+        tracking_uri, credentials = uris.split_credentials(uris.for_here(client_uri))
         submission = Submission(
             run_id=run.info.run_id,
             experiment_id=str(run.info.experiment_id),
@@ -107,10 +108,10 @@ def submit(
         for folder in own_dirs:
             scratch_folders.release(folder)  # the runner may outlive this process
     except BaseException as error:
-        tracking.fail(run.info.run_id, error)
+        mlflow_runs.fail(run.info.run_id, error)
         scratch_folders.discard(scratch)
         raise
-    if url := tracking.run_url(client_uri, run.info.experiment_id, run.info.run_id):
+    if url := uris.run_url(client_uri, run.info.experiment_id, run.info.run_id):
         progress.say(f"run {url}")
     return LocalRun(
         run.info.run_id,

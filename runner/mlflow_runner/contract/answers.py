@@ -1,6 +1,6 @@
 """What a tracking server says of a run, and what its answer means for the caller."""
 
-from typing import Dict, NamedTuple
+from typing import Dict, NamedTuple, Type
 
 
 class RunInfo(NamedTuple):
@@ -52,3 +52,31 @@ class TooLarge(Refused):
 
 class NeedsMlflow(Exception):
     """Only MLflow's own client can do this, and this Python has none."""
+
+
+NOT_THERE = "RESOURCE_DOES_NOT_EXIST"
+CODES: Dict[str, Type[Exception]] = {
+    "INTERNAL_ERROR": Unavailable,
+    "TEMPORARILY_UNAVAILABLE": Unavailable,
+    "DEADLINE_EXCEEDED": Unavailable,
+    "REQUEST_LIMIT_EXCEEDED": Unavailable,
+    "RESOURCE_EXHAUSTED": Unavailable,
+    "CANCELLED": Unavailable,
+    "ABORTED": Unavailable,
+    NOT_THERE: Missing,
+    "UNAUTHENTICATED": Denied,
+    "CUSTOMER_UNAUTHORIZED": Denied,
+    "PERMISSION_DENIED": Denied,
+    "INVALID_PARAMETER_VALUE": Refused,
+    "BAD_REQUEST": Refused,
+}
+"""What MLflow's error codes mean (mlflow/protos/databricks.proto). The runner repeats a call that
+meets another code; the client, for which a user waits, does not.
+"""
+TRANSIENT_STATUS = (408, 425, 429)
+"""Of HTTP, as are all from 500 on: https://www.rfc-editor.org/rfc/rfc9110#section-15"""
+
+
+def is_transient_status(status: int) -> bool:
+    """Whether a call that met this HTTP status, which is no success, may succeed when repeated."""
+    return status in TRANSIENT_STATUS or not 400 <= status < 500

@@ -96,16 +96,9 @@ def ending(found: RunInfo, state: State) -> Optional[Ending]:
     """
     if is_superseded(found, state):
         return None
-    told, by_hand = found.tags.get(TAG_CAUSE), _is_by_hand(found)
-    if (
-        state.status == "FINISHED"
-        and found.status == "FAILED"
-        and (by_hand or told == Cause.MARKED_FAILED)
-    ):
-        message = (
-            f"The command exited with code {state.exit_code}, but the script marked the run FAILED."
-        )
-        return _own(state, "FAILED", Cause.MARKED_FAILED, message)
+    told, by_hand = found.tags.get(TAG_CAUSE), is_by_hand(found.status, found.tags)
+    if state.status == "FINISHED" and is_marked_failed(found.status, found.tags):
+        return _own(state, "FAILED", Cause.MARKED_FAILED, marked_failed(state.exit_code))
     stopped = state.status == "KILLED"
     # written by an earlier try
     ours = told == state.cause and found.tags.get(TAG_STATUS) == "KILLED"
@@ -125,11 +118,25 @@ def ending(found: RunInfo, state: State) -> Optional[Ending]:
     return _own(state, "KILLED" if marked else state.status, state.cause, state.message)
 
 
-def _is_by_hand(found: RunInfo) -> bool:
-    """Whether the status is a user's or the script's own: no end of ours is in the tags, not even
-    half of one.
+def is_by_hand(status: str, tags: Mapping[str, str]) -> bool:
+    """Whether this is an end by a user or by the script itself: none of ours is in the tags, not
+    even half of one.
     """
-    return TAG_CAUSE not in found.tags and found.tags.get(TAG_STATUS) not in TERMINAL
+    return status in TERMINAL and TAG_CAUSE not in tags and tags.get(TAG_STATUS) not in TERMINAL
+
+
+def is_marked_failed(status: str, tags: Mapping[str, str]) -> bool:
+    """Whether the script marked the run FAILED: then it has failed, although its command exits with
+    0. The same run once that is written is marked too.
+    """
+    return status == "FAILED" and (
+        is_by_hand(status, tags) or tags.get(TAG_CAUSE) == Cause.MARKED_FAILED
+    )
+
+
+def marked_failed(exit_code: Optional[int]) -> str:
+    """The message of such an end."""
+    return f"The command exited with code {exit_code}, but the script marked the run FAILED."
 
 
 def _own(state: State, status: str, cause: Optional[str], message: Optional[str]) -> Ending:

@@ -17,6 +17,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, MutableMapping
 from urllib.parse import urlsplit
 
 from mlflow_runner.contract.answers import (
+    CODES,
     Denied,
     Missing,
     NeedsMlflow,
@@ -24,16 +25,10 @@ from mlflow_runner.contract.answers import (
     RunInfo,
     TooLarge,
     Unavailable,
+    is_transient_status,
 )
 from mlflow_runner.tracking import login, web
 
-KINDS = {
-    "RESOURCE_DOES_NOT_EXIST": Missing,
-    "UNAUTHENTICATED": Denied,
-    "PERMISSION_DENIED": Denied,
-    "INVALID_PARAMETER_VALUE": Refused,
-}
-"""What MLflow's error codes mean; every other may pass."""
 MLFLOW_AGENT = "mlflow-python-client"
 """How the User-Agent of MLflow's client begins
 (mlflow/tracking/request_header/default_request_header_provider.py).
@@ -243,7 +238,7 @@ def _translated(function, *arguments, **keywords):
         return function(*arguments, **keywords)
     except MlflowException as error:
         is_mlflows = True
-        words, kind = str(error), KINDS.get(error.error_code, Unavailable)
+        words, kind = str(error), CODES.get(error.error_code, Unavailable)
     except Exception as error:  # each artifact store has exceptions of its own
         words, kind = f"{type(error).__name__}: {error}", _kind(error)
     hint = {Denied: web.BAD_LOGIN, Missing: web.BAD_ADDRESS}.get(kind)
@@ -261,7 +256,7 @@ def _kind(error: BaseException) -> type:
     ):
         return Denied
     code = http_status(error)
-    if code is None or code >= 500 or code < 400 or code in (408, 425, 429):
+    if code is None or is_transient_status(code):
         return Unavailable
     return {401: Denied, 403: Denied, 404: Missing, 413: TooLarge}.get(code, Refused)
 

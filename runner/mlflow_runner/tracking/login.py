@@ -78,7 +78,8 @@ def split_url(url: str) -> Tuple[str, Optional[str]]:
 def hide(text: str) -> str:
     """`text` without the login, should a server's answer or an exception repeat it."""
     for value in _secrets():
-        text = text.replace(value, "***")
+        for shown in (value, repr(value)[1:-1], ascii(value)[1:-1]):
+            text = text.replace(shown, "***")
     return text
 
 

@@ -17,7 +17,15 @@ from typing import Callable, Dict, Optional
 from urllib.parse import urlsplit
 
 from mlflow_runner import VERSION
-from mlflow_runner.contract.answers import Denied, Missing, Refused, TooLarge, Unavailable
+from mlflow_runner.contract.answers import (
+    NOT_THERE,
+    TRANSIENT_STATUS,
+    Denied,
+    Missing,
+    Refused,
+    TooLarge,
+    Unavailable,
+)
 from mlflow_runner.tracking import login
 
 USER_AGENT = f"mlflow-compute/{VERSION} Python/{platform.python_version()}"
@@ -31,8 +39,6 @@ BLOCK_BYTES = 1 << 20
 CERTIFICATES = ("MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 CLIENT_CERTIFICATE = "MLFLOW_TRACKING_CLIENT_CERT_PATH"
 WORDS_CHARS = 300
-NOT_THERE = "RESOURCE_DOES_NOT_EXIST"
-"""MLflow's error code, at the beginning of its answer (mlflow/protos/databricks.proto)."""
 BAD_LOGIN = "Correct the target's 'secret' or 'tracking_auth', or your own login."
 BAD_ADDRESS = "Check the tracking URI, and whether the run still exists."
 
@@ -132,7 +138,7 @@ def _answered(what: str, error: urllib.error.HTTPError) -> Exception:
     words = f"{what}: {code} {_words(error)}".rstrip() + (
         f" to {to.split('?')[0]}" if to and 300 <= code < 400 else ""
     )
-    if code >= 500 or code in (408, 425, 429):
+    if code >= 500 or code in TRANSIENT_STATUS:
         return Unavailable(words)
     if code in (401, 403):
         return Denied(words, BAD_LOGIN)
