@@ -7,6 +7,7 @@ Everything but MLflow's own base class is imported when a run is submitted:
 import gc
 import os
 import sys
+from typing import NoReturn
 
 from mlflow.projects.backend.abstract_backend import AbstractBackend
 
@@ -23,49 +24,61 @@ class ComputeBackend(AbstractBackend):
         everything a user can correct. Under the command `mlflow run`, which would return at once,
         the wait is done at its end.
         """
-        from mlflow_backend import scratch
+        from mlflow_backend import debug, scratch
         from mlflow_backend.errors import as_mlflow_does
         from mlflow_backend.request import command_line
+        from mlflow_backend.request import project as projects
+        from mlflow_backend.request.backend_config import parse
         from mlflow_runner.contract import tracking_variables
 
+        debug.show_if_asked()
         tracking_variables.strip(os.environ)  # MLflow's client fails on one and prints it
         command = command_line.mlflow_run()
         if command:
             scratch.end_in_order()
         with as_mlflow_does():
-            run, streams = _submit(
-                project_uri,
-                entry_point,
-                params,
-                version,
-                backend_config,
-                tracking_uri,
-                experiment_id,
-            )
-        if streams and command:
+            config = parse(backend_config)
+            project = projects.load(project_uri, version, entry_point, params)
+            try:
+                if config.DRY_RUN:
+                    _show_dry_run(config, project, experiment_id, tracking_uri, bool(command))
+                run = _submit(config, project, experiment_id, tracking_uri)
+            except BaseException:
+                project.discard()
+                raise
+        if config.STREAM_OUTPUT and command:
             _wait_at_the_end(command, run)
         return run
 
 
-def _submit(project_uri, entry_point, params, version, backend_config, tracking_uri, experiment_id):
-    """The SubmittedRun, and whether its output is to be shown."""
+def _submit(config, project, experiment_id, tracking_uri):
+    """The SubmittedRun."""
     from mlflow_backend.progress import Progress
-    from mlflow_backend.request import project as projects
-    from mlflow_backend.request.backend_config import parse
 
-    config = parse(backend_config)
-    project = projects.load(project_uri, version, entry_point, params)
     if config.is_local:
         from mlflow_backend.places.local.submit import submit
     else:
         from mlflow_backend.places.kubernetes.submit import submit
-    try:
-        return submit(
-            config, project, experiment_id, tracking_uri, Progress()
-        ), config.STREAM_OUTPUT
-    except BaseException:
-        project.discard()
-        raise
+    return submit(config, project, experiment_id, tracking_uri, Progress())
+
+
+def _show_dry_run(config, project, experiment_id, tracking_uri, is_command) -> NoReturn:
+    """Print what would be created. MLflow expects a run of every backend: as there is none, the
+    command ends here with 0, and a caller in Python gets an ExecutionException.
+    """
+    from mlflow.exceptions import ExecutionException
+
+    from mlflow_backend.progress import Progress
+
+    if config.is_local:
+        from mlflow_backend.places.local.dry_run import dry_run
+    else:
+        from mlflow_backend.places.kubernetes.dry_run import dry_run
+    progress = Progress()
+    progress.output(dry_run(config, project, experiment_id, tracking_uri, progress))
+    if is_command:
+        sys.exit(0)
+    raise ExecutionException("DRY_RUN: the run would be accepted; nothing was created")
 
 
 def _cancel(run) -> None:

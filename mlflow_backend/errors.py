@@ -5,11 +5,14 @@ Nothing here imports MLflow, which a process without it (the controller) would p
 
 import contextlib
 import difflib
+import logging
 from collections.abc import Iterable, Iterator
 
 from mlflow_backend.plain_text import plain
 from mlflow_runner.contract.redact import redact as redact
 from mlflow_runner.contract.redact import without_logins as without_logins
+
+log = logging.getLogger(__name__)
 
 
 class ComputeError(Exception):
@@ -80,6 +83,7 @@ def as_mlflow_does() -> Iterator[None]:
     except ComputeError as error:
         from mlflow.exceptions import ExecutionException
 
+        log.debug("refused", exc_info=error)
         raise ExecutionException(str(error)) from error
 
 

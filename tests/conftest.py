@@ -1,5 +1,6 @@
 """Settings for all tests."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,15 @@ GROUPS = {"docker": "docker", "guarded": "policy", "controller": "controller"}
 
 Tests of a group run in one process: see `--dist loadgroup`.
 """
+
+
+def pytest_configure():
+    """Under `nohup` or in the background of a script, SIGHUP and SIGINT are ignored, and children
+    inherit that; a handler of this process they do not.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

@@ -44,9 +44,10 @@ def main() -> None:
     """Run MLflow Projects on this machine or as Kubernetes Jobs: what `mlflow run --backend
     compute` works with.
     """
-    from mlflow_backend import scratch
+    from mlflow_backend import debug, scratch
     from mlflow_runner.contract import tracking_variables
 
+    debug.show_if_asked()
     scratch.end_in_order()
     tracking_variables.strip(os.environ)
     # standard output is for what was asked

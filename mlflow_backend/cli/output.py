@@ -1,12 +1,15 @@
 """What the commands have in common: tables for people, and errors as one line."""
 
 import functools
+import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
 import click
 
 from mlflow_backend.plain_text import plain
+
+log = logging.getLogger(__name__)
 
 UNLIMITED_WIDTH = 10_000
 
@@ -34,6 +37,7 @@ def report_errors(function: Callable) -> Callable:
         try:
             return function(*arguments, **keywords)
         except _reported() as error:
+            log.debug("failed", exc_info=error)
             raise click.ClickException(readable(error)) from None
 
     return call

@@ -1,5 +1,5 @@
-"""The `backend_config` of one run: COMPUTE, USE_CONDA, STREAM_OUTPUT, RUN_ID, and fields of the
-target overridden.
+"""The `backend_config` of one run: COMPUTE, USE_CONDA, STREAM_OUTPUT, DRY_RUN, RUN_ID, and fields
+of the target overridden.
 """
 
 from typing import Annotated, Any
@@ -34,6 +34,7 @@ class BackendConfig(Strict):
     COMPUTE: StrictStr | None = None
     USE_CONDA: Boolean = True
     STREAM_OUTPUT: Boolean = True
+    DRY_RUN: Boolean = False
     overrides: dict[str, Any] = {}
     env_manager: str | None = None
     synchronous: bool = True
@@ -59,7 +60,7 @@ def parse(raw: Any) -> BackendConfig:
         raise ConfigError(
             f'backend_config: write a JSON object such as {{"COMPUTE": "NAME"}}, found {raw!r}'
         )
-    own = {key for key in ("COMPUTE", "USE_CONDA", "STREAM_OUTPUT", "RUN_ID")}
+    own = {key for key in ("COMPUTE", "USE_CONDA", "STREAM_OUTPUT", "DRY_RUN", "RUN_ID")}
     fields = set(Target.model_fields)
     values: dict[str, Any] = {key: raw[key] for key in own if key in raw}
     values["overrides"] = {key: value for key, value in raw.items() if key in fields}

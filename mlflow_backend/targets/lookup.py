@@ -1,5 +1,6 @@
 """Find the target that a run names: in the user's files, else in the cluster's own list."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from mlflow_backend.errors import ClusterError, ConfigError, hint
 from mlflow_backend.targets.target import Target
 from mlflow_backend.targets.targets_file import VARIABLE, Targets, load_files, overlay, search_path
 from mlflow_backend.targets.validation import validate
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ def find(
             f"COMPUTE: there is no target '{name}' in {places} (or name a file in {VARIABLE}); "
             f"{hint(name, known)}{refused}{trouble}"
         )
+    log.debug("target '%s' is that of %s", name, found.source)
     for line in files.refused:
         say(line)
     if not overrides:

@@ -1,6 +1,8 @@
 """What MLflow's client raises, as one line that says whether repeating the call can help."""
 
 import contextlib
+import logging
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,6 +10,8 @@ from typing import Any
 from mlflow_backend.errors import TrackingError, TrackingUnavailable
 from mlflow_runner.contract.answers import CODES, Denied, Unavailable, is_transient_status
 from mlflow_runner.tracking import login
+
+log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -18,9 +22,12 @@ def one_line(what: str) -> Iterator[None]:
     from mlflow import get_tracking_uri
     from mlflow.exceptions import MlflowException
 
+    began_s = time.monotonic()
     try:
         yield
+        log.debug("MLflow, else %r: %.0f ms", what, (time.monotonic() - began_s) * 1000)
     except MlflowException as error:
+        log.debug("MLflow: %s", login.hide(str(error)), exc_info=True)
         if refused := _unusable_login():
             raise TrackingError(f"{what}: {refused}") from None
         outage = _outage(error)

@@ -272,7 +272,7 @@ def test_a_submit_that_breaks_half_way_leaves_a_failed_run_with_its_cause_and_no
     assert set(kubectl("get", "configmaps", "-o", "name").split()) <= set(before)
 
 
-@pytest.mark.parametrize("moment", ["bundle", "_created"])
+@pytest.mark.parametrize("moment", ["_upload", "_created"])
 def test_a_submit_that_is_interrupted_leaves_no_run_without_an_end_and_no_job(
     cluster, project, last_run, kubectl, monkeypatch, moment
 ):
@@ -280,15 +280,11 @@ def test_a_submit_that_is_interrupted_leaves_no_run_without_an_end_and_no_job(
 
     from mlflow_backend.places.kubernetes import submit
 
-    inner = getattr(submit._Plan, moment)
-
-    def interrupted(self, first, *rest):
-        if first != submit.UNKNOWN_RUN:
-            raise KeyboardInterrupt
-        return inner(self, first, *rest)
+    def interrupted(*_):
+        raise KeyboardInterrupt
 
     # Ctrl-C at a moment that no test can meet from outside
-    monkeypatch.setattr(submit._Plan, moment, interrupted)
+    monkeypatch.setattr(submit, moment, interrupted)
     with pytest.raises(KeyboardInterrupt):
         mlflow.projects.run(str(project("sleep 60")), backend="compute", backend_config=dict(THERE))
     assert (last_run().status, last_run().cause) == ("FAILED", "SubmitError")

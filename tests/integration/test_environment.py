@@ -564,10 +564,10 @@ def test_the_least_recently_used_go_first_and_what_is_in_use_stays(
 def test_a_cache_above_its_limit_is_cleaned_beside_the_command_however_short(
     command, server, conda_project, cache, monkeypatch, capfd
 ):
-    from mlflow_backend.places.local import submit
+    from mlflow_backend.places.local import prepare
 
     run(conda_project([f"python={SHORT}", "alpha=1.0"], PIP), {})
     (first,) = environments(cache)
-    monkeypatch.setattr(submit, "CACHE_BYTES", 1000)
+    monkeypatch.setattr(prepare, "CACHE_BYTES", 1000)
     run(conda_project([f"python={SHORT}", "alpha=2.0"], PIP, command=command), {})
     assert not first.exists() and "Traceback" not in capfd.readouterr().err

@@ -14,7 +14,7 @@ import pytest
 from mlflow.exceptions import ExecutionException
 from mlflow.tracking import MlflowClient
 
-from mlflow_backend.places.local import submit as local
+from mlflow_backend.places.local import prepare as local
 from tests.bed.proxy import Proxy
 from tests.bed.runs import HERE, Seen, wait_for
 from tests.bed.runs import run_here as run

@@ -38,6 +38,7 @@ from mlflow_runner.contract.tags import (
 )
 
 log = logging.getLogger("mlflow_compute")
+decisions = logging.getLogger(__name__)
 
 CHILDREN = 10_000
 """So many nested runs end with one run, theirs included."""
@@ -156,6 +157,7 @@ def settle(runs: Runs, cluster: Any, run: Known, seen: Seen) -> Verdict:
     known by its cause (JOB_LEFT_BEHIND) or its Job's pod.
     """
     verdict = judge(run, seen)
+    decisions.debug("run %s, %s in MLflow: %s", run.run_id, run.status, verdict)
     if verdict.end:
         run = runs.read(run.run_id)  # another process may have been faster
         verdict = judge(run, seen)

@@ -92,6 +92,7 @@ class Submission(NamedTuple):
     unpack_dir: Optional[str] = None
     archive: Optional[Archive] = None
     keep_archive: Optional[str] = None  # a file to log as the run's code
+    plan: Optional[str] = None  # JSON to log as what was planned for the run, without credentials
     downloads: Tuple[Download, ...] = ()
     environment: Optional[Environment] = None
     secrets_dirs: Tuple[str, ...] = ()

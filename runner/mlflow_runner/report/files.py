@@ -58,6 +58,11 @@ class Files(Channel):
 def files_to_keep(submission: Submission) -> List[Tuple[str, str]]:
     """Artifact path and local path of each file."""
     files = [("code/snapshot.tar.gz", submission.keep_archive)] if submission.keep_archive else []
+    if submission.plan:
+        path = os.path.join(submission.scratch_dir, "plan.json")
+        with open(path, "w") as file:
+            file.write(submission.plan)
+        files.append(("compute/plan.json", path))
     if submission.environment:
         for name in (CONDA_LOCK, PYLOCK):
             path = os.path.join(submission.environment.lock_dir, name)

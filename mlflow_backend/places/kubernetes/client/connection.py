@@ -137,12 +137,15 @@ class Connection:
                 raise ClusterError(f"cannot {what}: the process ends")
             self.on_call(" ".join(what.split()[:2]))
             login, clients = self._current()
+            began_s = time.monotonic()
             try:
                 response = call(clients)
                 self._note_time(response.headers)
+                log.debug("%s: %s, %.0f ms", what, response.status, _since_ms(began_s))
                 return response
             except ApiException as error:
                 self._note_time(error.headers or {})
+                log.debug("%s: %s, %.0f ms", what, error.status, _since_ms(began_s))
                 if error.status in none_on:
                     return None
                 after_s = answers.repeat_after_s(error, is_safe)
@@ -210,6 +213,10 @@ class Connection:
             raise answers.from_status(what, self._where, error) from None
         except urllib3.exceptions.HTTPError as error:
             raise answers.from_transport(self._login.server, self.context, error) from None
+
+
+def _since_ms(began_s: float) -> float:
+    return (time.monotonic() - began_s) * 1000
 
 
 def _clients(login: Login) -> Clients:

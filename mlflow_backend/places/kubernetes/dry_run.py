@@ -1,0 +1,53 @@
+"""Show what a submit would create, and what the API server says of it; nothing is created."""
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from mlflow_backend.errors import ComputeError
+from mlflow_backend.places.kubernetes.prepare import Prepared, prepare
+from mlflow_backend.places.kubernetes.submit import judge, objects
+from mlflow_backend.progress import Progress
+from mlflow_backend.request.backend_config import BackendConfig
+from mlflow_backend.request.project import Project
+
+HIDDEN = "***"
+
+
+def dry_run(
+    config: BackendConfig, project: Project, experiment_id: str, client_uri: str, progress: Progress
+) -> str:
+    """The objects as YAML documents. Raises ComputeError where one would be refused, after it has
+    shown them.
+    """
+    with prepare(config, project, experiment_id, client_uri, progress) as prepared:
+        text = describe(prepared)
+        try:
+            judge(prepared)
+        except ComputeError:
+            progress.output(text)
+            raise
+        where = f"namespace {prepared.cluster.namespace} (context {prepared.cluster.context})"
+        progress.say(f"dry run: the API server accepts this in {where}; nothing is created")
+    return text
+
+
+def describe(prepared: Prepared) -> str:
+    """What would be created, as YAML documents: values of Secrets are hidden, and of files only
+    their size is shown. The run's id is zeros, as there is no run yet.
+    """
+    return yaml.safe_dump_all(map(_shown, objects(prepared)), sort_keys=False, width=100)
+
+
+def _shown(item: Mapping[str, Any]) -> dict[str, Any]:
+    shown = dict(item)
+    if item["kind"] == "Secret":
+        shown["data"] = dict.fromkeys(item["data"], HIDDEN)
+    if "binaryData" in item:
+        shown["binaryData"] = {
+            name: f"({len(base64.b64decode(value))} bytes)"
+            for name, value in item["binaryData"].items()
+        }
+    return shown
