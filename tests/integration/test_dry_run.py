@@ -2,7 +2,6 @@
 
 import json
 import tempfile
-from pathlib import Path
 
 import mlflow
 import pytest
@@ -15,8 +14,12 @@ from tests.bed.runs import HERE, THERE
 PASSWORD = "s3cr3t-password"
 
 
+def all_runs():
+    return [run.info.run_id for run in MlflowClient().search_runs(["0"])]
+
+
 @pytest.fixture
-def tried(tmp_path, mlflow_run, monkeypatch):
+def tried(server, tmp_path, mlflow_run, monkeypatch):
     """`mlflow run` with DRY_RUN and this backend_config: its exit code, output and error."""
     temporary = tmp_path / "tmp"
     temporary.mkdir()
@@ -29,8 +32,9 @@ def tried(tmp_path, mlflow_run, monkeypatch):
         return process.returncode, out, err
 
     monkeypatch.setenv("TMPDIR", str(temporary))
+    before = all_runs()
     yield run
-    assert not MlflowClient().search_runs(["0"]), "no run was created"
+    assert all_runs() == before, "no run was created"
 
 
 @pytest.fixture
@@ -68,8 +72,10 @@ def test_a_run_on_this_machine(server, root, tried):
     assert (shown["entry_point"], shown["parameters"]) == ("main", {"alpha": "0.5"})
 
 
-def test_in_python_there_is_no_run_and_one_line_says_so(server, root, capfd):
-    folders = set(Path(tempfile.gettempdir()).glob("mlflow-compute-*"))
+def test_in_python_there_is_no_run_and_one_line_says_so(server, root, capfd, tmp_path, monkeypatch):
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    before = all_runs()
     with pytest.raises(
         ExecutionException, match="^DRY_RUN: the run would be accepted; nothing was"
     ):
@@ -77,5 +83,5 @@ def test_in_python_there_is_no_run_and_one_line_says_so(server, root, capfd):
             str(root), parameters={"alpha": 1}, backend="compute", backend_config={"DRY_RUN": True}
         )
     assert "command: python train.py 1" in capfd.readouterr().out
-    assert not MlflowClient().search_runs(["0"])
-    assert not set(Path(tempfile.gettempdir()).glob("mlflow-compute-*")) - folders
+    assert all_runs() == before
+    assert not list((tmp_path / "tmp").glob("mlflow-compute-*"))

@@ -414,13 +414,12 @@ def test_a_pod_that_is_evicted_while_its_end_cannot_be_told_ends_in_time_with_it
 
 def test_a_stop_while_the_inputs_are_fetched_is_told(proxy, runner, tmp_path):
     """The same holds for every tool that prepares a run: each is a child of the supervisor."""
-    told, proxy.mode = tmp_path / "told", "hang"
+    told, proxy.endpoints["/data"] = tmp_path / "told", "hang"
     download = Download(f"{proxy.uri}/data", str(tmp_path / "in" / "data"))
     run_id, process = runner(
         "true", termination_log=str(told), downloads=(download,), stopped_means="Terminated"
     )
     wait_for(lambda: any(call.path == "/data" for call in proxy.calls))
-    proxy.mode = "open"
     process.terminate()
     process.communicate(timeout=30)
     assert process.returncode == 143 and json.loads(told.read_text())["cause"] == "Terminated"
