@@ -37,7 +37,7 @@ class Access:
 
 
 class Existing:
-    """A cluster that somebody else runs; its images and tracking server are named by variables."""
+    """A cluster that another team runs; its images and tracking server are named by variables."""
 
     def up(self) -> Access:
         for name in (IMAGE, TRACKING_URI):

@@ -1,4 +1,4 @@
-"""Containers beside the run's own: sidecars that do not end, init containers that fail."""
+"""Containers in addition to the run's own: sidecars that do not end, init containers that fail."""
 
 import pytest
 

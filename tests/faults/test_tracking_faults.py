@@ -119,7 +119,7 @@ def test_the_controller_is_restarted_meanwhile(faults, kubectl, controlled):
     assert Seen(before[0].id).cause == "ExitCode"
 
 
-def test_a_client_that_waits_for_a_run_that_somebody_marked(faults):
+def test_a_client_that_waits_for_a_run_that_a_user_marked(faults):
     """MLflow's own word: KILLED, set while the client waits and a controller looks."""
     from mlflow.tracking import MlflowClient
 

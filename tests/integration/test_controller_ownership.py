@@ -265,7 +265,7 @@ def test_a_run_that_has_ended_is_looked_at_no_more(bed, uid, is_deleted):
     assert is_deleted or bed.seen(run_id)[0] != "RUNNING" or uid == "uid-of-another"
 
 
-def test_what_nobody_watched_is_found_by_what_mlflow_holds_unfinished(bed):
+def test_what_no_process_watched_is_found_by_what_mlflow_holds_unfinished(bed):
     gone, elsewhere, broken = (
         bed.run("gone"),
         bed.run("there", cluster="another"),

@@ -205,7 +205,7 @@ def test_output_that_is_read_no_further_does_not_disturb_the_run(
     assert MlflowClient().get_run(last_run().run.info.run_id).info.end_time
 
 
-def test_neither_output_nor_words_that_nobody_reads_disturb_the_run(proxy, project, last_run):
+def test_neither_output_nor_words_that_no_process_reads_disturb_the_run(proxy, project, last_run):
     """`mlflow run ... 2>&1 | head -1`.
 
     The reporter has something to say too, on the same standard error.

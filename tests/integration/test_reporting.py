@@ -661,7 +661,7 @@ def nested(parent, status="RUNNING", **tags):
 
 
 @pytest.mark.parametrize("pod", [None, "pod-1"])
-def test_which_nested_runs_have_nobody_else_to_tell_their_end(server, pod):
+def test_which_nested_runs_have_nothing_else_to_tell_their_end(server, pod):
     """Neither a Job nor a runner of their own; a runner in the parent's pod has died with it."""
     parent = MlflowClient().create_run("0").info.run_id
     ended = [nested(parent), nested(parent, "SCHEDULED")]
@@ -718,7 +718,7 @@ def test_one_nested_run_that_is_deleted_meanwhile_does_not_keep_the_others(serve
 
 
 @pytest.mark.parametrize("store", ["server", "sqlite"])
-def test_a_tag_that_somebody_else_removes_meanwhile_does_not_count_as_a_deleted_run(
+def test_a_tag_that_another_process_removes_meanwhile_does_not_count_as_a_deleted_run(
     request, tmp_path, monkeypatch, store
 ):
     if store == "server":

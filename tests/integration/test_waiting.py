@@ -166,7 +166,9 @@ def by_controller(cluster, run_id, monkeypatch, server):
 
 @pytest.mark.parametrize("teller", [by_client, by_command, by_controller])
 @pytest.mark.parametrize("name", CASES)
-def test_what_is_seen_gives_one_verdict_whoever_sees_it(server, cluster, monkeypatch, name, teller):
+def test_what_is_seen_gives_every_process_the_same_verdict(
+    server, cluster, monkeypatch, name, teller
+):
     make_job, make_pod, cluster.events, outcome, is_deleted = copy.deepcopy(CASES[name])
     run_id = new_run()
     mine = make_job(job("j", run_id))

@@ -126,7 +126,7 @@ def state(status, code, cause=None):
 
 SCENARIOS = {
     # what happened: (looks in the order in which the cluster shows them, what the runner tells or
-    # None, whether somebody cancelled, outcome)
+    # None, whether a user cancelled, outcome)
     "exit 0": ([RUNNING, seen(JOB, pod("Succeeded", state=terminated(0)))], state("FINISHED", 0), False, ("FINISHED", None)),
     "exit 3": (
         [RUNNING, seen(JOB, pod(state=terminated(3, message=told("FAILED", 3, "ExitCode")))), seen(job_failed("x"), None)],
@@ -236,7 +236,7 @@ def test_a_run_marked_killed_in_mlflow_is_cancelled_and_loses_its_job():
     ("code", "end"), [(0, ("FAILED", "MarkedFailed")), (3, ("FAILED", "ExitCode"))]
 )
 @pytest.mark.parametrize("words", [None, "its runner's"])
-def test_a_script_that_marks_its_run_failed_and_exits_with_0_has_failed_whoever_tells_it(
+def test_a_script_that_marks_its_run_failed_and_exits_with_0_has_failed_for_every_settler(
     code, end, words
 ):
     message = words and told(
