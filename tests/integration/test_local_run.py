@@ -315,3 +315,14 @@ def test_lines_of_runs_at_the_same_time_say_which_run_they_are_of(server, projec
     lines = capfd.readouterr().out.splitlines()
     for name, item in zip(("one", "two"), started, strict=True):
         assert f"[{name}-{item.run_id[:8]}] line 2" in lines
+
+
+def test_what_was_decided_is_kept_with_the_run(server, project, tmp_path):
+    from mlflow_backend.plan.plan import Plan
+
+    root = project("echo {alpha}", parameters={"alpha": "float"})
+    run_id = run(root, parameters={"alpha": 0.5}).run_id
+    path = MlflowClient().download_artifacts(run_id, "compute/plan.json", str(tmp_path))
+    plan = Plan.from_json(Path(path).read_text())
+    assert (plan.source.uri, plan.source.parameters) == (str(root), {"alpha": "0.5"})
+    assert (plan.place.target, plan.submission.command) == ("local", "echo 0.5")
