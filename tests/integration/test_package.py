@@ -231,7 +231,8 @@ def test_a_run_here_imports_no_kubernetes_and_the_runner_only_the_standard_libra
     ).stdout
     assert out.strip().splitlines()[-1] == "[]"
     code = (
-        "import sys, mlflow_runner.run, mlflow_runner.report, mlflow_runner.tracking.rest, "
+        "import sys, mlflow_runner.run.start, mlflow_runner.run.phases, mlflow_runner.run.closing, "
+        "mlflow_runner.report.loop, mlflow_runner.tracking.rest, "
         "mlflow_runner.run.unpack, mlflow_runner.fetch\n"
     )
     code += (

@@ -1,15 +1,19 @@
 """What a client elsewhere is told of MLflow, and that no credential is among the open things."""
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 
 from mlflow_backend.errors import TrackingError, TrackingUnavailable
 from mlflow_backend.tracking import runs as mlflow_runs
+from mlflow_backend.tracking.answers import one_line
 from mlflow_backend.tracking.runs import check_artifact_root
 from mlflow_backend.tracking.settings import Settings
 from mlflow_backend.tracking.settings import forwarded as settings
 from mlflow_backend.tracking.uris import for_here as uri_for_here
 from mlflow_backend.tracking.uris import for_pods as uri_for_pods
 from mlflow_backend.tracking.uris import run_url
+from mlflow_runner.tracking import login
 from tests.bed.odd import OddServer
 
 
@@ -211,3 +215,11 @@ def test_a_server_that_repeats_the_login_does_not_get_it_into_an_error(monkeypat
         with pytest.raises(TrackingError) as error:
             mlflow_runs.get_run("r")
     assert str(error.value) == "run r: BAD_REQUEST: no ***"
+
+
+def test_an_outage_stays_one_where_a_token_is_in_a_file_that_is_not_here(monkeypatch):
+    """In a notebook outside of the cluster, for example."""
+    monkeypatch.setenv("MLFLOW_TRACKING_AUTH", "kubernetes")
+    monkeypatch.setattr(login, "TOKEN_PATH", "/not/there")
+    with pytest.raises(TrackingUnavailable), one_line("run r"):
+        raise MlflowException("away", error_code=TEMPORARILY_UNAVAILABLE)
