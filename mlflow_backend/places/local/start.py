@@ -22,7 +22,7 @@ from mlflow_runner.contract.submission import Submission
 from mlflow_runner.processes.program import ISOLATED
 
 
-class Place(NamedTuple):
+class Launch(NamedTuple):
     """Where the runner is started: what stands before its command, and the variables it gets in
     addition to those of this process.
 
@@ -43,7 +43,7 @@ def in_container(
     artifact_uri: str,
     config: BackendConfig,
     credentials: Mapping[str, str],
-) -> Place:
+) -> Launch:
     inputs = [
         parameter.local
         for parameter in projects.file_parameters(project, confined=True)
@@ -60,7 +60,7 @@ def in_container(
         docker, project, scratch, inputs, submission.tracking_uri, artifact_uri,
         [*variables, "MLFLOW_COMPUTE_NODE", "MLFLOW_COMPUTE_IMAGE"], config.docker_args,
     )  # fmt: skip
-    return Place(
+    return Launch(
         prefix,
         {**variables, **docker.variables, **docker.inherited, "MLFLOW_COMPUTE_IMAGE": docker.image},
         subprocess.STDOUT,
@@ -85,7 +85,7 @@ def _private_file(path: Path, content: bytes) -> str:
     return str(path)
 
 
-def start(submission: Submission, place: Place) -> subprocess.Popen:
+def start(submission: Submission, launch: Launch) -> subprocess.Popen:
     scratch = Path(submission.scratch_dir)
     runner, text = scratch / "runner.pyz", scratch / "run.json"
     runner.write_bytes(runner_zip.build())
@@ -94,17 +94,17 @@ def start(submission: Submission, place: Place) -> subprocess.Popen:
     here = os.path.dirname(sys.executable)
     env = {
         **os.environ,
-        **place.variables,
+        **launch.variables,
         "PATH": here + os.pathsep + os.environ.get("PATH", os.defpath),
         "MLFLOW_COMPUTE_NODE": socket.gethostname(),
     }
     if env.get("MPLBACKEND", "").startswith("module://"):
         del env["MPLBACKEND"]  # a notebook's own, which the project's environment need not have
     return subprocess.Popen(
-        [*place.prefix, ISOLATED, str(runner), "run", str(text)],
+        [*launch.prefix, ISOLATED, str(runner), "run", str(text)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=place.stderr,
+        stderr=launch.stderr,
         env=env,
         start_new_session=True,  # Ctrl-C is ours to pass on, once
     )

@@ -7,7 +7,7 @@ from typing import Any
 from mlflow_backend import scratch as scratch_folders
 from mlflow_backend.places.local.prepare import Prepared, prepare
 from mlflow_backend.places.local.run import LocalRun
-from mlflow_backend.places.local.start import Place, access, in_container, start
+from mlflow_backend.places.local.start import Launch, access, in_container, start
 from mlflow_backend.progress import Progress
 from mlflow_backend.request import command_line
 from mlflow_backend.request.backend_config import BackendConfig
@@ -57,12 +57,12 @@ def _begin(
     if prepared.kept:
         variables |= access(prepared.kept, prepared.scratch)
     if prepared.docker:
-        place = in_container(
+        launch = in_container(
             prepared.docker, project, submission, run.info.artifact_uri, config, variables
         )
     else:
-        place = Place([sys.executable], variables)
-    process = start(submission, place)
+        launch = Launch([sys.executable], variables)
+    process = start(submission, launch)
     for folder in submission.own_dirs:
         scratch_folders.release(Path(folder))  # the runner may outlive this process
     if url := uris.run_url(client_uri, experiment_id, run_id):
@@ -73,7 +73,7 @@ def _begin(
         progress if config.STREAM_OUTPUT else None,
         prepared.scratch,
         project,
-        place.why_not_started,
+        launch.why_not_started,
         client_uri,
         submission.grace_period_s,
     )
