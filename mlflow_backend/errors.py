@@ -1,4 +1,4 @@
-"""Errors that the user can fix: one line that says what, where, and what to do.
+"""Errors that the user can fix: what is wrong and where, what to do, and a stable code.
 
 Nothing here imports MLflow, which a process without it (the controller) would pay for with 70 MB.
 """
@@ -8,6 +8,7 @@ import difflib
 import logging
 from collections.abc import Iterable, Iterator
 
+from mlflow_backend.explanations import Code
 from mlflow_backend.plain_text import plain
 from mlflow_runner.contract.redact import redact as redact
 from mlflow_runner.contract.redact import without_logins as without_logins
@@ -16,51 +17,88 @@ log = logging.getLogger(__name__)
 
 
 class ComputeError(Exception):
-    """Base of all errors of this package.
+    """Base of all errors of this package; `str()` is one line, or the solver's lines.
 
-    The message shows no credentials of a URL (`redact`), and nothing of a file's name or content
+    `message` says what is wrong and where, `hint` what to do (may be empty), `code` is stable:
+    `explanations` has the meaning of each, which `mlflow-compute explain CODE` prints (`doc`). None
+    of the texts shows credentials of a URL (`redact`), or characters of a file's name or content
     that a terminal would obey (`plain`).
     """
 
-    def __init__(self, message: str):
-        super().__init__("\n".join(map(plain, redact(message).split("\n"))))
+    code: Code
+
+    def __init__(self, message: str, *, code: Code | None = None, hint: str = ""):
+        self.message, self.hint = self._shown(message), self._shown(hint)
+        if code is not None:
+            self.code = code
+        super().__init__(f"{self.message}: {self.hint}" if hint else self.message)
+
+    @property
+    def doc(self) -> str:
+        """The command that explains the code."""
+        return f"mlflow-compute explain {self.code}"
+
+    def fields(self) -> dict[str, str]:
+        """The error as a JSON object: `code`, `message`, `hint`, `doc`."""
+        return {"code": self.code, "message": self.message, "hint": self.hint, "doc": self.doc}
+
+    @staticmethod
+    def _shown(text: str) -> str:
+        return "\n".join(map(plain, redact(text).split("\n")))
 
 
 class _OneLine(ComputeError):
-    def __init__(self, message: str):
-        super().__init__(" ".join(message.split("\n")))
+    @staticmethod
+    def _shown(text: str) -> str:
+        return ComputeError._shown(" ".join(text.split("\n")))
 
 
 class ConfigError(_OneLine):
     """A backend_config or a targets file that cannot be used."""
 
+    code = "InvalidValue"
+
 
 class ProjectError(_OneLine):
     """A project that cannot be read or run."""
+
+    code = "InvalidFile"
 
 
 class SnapshotError(_OneLine):
     """Files that cannot travel with the run."""
 
+    code = "UnusableFile"
+
 
 class EnvironmentSpecError(ComputeError):
-    """An environment file with an entry that cannot be made."""
+    """An environment file with an entry that cannot be locked or installed."""
+
+    code = "InvalidRequirement"
 
 
 class TrackingError(ComputeError):
-    """A tracking server that the run could not report to."""
+    """A tracking server that rejects a call: repeating it does not help."""
+
+    code = "TrackingRefused"
 
 
 class TrackingUnavailable(TrackingError):
     """A tracking server that does not answer now: the same call may succeed later."""
 
+    code = "TrackingUnavailable"
+
 
 class ClusterError(ComputeError):
     """A cluster that refuses a call: repeating it does not help."""
 
+    code = "ClusterRefused"
+
 
 class ClusterUnavailable(ClusterError):
     """A cluster that does not answer now, or is overloaded: the same call may succeed later."""
+
+    code = "ClusterUnavailable"
 
 
 class UnknownCluster(ClusterError):
@@ -68,15 +106,19 @@ class UnknownCluster(ClusterError):
     the one it leads to.
     """
 
+    code = "UnknownCluster"
+
 
 class AlreadyExists(ClusterError):
-    """An object of this name is there already, made by another submit or another program."""
+    """An object of this name already exists, made by another submit or another program."""
+
+    code = "AlreadyExists"
 
 
 @contextlib.contextmanager
 def as_mlflow_does() -> Iterator[None]:
     """At the border to MLflow: `mlflow run` prints an ExecutionException as one line and exits 1;
-    any other class is a traceback.
+    any other class is a traceback. The ComputeError with its fields is the `__cause__`.
     """
     try:
         yield
@@ -87,7 +129,7 @@ def as_mlflow_does() -> Iterator[None]:
         raise ExecutionException(str(error)) from error
 
 
-def hint(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, known: Iterable[str]) -> str:
     """The nearest known word as a question, or all of them: the tail of an error's sentence."""
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=1) or difflib.get_close_matches(

@@ -12,6 +12,7 @@ COMMANDS = {
     "cancel": ("runs", "cancel"),
     "controller": ("controller", "command"),
     "env": ("env", "command"),
+    "explain": ("explain", "command"),
     "logs": ("runs", "logs"),
     "runs": ("runs", "runs"),
     "settle": ("runs", "settle"),

@@ -1,6 +1,7 @@
 """What the commands have in common: tables for people, and errors as one line."""
 
 import functools
+import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -30,7 +31,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def report_errors(function: Callable) -> Callable:
-    """Show an error that the user can fix as one line, and exit with 1."""
+    """Show an error that the user can fix as one line on standard error, and exit with 1; a command
+    that was asked for JSON prints the error's fields too, as `{"error": {...}}`.
+    """
 
     @functools.wraps(function)
     def call(*arguments, **keywords):
@@ -38,6 +41,8 @@ def report_errors(function: Callable) -> Callable:
             return function(*arguments, **keywords)
         except _reported() as error:
             log.debug("failed", exc_info=error)
+            if click.get_current_context().params.get("as_json"):
+                click.echo(json.dumps({"error": fields(error)}, indent=2))
             raise click.ClickException(readable(error)) from None
 
     return call
@@ -52,6 +57,15 @@ def readable(error: Exception) -> str:
 
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return "\n".join(map(plain, lines if isinstance(error, ComputeError) else lines[:1]))
+
+
+def fields(error: Exception) -> dict[str, str]:
+    """The error as a JSON object: `code`, `message`, `hint`, `doc`."""
+    from mlflow_backend.errors import ComputeError, TrackingError
+
+    if not isinstance(error, ComputeError):  # MLflow's own
+        error = TrackingError(readable(error))
+    return error.fields()
 
 
 def _reported() -> tuple[type[Exception], ...]:

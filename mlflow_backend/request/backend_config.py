@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, StrictStr
 
-from mlflow_backend.errors import ConfigError, hint
+from mlflow_backend.errors import ConfigError, nearest
 from mlflow_backend.targets.target import Strict, Target
 from mlflow_backend.targets.validation import validate
 
@@ -67,7 +67,7 @@ def parse(raw: Any) -> BackendConfig:
     for key in raw:
         if key not in own | fields | OF_MLFLOW:
             raise ConfigError(
-                f"backend_config: unknown key '{key}'; {hint(str(key), own | fields)}"
+                f"backend_config: unknown key '{key}'; {nearest(str(key), own | fields)}"
             )
     values.update(
         env_manager=raw.get("ENV_MANAGER"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlflow_backend.errors import ClusterError, ConfigError, hint
+from mlflow_backend.errors import ClusterError, ConfigError, nearest
 from mlflow_backend.targets.target import Target
 from mlflow_backend.targets.targets_file import VARIABLE, Targets, load_files, overlay, search_path
 from mlflow_backend.targets.validation import validate
@@ -55,7 +55,7 @@ def find(
         refused = "".join(f"; {line}" for line in files.refused)
         raise ConfigError(
             f"COMPUTE: there is no target '{name}' in {places} (or name a file in {VARIABLE}); "
-            f"{hint(name, known)}{refused}{trouble}"
+            f"{nearest(name, known)}{refused}{trouble}"
         )
     log.debug("target '%s' is that of %s", name, found.source)
     for line in files.refused:

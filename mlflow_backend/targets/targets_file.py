@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_backend import yaml_files
-from mlflow_backend.errors import ConfigError, hint
+from mlflow_backend.errors import ConfigError, nearest
 from mlflow_backend.targets import allowed, trust
 from mlflow_backend.targets.target import Target
 from mlflow_backend.targets.validation import validate
@@ -126,7 +126,7 @@ def parse(text: str, source: str) -> Targets:
         raise ConfigError(f"{source}, line 1: write 'targets:' with a target's name below it")
     for key in content:
         if key not in KEYS:
-            raise ConfigError(f"{where(key)}: unknown key '{key}'; {hint(str(key), KEYS)}")
+            raise ConfigError(f"{where(key)}: unknown key '{key}'; {nearest(str(key), KEYS)}")
     raw = content.get("targets") or {}
     for name, fields in {"": raw, **(raw if isinstance(raw, dict) else {})}.items():
         if not isinstance(fields, dict):
@@ -164,7 +164,7 @@ def _resolve(raw, name, where, seen=()) -> dict[str, Any]:
     if parent not in raw:
         raise ConfigError(
             f"{where('targets', name, 'extends')}: there is no target '{parent}' in this file; "
-            f"{hint(str(parent), raw)}"
+            f"{nearest(str(parent), raw)}"
         )
     if parent in (*seen, name):
         raise ConfigError(

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from mlflow_backend.errors import ConfigError, hint
+from mlflow_backend.errors import ConfigError, nearest
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -24,7 +24,7 @@ def validate(model: type[Model], values: Any, where: Callable[[tuple], str]) -> 
         if first["type"] == "extra_forbidden":
             raise ConfigError(
                 f"{where(path)}: unknown key '{path[-1]}'; "
-                f"{hint(str(path[-1]), model.model_fields)}"
+                f"{nearest(str(path[-1]), model.model_fields)}"
             ) from None
         reason = first["msg"].removeprefix("Value error, ")
         raise ConfigError(

@@ -1,8 +1,19 @@
 """Error sentences: helpful, and without credentials."""
 
-import pytest
+import ast
+import json
+import pickle
+from pathlib import Path
+from typing import get_args
 
-from mlflow_backend.errors import ProjectError, hint, redact
+import pytest
+from click.testing import CliRunner
+from mlflow.exceptions import ExecutionException
+
+from mlflow_backend import explanations
+from mlflow_backend.cli import main
+from mlflow_backend.errors import ConfigError, ProjectError, as_mlflow_does, nearest, redact
+from mlflow_runner.contract.causes import Cause
 
 
 @pytest.mark.parametrize(
@@ -26,7 +37,70 @@ def test_credentials_of_a_uri_are_not_shown(text, shown):
 
 
 def test_a_hint_names_the_nearest_word_or_all():
-    assert hint("imgae", ["image", "env"]) == "did you mean 'image'?"
-    assert hint("COMPUTE2", ["compute", "x"]) == "did you mean 'compute'?"
-    assert hint("zzz", ["image", "env"]) == "known: env, image"
-    assert hint("zzz", []) == "known: none"
+    assert nearest("imgae", ["image", "env"]) == "did you mean 'image'?"
+    assert nearest("COMPUTE2", ["compute", "x"]) == "did you mean 'compute'?"
+    assert nearest("zzz", ["image", "env"]) == "known: env, image"
+    assert nearest("zzz", []) == "known: none"
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def _raised_codes():
+    """Every `code=` of a call and every class's `code = ` in the client, with its file."""
+    for path in (ROOT / "mlflow_backend").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.keyword) and node.arg == "code":
+                if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+                    yield node.value.value, path
+            elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "code":
+                if isinstance(node.value, ast.Constant):
+                    yield node.value.value, path
+
+
+def test_every_code_that_is_raised_is_explained_and_every_explained_code_is_raised():
+    raised = {code for code, _ in _raised_codes()}
+    assert raised <= set(get_args(explanations.Code)) == set(explanations.EXPLANATIONS)
+
+
+def test_every_cause_is_explained():
+    assert set(explanations.CAUSES) == set(Cause)
+
+
+def test_the_document_of_errors_is_the_one_that_the_explanations_print():
+    assert (ROOT / "docs" / "errors.md").read_text() == explanations.document() + "\n"
+
+
+def test_an_error_has_fields_that_show_no_credentials():
+    error = ConfigError(
+        "at https://ada:secret@host/x\nbad", code="UnknownField", hint="try https://a:b@host"
+    )
+    assert str(error) == "at https://host/x bad: try https://host"
+    assert error.fields() == {
+        "code": "UnknownField",
+        "message": "at https://host/x bad",
+        "hint": "try https://host",
+        "doc": "mlflow-compute explain UnknownField",
+    }
+    assert pickle.loads(pickle.dumps(error)).fields() == error.fields()
+
+
+def test_the_fields_reach_who_calls_mlflow():
+    with pytest.raises(ExecutionException) as raised, as_mlflow_does():
+        raise ProjectError("no", code="NotFound")
+    assert raised.value.__cause__.fields()["code"] == "NotFound"
+
+
+def test_a_command_explains_a_word_and_says_what_it_does_not_know():
+    run = CliRunner().invoke
+    assert "memory" in run(main, ["explain", "oomkilled"]).output
+    assert "UnknownField" in run(main, ["explain"]).output
+    failed = run(main, ["explain", "--json", "UnknownFeld"])
+    assert failed.exit_code == 1
+    assert json.loads(failed.stdout)["error"] == {
+        "code": "NotFound",
+        "message": "no code or cause is called 'UnknownFeld'",
+        "hint": "did you mean 'UnknownField'?",
+        "doc": "mlflow-compute explain NotFound",
+    }
+    assert "did you mean 'UnknownField'?" in failed.stderr

@@ -12,7 +12,7 @@ RUNNER = [
     "contract", "log", "processes", "tracking", "environment", "report", "fetch", "run", "__main__",
 ]  # fmt: skip
 BACKEND = [
-    "mlflow_internals", "addresses", "plain_text", "errors", "debug", "credentials", "scratch", "progress",
+    "mlflow_internals", "addresses", "plain_text", "explanations", "errors", "debug", "credentials", "scratch", "progress",
     "yaml_files",
     "files", "targets", "request", "environment", "plan", "tracking", "places", "controller", "cli",
     "backend",

@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 
 from mlflow_backend import yaml_files
 from mlflow_backend.environment.checks import shown
-from mlflow_backend.errors import EnvironmentSpecError, hint
+from mlflow_backend.errors import EnvironmentSpecError, nearest
 
 MLFLOW = {"mlflow", "mlflow-skinny"}
 
@@ -74,7 +74,7 @@ def load_yaml(text: str, path: Path) -> dict[str, Any]:
 def check_keys(content: Mapping[str, Any], known: Sequence[str], path: Path) -> None:
     for key in content:
         if key not in known:
-            raise EnvironmentSpecError(f"{path}: unknown key {shown(key)}; {hint(key, known)}")
+            raise EnvironmentSpecError(f"{path}: unknown key {shown(key)}; {nearest(key, known)}")
 
 
 def entries(content: Mapping[str, Any], key: str, path: Path) -> list[Any]:

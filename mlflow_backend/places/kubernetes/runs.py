@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlflow_backend.errors import TrackingError, hint
+from mlflow_backend.errors import TrackingError, nearest
 from mlflow_backend.places.kubernetes import settle
 from mlflow_backend.places.kubernetes.diagnose import Diagnosis
 from mlflow_backend.places.kubernetes.ownership import Known
@@ -105,7 +105,7 @@ def experiments_of(names: Sequence[str]) -> list[str]:
             known_names = [] if experiment else [item.name for item in _listed_experiments()]
         if experiment is None:
             raise TrackingError(
-                f"--experiment {name}: there is none of this name; {hint(name, known_names)}"
+                f"--experiment {name}: there is none of this name; {nearest(name, known_names)}"
             )
         found.append(experiment.experiment_id)
     return found
