@@ -34,6 +34,17 @@ def get(tracking_uri: str, path: str, timeout_s: float) -> Any:
     return http_request(login, path, "GET", timeout=timeout_s, max_retries=0)
 
 
+def set_status(run_id: str, status: str) -> None:
+    """Set the status of a run that has no end time, in one call to the tracking server.
+
+    MlflowClient.update_run reads the run first. Raises MlflowException.
+    """
+    from mlflow.entities import RunStatus
+    from mlflow.tracking._tracking_service.utils import _get_store
+
+    _get_store().update_run_info(run_id, RunStatus.from_string(status), None, None)
+
+
 def quote(text: str) -> str:
     """`text` as MLflow quotes a value in a command."""
     from mlflow.utils.string_utils import quote as quoted

@@ -2,10 +2,12 @@
 
 import contextlib
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from mlflow_backend import mlflow_internals
 from mlflow_backend.errors import TrackingError, redact
 from mlflow_backend.request.project import Project
 from mlflow_backend.tracking import source
@@ -27,14 +29,7 @@ def create_run(project: Project, experiment_id: str, run_id: str | None):
 
     client = MlflowClient()
     with one_line("the run cannot be created"):
-        run = client.create_run(experiment_id, tags=source.tags(project))
-    try:
-        with one_line(f"run {run.info.run_id}: its parameters are refused"):
-            client.log_batch(run.info.run_id, params=_params(project))
-    except BaseException as error:
-        fail(run.info.run_id, error)
-        raise
-    return run
+        return client.create_run(experiment_id, tags=source.tags(project))
 
 
 def _continue_run(project: Project, run_id: str):
@@ -52,7 +47,7 @@ def _continue_run(project: Project, run_id: str):
     client = MlflowClient()
     with one_line(f"run {run_id} cannot be continued"):
         run = client.get_run(run_id)
-        client.log_batch(run_id, params=_params(project))
+        client.log_batch(run_id, params=params(project))
         # first: the earlier Job tells nothing about this run any more
         for tag in (TAG_JOB_UID, TAG_JOB):
             if tag in run.data.tags:
@@ -72,21 +67,30 @@ def get_run(run_id: str):
         return MlflowClient().get_run(run_id)
 
 
-def tag(run_id: str, tags: Mapping[str, str]) -> None:
-    """Set tags of the run. Raises TrackingError."""
+def log(run_id: str, params: Sequence[Any] = (), tags: Mapping[str, str] = {}) -> None:
+    """Log params (mlflow.entities.Param) and tags of the run in one call. Raises TrackingError."""
     from mlflow.entities import RunTag
     from mlflow.tracking import MlflowClient
 
-    with one_line(f"run {run_id} cannot be tagged"):
-        MlflowClient().log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+    with one_line(f"run {run_id}: its {'parameters or ' if params else ''}tags are refused"):
+        MlflowClient().log_batch(
+            run_id, params=params, tags=[RunTag(key, value) for key, value in tags.items()]
+        )
 
 
-def schedule(run_id: str) -> None:
-    """Say that the run is submitted and does not run yet. Raises TrackingError."""
-    from mlflow.tracking import MlflowClient
+def schedule(run_id: str, params: Sequence[Any], tags: Mapping[str, str]) -> None:
+    """Log params and tags, and say that the run is submitted and does not run yet: two calls at the
+    same time. Raises TrackingError.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        scheduled = pool.submit(_set_status, run_id, "SCHEDULED")
+        log(run_id, params, tags)
+        scheduled.result()
 
+
+def _set_status(run_id: str, status: str) -> None:
     with one_line(f"run {run_id} cannot be updated"):
-        MlflowClient().update_run(run_id, "SCHEDULED")
+        mlflow_internals.set_status(run_id, status)
 
 
 def upload(run_id: str, path: Path, folder: str) -> None:
@@ -139,7 +143,7 @@ def _remove_tag(client: Any, run_id: str, name: str) -> None:
             raise
 
 
-def _params(project: Project) -> list:
+def params(project: Project) -> list[Any]:
     """The params of the entry point, as MLflow logs them for a run that it creates, without the
     logins of URIs.
     """

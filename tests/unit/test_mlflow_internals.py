@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from mlflow.exceptions import ExecutionException
 
 from mlflow_backend import mlflow_internals as internals
@@ -35,6 +36,17 @@ def test_a_get_answers_with_text():
     with OddServer(b"3.1.0") as server:
         response = internals.get(server.uri, "/version", 5)
         assert response.ok and response.text == "3.1.0" and server.asked == ["/version"]
+
+
+def test_a_status_is_set_in_one_call_and_keeps_the_name_of_the_run(monkeypatch, tmp_path):
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setattr(
+        "mlflow.tracking._tracking_service.utils._tracking_uri", client.tracking_uri
+    )
+    run_id = client.create_run("0", run_name="ada").info.run_id
+    internals.set_status(run_id, "SCHEDULED")
+    info = client.get_run(run_id).info
+    assert (info.status, info.run_name, info.end_time) == ("SCHEDULED", "ada", None)
 
 
 def test_values_and_paths():

@@ -3,7 +3,7 @@ and undone.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -25,6 +25,7 @@ class Creation:
     run_id: str
     job: Mapping[str, Any]
     bundle: Bundle
+    params: Sequence[Any]
     tags: Mapping[str, str]
 
     def create(self) -> dict[str, Any]:
@@ -33,9 +34,10 @@ class Creation:
 
         The run's tags name the Job before it exists, so that a run without its Job is known as a
         submit that broke off; they name its uid after, without which no Job tells anything about a
-        run.
+        run. The run is SCHEDULED before its Job exists: later, the call could come after the
+        runner's RUNNING.
         """
-        mlflow_runs.tag(self.run_id, {**self.tags, **self._place()})
+        mlflow_runs.schedule(self.run_id, self.params, {**self.tags, **self._place()})
         try:
             job = self.cluster.create(self.job)
         except AlreadyExists:
@@ -56,12 +58,13 @@ class Creation:
 
     def _complete(self, job: Mapping[str, Any]) -> None:
         """The round trips that need the Job's uid, all at once: server and cluster may be far."""
-        with ThreadPoolExecutor(4) as pool:
+        with ThreadPoolExecutor(3) as pool:
             steps = [
                 pool.submit(self._create_config_map, job),
                 pool.submit(self._create_secret, job),
-                pool.submit(mlflow_runs.tag, self.run_id, {TAG_JOB_UID: job["metadata"]["uid"]}),
-                pool.submit(mlflow_runs.schedule, self.run_id),
+                pool.submit(
+                    mlflow_runs.log, self.run_id, tags={TAG_JOB_UID: job["metadata"]["uid"]}
+                ),
             ]
             for step in steps:
                 step.result()

@@ -4,7 +4,7 @@ needs.
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -42,8 +42,9 @@ def submit(
         run_id = command_line.given_run_id(config.RUN_ID)
         run = mlflow_runs.create_run(project, experiment_id, run_id)
         try:
+            params = mlflow_runs.params(project)
             project.discard()
-            return send(prepared, run, client_uri, config.STREAM_OUTPUT, progress)
+            return send(prepared, run, params, client_uri, config.STREAM_OUTPUT, progress)
         except BaseException as error:
             mlflow_runs.fail(run.info.run_id, error)
             raise
@@ -86,15 +87,22 @@ def objects(prepared: Prepared) -> list[dict[str, Any]]:
 
 
 def send(
-    prepared: Prepared, run: Any, client_uri: str, stream: bool, progress: Progress
+    prepared: Prepared,
+    run: Any,
+    params: Sequence[Any],
+    client_uri: str,
+    stream: bool,
+    progress: Progress,
 ) -> ClusterRun:
-    """Create what the run (an mlflow.entities.Run) needs. Raises ComputeError."""
+    """Create what the run (an mlflow.entities.Run) with these params needs. Raises ComputeError."""
     run_id, experiment_id = run.info.run_id, str(run.info.experiment_id)
     url = uris.run_url(client_uri, experiment_id, run_id)
     bundle = prepared.bundle(run_id, experiment_id)
     job = prepared.job(run_id, bundle, url)
-    _upload(prepared, run_id, progress)
-    creation = Creation(prepared.cluster, run_id, job, bundle, prepared.tags())
+    if _has_uploads(prepared):
+        mlflow_runs.log(run_id, params)  # an upload may take minutes
+        _upload(prepared, run_id, progress)
+    creation = Creation(prepared.cluster, run_id, job, bundle, params, prepared.tags())
     created = creation.create()
     try:
         return _created(prepared, created, run_id, url, stream, progress)
@@ -129,6 +137,12 @@ def _created(
             progress,
         )
     )
+
+
+def _has_uploads(prepared: Prepared) -> bool:
+    archive = prepared.plan.submission.archive
+    is_staged = bool(prepared.kept and prepared.target.stage_packages)
+    return is_staged or bool(archive and archive.artifact)
 
 
 def _upload(prepared: Prepared, run_id: str, progress: Progress) -> None:

@@ -51,8 +51,8 @@ def _begin(
     run_id, experiment_id = run.info.run_id, str(run.info.experiment_id)
     submission = prepared.plan.submission_of(run_id, experiment_id)
     key = submission.environment.key if submission.environment else None
-    mlflow_runs.tag(run_id, {TAG_TARGET: "local", **({TAG_ENVIRONMENT: key} if key else {})})
-    mlflow_runs.schedule(run_id)
+    tags = {TAG_TARGET: "local", **({TAG_ENVIRONMENT: key} if key else {})}
+    mlflow_runs.schedule(run_id, mlflow_runs.params(project), tags)
     variables = dict(prepared.login)
     if prepared.kept:
         variables |= access(prepared.kept, prepared.scratch)
