@@ -35,7 +35,7 @@ SUMMARY = "lock.json"
 
 
 @dataclasses.dataclass(frozen=True)
-class Kept:
+class CachedLock:
     """A lock in the cache: its files are in `folder`. `hosts` are the URLs of the servers that its
     packages come from.
 
@@ -78,7 +78,7 @@ def obtain(
     permissions: Permissions,
     progress: Progress,
     refresh: bool = False,
-) -> Kept | None:
+) -> CachedLock | None:
     """The lock of the project in `folder` for the platform, from the cache unless `refresh`; None
     when it lists no environment.
 
@@ -107,7 +107,7 @@ def obtain(
     return _with_access(kept, kind, platform, permissions, progress)
 
 
-def describe(kept: Kept) -> str:
+def describe(kept: CachedLock) -> str:
     """What is in a lock, in a few words."""
     environment = kept.environment
     counts = [
@@ -131,7 +131,7 @@ def _solve(
     permissions: Permissions,
     progress: Progress,
     refresh: bool,
-) -> Kept:
+) -> CachedLock:
     """Solve and keep; of several processes that need the same lock at once, one does and the others
     wait for it.
     """
@@ -157,8 +157,8 @@ def _solve(
 
 
 def _with_access(
-    kept: Kept, kind, platform: Platform, permissions: Permissions, progress: Progress
-) -> Kept:
+    kept: CachedLock, kind, platform: Platform, permissions: Permissions, progress: Progress
+) -> CachedLock:
     """The lock with its index, and with the logins for its hosts that may go along; those that stay
     are named.
     """
@@ -177,7 +177,7 @@ def _with_access(
     )
 
 
-def _load(place: Path, source: Path) -> Kept | None:
+def _load(place: Path, source: Path) -> CachedLock | None:
     try:
         summary: dict[str, Any] = json.loads((place / SUMMARY).read_text())
         fields = summary["environment"]
@@ -188,7 +188,7 @@ def _load(place: Path, source: Path) -> Kept | None:
                 "lock_dir": str(place),
             }
         )
-        return Kept(
+        return CachedLock(
             place,
             source,
             environment,

@@ -1,6 +1,4 @@
-"""The platform an environment is locked for: the target's, never by chance the submitting
-machine's.
-"""
+"""The platform that an environment is locked for: that of the target, not of this machine."""
 
 import os
 import platform
@@ -9,27 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlflow_backend.targets.target import DEFAULT_GPU_RESOURCE, Target
+from mlflow_runner.contract import machines
 
 GLIBC = "2.28"
-"""What is assumed of an image: RHEL 8, Debian 10 and all that is younger (PEP 600's
+"""The version that an image is assumed to have at least: RHEL 8 and Debian 10 (PEP 600's
 manylinux_2_28).
 """
 CUDA = "12"
-"""What is assumed of a node with an NVIDIA GPU: any driver from 525 on runs CUDA 12."""
+"""The version that a node with an NVIDIA GPU is assumed to run: any driver from 525 on does."""
 MANYLINUX = (17, 28, *range(31, 41))
-ARCHITECTURES = {
-    "amd64": "linux-64",
-    "arm64": "linux-aarch64",
-    "ppc64le": "linux-ppc64le",
-    "s390x": "linux-s390x",
-}
-MACHINES = {
-    "x86_64": "64",
-    "amd64": "64",
-    "aarch64": "aarch64",
-    "arm64": "arm64",
-    "ppc64le": "ppc64le",
-}
+"""The minor versions of glibc 2 for which uv has a --python-platform."""
 
 
 @dataclass(frozen=True)
@@ -43,40 +30,40 @@ class Platform:
 
     @property
     def for_uv(self) -> str:
-        """The same as uv's --python-platform names it."""
-        system, _, machine = self.subdir.partition("-")
-        arch = {"64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+        """The platform as a value of uv's option --python-platform."""
+        system, _, name = self.subdir.partition("-")
+        machine = machines.find(name)
+        kernel = machine.kernel if machine else name
         if system == "osx":
-            return f"{arch}-apple-darwin"
-        minor = int(self.virtual_packages.get("__glibc", GLIBC).split(".")[1])
-        known = max((known for known in MANYLINUX if known <= minor), default=17)
-        return f"{arch}-manylinux_2_{known}"
+            return f"{kernel}-apple-darwin"
+        glibc = int(self.virtual_packages.get("__glibc", GLIBC).split(".")[1])
+        minor = max((minor for minor in MANYLINUX if minor <= glibc), default=MANYLINUX[0])
+        return f"{kernel}-manylinux_2_{minor}"
 
 
 def of_target(target: Target) -> Platform:
-    """From the target's `platform` and `virtual_packages`, else its node_selector, else
-    linux-64.
+    """From the target's `platform` and `virtual_packages`; without `platform` from its
+    node_selector, or else linux-64.
     """
-    architecture = target.node_selector.get("kubernetes.io/arch", "amd64")
+    machine = machines.find(target.node_selector.get("kubernetes.io/arch", ""))
     gpu = bool(target.resources.gpu) and target.gpu_resource == DEFAULT_GPU_RESOURCE
-    subdir = target.platform or ARCHITECTURES.get(architecture, "linux-64")
-    return Platform(subdir, _linux(subdir, GLIBC, gpu) | target.virtual_packages)
+    subdir = target.platform or f"linux-{machine.conda if machine else '64'}"
+    return Platform(subdir, _linux_packages(subdir, GLIBC, gpu) | target.virtual_packages)
 
 
 def of_this_machine() -> Platform:
-    """On Linux the same as a target's default where that runs here, so that a run here and in a pod
-    share a key.
+    """On Linux the default of a target, as far as this machine supports it: a run here and a run
+    in a pod then share a key.
     """
-    machine = platform.machine().lower()
+    subdir = machines.subdir(sys.platform, platform.machine())
     if sys.platform == "darwin":
-        return Platform(f"osx-{MACHINES[machine]}", {"__unix": "0", "__osx": platform.mac_ver()[0]})
+        return Platform(subdir, {"__unix": "0", "__osx": platform.mac_ver()[0]})
     own = platform.libc_ver()[1] or GLIBC
     glibc = min(own, GLIBC, key=lambda version: [int(part) for part in version.split(".")])
-    subdir = "linux-aarch64" if machine == "arm64" else f"linux-{MACHINES.get(machine, machine)}"
-    return Platform(subdir, _linux(subdir, glibc, os.path.exists("/dev/nvidia0")))
+    return Platform(subdir, _linux_packages(subdir, glibc, os.path.exists("/dev/nvidia0")))
 
 
-def _linux(subdir: str, glibc: str, gpu: bool) -> dict[str, str]:
+def _linux_packages(subdir: str, glibc: str, gpu: bool) -> dict[str, str]:
     packages = {"__unix": "0", "__linux": "5.4", "__glibc": glibc}
     if subdir == "linux-64":
         packages["__archspec"] = "1=x86_64"

@@ -18,7 +18,7 @@ from mlflow_backend import scratch
 from mlflow_backend.environment import cache, checks
 from mlflow_backend.environment.indexes import index_settings
 from mlflow_backend.environment.lock_files import conda_lock_file, pylock
-from mlflow_backend.environment.locks import Kept
+from mlflow_backend.environment.locks import CachedLock
 from mlflow_backend.errors import EnvironmentSpecError
 from mlflow_backend.progress import Progress
 from mlflow_runner.contract.submission import CONDA_LOCK, PYLOCK
@@ -36,7 +36,7 @@ class File(NamedTuple):
 
 
 @contextlib.contextmanager
-def staged(kept: Kept, progress: Progress) -> Iterator[Path]:
+def staged(kept: CachedLock, progress: Progress) -> Iterator[Path]:
     """The archive (a tar) while the context lasts; what was downloaded stays in the user's cache.
 
     Raises EnvironmentSpecError for a file that cannot be downloaded, or is not what was locked.
@@ -61,7 +61,7 @@ def staged(kept: Kept, progress: Progress) -> Iterator[Path]:
         yield archive
 
 
-def files(kept: Kept) -> Iterator[File]:
+def files(kept: CachedLock) -> Iterator[File]:
     """Every file that the lock may be installed from; of a package with wheels not its source."""
     found = kept.files
     if CONDA_LOCK in found:

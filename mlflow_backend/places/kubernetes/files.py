@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mlflow_backend.environment.indexes import index_settings
-from mlflow_backend.environment.locks import Kept
+from mlflow_backend.environment.locks import CachedLock
 from mlflow_backend.errors import ProjectError
 from mlflow_backend.files import snapshot
 from mlflow_backend.files.code_files import describe_ignored, project_files
@@ -36,7 +36,7 @@ class Packed(NamedTuple):
 
 @contextlib.contextmanager
 def pack(
-    project: Project, kept: Kept | None, limits: Limits, progress: Progress
+    project: Project, kept: CachedLock | None, limits: Limits, progress: Progress
 ) -> Iterator[Packed]:
     """Pack the project and its environment's lock; the archive is gone when the context ends.
 
@@ -90,7 +90,7 @@ def _take_along(
     return found.members
 
 
-def _lock_files(kept: Kept | None) -> Mapping[str, Member]:
+def _lock_files(kept: CachedLock | None) -> Mapping[str, Member]:
     if not kept:
         return {}
     folder = posixpath.basename(manifest.LOCK_DIR)

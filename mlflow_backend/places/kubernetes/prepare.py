@@ -59,7 +59,7 @@ class Prepared:
     cluster: Cluster
     target: Target
     taken: snapshot.Snapshot
-    kept: locks.Kept | None
+    kept: locks.CachedLock | None
     credentials: Mapping[str, bytes] = field(repr=False)
     unique: str = field(default_factory=lambda: secrets.token_hex(manifest.UNIQUE_BYTES))
     nonce: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
@@ -181,7 +181,7 @@ def _with_built_image(
 
 def _lock(
     project: Project, target: Target, client_uri: str, progress: Progress
-) -> locks.Kept | None:
+) -> locks.CachedLock | None:
     kept = locks.obtain(
         project.work_dir,
         project.environment_files,
@@ -200,7 +200,7 @@ def _draft(
     experiment_id: str,
     tracking_uri: str,
     packed: files.Packed,
-    kept: locks.Kept | None,
+    kept: locks.CachedLock | None,
 ) -> Submission:
     """The Submission of a run that does not exist yet."""
     is_small = packed.taken.size_bytes <= IN_CONFIG_MAP_BYTES
@@ -236,7 +236,7 @@ def _draft(
     )
 
 
-def _environment(target: Target, kept: locks.Kept | None) -> Environment | None:
+def _environment(target: Target, kept: locks.CachedLock | None) -> Environment | None:
     if kept is None:
         return None
     packages = PACKAGES if target.stage_packages else None
@@ -247,7 +247,7 @@ def _credentials(
     target: Target,
     docker: DockerEnv | None,
     settings: mlflow_settings.Settings,
-    kept: locks.Kept | None,
+    kept: locks.CachedLock | None,
 ) -> Mapping[str, bytes]:
     """What the run's own Secret holds: the user's login and the index logins, unless the target
     names a Secret, and inherited variables.

@@ -49,7 +49,7 @@ class Prepared:
     plan: Plan
     scratch: Path
     docker: DockerEnv | None
-    kept: locks.Kept | None
+    kept: locks.CachedLock | None
     login: Mapping[str, str] = field(repr=False)
 
 
@@ -105,7 +105,7 @@ def _prepare(
     return Prepared(plan, scratch, docker, kept, login)
 
 
-def _lock(project: Project, client_uri: str, progress: Progress) -> locks.Kept | None:
+def _lock(project: Project, client_uri: str, progress: Progress) -> locks.CachedLock | None:
     kept = locks.obtain(
         project.work_dir, project.environment_files, platforms.of_this_machine(), HERE, progress
     )

@@ -68,7 +68,7 @@ def in_container(
     )
 
 
-def access(kept: locks.Kept, scratch: Path) -> dict[str, str]:
+def access(kept: locks.CachedLock, scratch: Path) -> dict[str, str]:
     """Variables that lead the runner to package indexes: files that only this user can read."""
     found = {
         name: _private_file(scratch / name.lower(), content)

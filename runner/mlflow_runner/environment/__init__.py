@@ -19,13 +19,6 @@ from typing import Any, Dict, List, Optional
 from mlflow_runner.contract.submission import Environment
 
 MARKER_FORMAT = 1
-MACHINES = {"x86_64": "64", "amd64": "64"}
-
-
-def subdir() -> str:
-    """This machine as conda names platforms: linux-64, linux-aarch64, osx-arm64."""
-    machine = os.uname().machine.lower()
-    return f"{'osx' if sys.platform == 'darwin' else 'linux'}-{MACHINES.get(machine, machine)}"
 
 
 def folder(environment: Environment, cache_dir: str) -> str:

@@ -7,6 +7,7 @@ from typing import Dict
 from mlflow_runner import environment as environments
 from mlflow_runner.contract.causes import Cause
 from mlflow_runner.contract.errors import RunnerError
+from mlflow_runner.contract.machines import subdir
 from mlflow_runner.contract.submission import Environment
 from mlflow_runner.environment import Place
 from mlflow_runner.environment.build import Build, Tools, full
@@ -20,11 +21,12 @@ def realise(environment: Environment, tools: Tools) -> Dict[str, float]:
 
     Raises RunnerError when it cannot be made.
     """
-    if environment.platform != environments.subdir():
+    own = subdir(sys.platform, os.uname().machine)
+    if environment.platform != own:
         raise RunnerError(
             Cause.ENVIRONMENT_ERROR,
-            f"The environment was locked for {environment.platform}, and this is "
-            f"{environments.subdir()}: set 'platform' in the target.",
+            f"The environment was locked for {environment.platform}, and this is {own}: set "
+            "'platform' in the target.",
         )
     place = Place(environments.prefix(environment, tools.cache_dir))
     try:
