@@ -1,4 +1,4 @@
-"""Which addresses mean this machine, wherever they are read."""
+"""Which host names and addresses refer to the machine that resolves them."""
 
 import ipaddress
 import socket
@@ -7,7 +7,7 @@ NAMES = ("localhost", "localhost.localdomain")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` (a name or an address, without port or brackets) is this machine's alone."""
+    """Whether `host` (a name or an address, without port or brackets) is a loopback address."""
     name = host.rstrip(".").lower()
     if name in NAMES or name.endswith(".localhost"):  # RFC 6761, 6.3
         return True
@@ -16,15 +16,15 @@ def is_loopback(host: str) -> bool:
 
 
 def is_of_this_machine(host: str) -> bool:
-    """`is_loopback`, or the address of a server that listens on every one: who connects to it means
-    this machine.
+    """Whether `host` is a loopback address, or the unspecified one (0.0.0.0, ::), which connects to
+    the same machine.
     """
     address = _address(host)
     return is_loopback(host) or (address is not None and address.is_unspecified)
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """None for a name. `127.1` is an address too, as resolvers read it."""
+    """The address; None for a name. Resolvers also accept short forms such as `127.1`."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:

@@ -1,28 +1,43 @@
 """The backend `compute` as MLflow loads it (entry point group `mlflow.project_backend`).
 
-Everything but MLflow's own base class is imported when a run is submitted:
-`mlflow run --help` does not pay for it.
+Apart from MLflow's base class, everything is imported when a run is submitted, so that
+`mlflow run --help` stays fast.
 """
 
 import gc
 import os
 import sys
-from typing import NoReturn
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mlflow.projects.backend.abstract_backend import AbstractBackend
 
+if TYPE_CHECKING:
+    import click
+    from mlflow.projects.submitted_run import SubmittedRun
 
-class ComputeBackend(AbstractBackend):
-    """Runs a project on this machine, or where `COMPUTE` of the backend_config says."""
+    from mlflow_backend.request.backend_config import BackendConfig
+    from mlflow_backend.request.project import Project
+
+
+class ComputeBackend(AbstractBackend):  # type: ignore[misc]  # MLflow has no types
+    """Runs a project on this machine, or on the target that `COMPUTE` names."""
 
     def run(
-        self, project_uri, entry_point, params, version, backend_config, tracking_uri, experiment_id
-    ):
+        self,
+        project_uri: str,
+        entry_point: str,
+        params: Mapping[str, Any] | None,
+        version: str | None,
+        backend_config: Mapping[str, Any],
+        tracking_uri: str,
+        experiment_id: str,
+    ) -> "SubmittedRun":
         """Start the run and return its SubmittedRun without waiting.
 
         The arguments are those of `AbstractBackend.run`. Raises MLflow's ExecutionException for
-        everything a user can correct. Under the command `mlflow run`, which would return at once,
-        the wait is done at its end.
+        every error that the user can fix. The command `mlflow run`, which does not wait by itself,
+        waits when it closes.
         """
         from mlflow_backend import debug, scratch
         from mlflow_backend.errors import as_mlflow_does
@@ -32,7 +47,7 @@ class ComputeBackend(AbstractBackend):
         from mlflow_runner.contract import tracking_variables
 
         debug.show_if_asked()
-        tracking_variables.strip(os.environ)  # MLflow's client fails on one and prints it
+        tracking_variables.strip(os.environ)  # MLflow's client fails on a newline and prints it
         command = command_line.mlflow_run()
         if command:
             scratch.end_in_order()
@@ -51,8 +66,9 @@ class ComputeBackend(AbstractBackend):
         return run
 
 
-def _submit(config, project, experiment_id, tracking_uri):
-    """The SubmittedRun."""
+def _submit(
+    config: "BackendConfig", project: "Project", experiment_id: str, tracking_uri: str
+) -> "SubmittedRun":
     from mlflow_backend.progress import Progress
 
     if config.is_local:
@@ -62,9 +78,17 @@ def _submit(config, project, experiment_id, tracking_uri):
     return submit(config, project, experiment_id, tracking_uri, Progress())
 
 
-def _show_dry_run(config, project, experiment_id, tracking_uri, is_command) -> NoReturn:
-    """Print what would be created. MLflow expects a run of every backend: as there is none, the
-    command ends here with 0, and a caller in Python gets an ExecutionException.
+def _show_dry_run(
+    config: "BackendConfig",
+    project: "Project",
+    experiment_id: str,
+    tracking_uri: str,
+    is_command: bool,
+) -> NoReturn:
+    """Print what a submit would create.
+
+    MLflow expects a run from every backend. A dry run has none: the command exits with 0, and a
+    caller in Python gets an ExecutionException.
     """
     from mlflow.exceptions import ExecutionException
 
@@ -81,28 +105,28 @@ def _show_dry_run(config, project, experiment_id, tracking_uri, is_command) -> N
     raise ExecutionException("DRY_RUN: the run would be accepted; nothing was created")
 
 
-def _cancel(run) -> None:
-    """After Ctrl-C: cancel the run; a second Ctrl-C leaves at once and says what is left to do."""
+def _cancel(run: "SubmittedRun") -> None:
+    """Cancel the run after Ctrl-C; a second Ctrl-C exits immediately."""
     from mlflow.exceptions import ExecutionException
 
     from mlflow_backend.progress import Progress
 
-    Progress().say("cancelling the run; Ctrl-C again leaves at once")
+    Progress().say("cancelling the run; press Ctrl-C again to exit immediately")
     try:
         run.cancel()
     except ExecutionException as error:
         Progress().say(str(error))
     except KeyboardInterrupt:
-        Progress().say(f"the run may go on: mlflow-compute cancel {run.run_id} stops it")
+        Progress().say(f"the run may still be running: mlflow-compute cancel {run.run_id} stops it")
 
 
-def _wait_at_the_end(command, run) -> None:
-    """Wait after MLflow has set the run's name and tags, and exit as the run did."""
+def _wait_at_the_end(command: "click.Context", run: "SubmittedRun") -> None:
+    """Wait once MLflow has set the run's name and tags, and exit with the run's result."""
     from mlflow.exceptions import ExecutionException
 
     from mlflow_backend.progress import Progress
 
-    def wait():
+    def wait() -> None:
         try:
             if not run.wait():
                 sys.exit(1)
@@ -113,6 +137,6 @@ def _wait_at_the_end(command, run) -> None:
             Progress().say(str(error))
             sys.exit(1)
         finally:
-            gc.freeze()  # the process ends here: tearing down all that MLflow imported took 0.4 s
+            gc.freeze()  # the process ends here; collecting MLflow's imports would take 0.4 s
 
     command.call_on_close(wait)

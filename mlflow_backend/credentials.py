@@ -1,4 +1,4 @@
-"""What counts as a credential: the names of variables, and URIs with a login or a token in them."""
+"""Which variables and URIs hold credentials."""
 
 import re
 
@@ -6,13 +6,13 @@ from mlflow_backend.errors import redact
 
 NAME = re.compile(
     r"(^|_)(USERNAME|PASSWORD|PASSWD|PASS|TOKEN|SECRET|CREDENTIALS?|(API|ACCESS|ACCOUNT|SECRET|PRIVATE|STORAGE|SAS)_?KEY(_ID)?|APIKEY|AUTHORIZATION)(_|$)",
-    re.I,
+    re.IGNORECASE,
 )
 PROVIDER = re.compile(
     r"(MLFLOW|AWS|AZURE|GOOGLE|GCP|GCLOUD|DATABRICKS|HF|HUGGING_FACE|WANDB|OPENAI|ANTHROPIC|GITHUB|GITLAB|SNOWFLAKE)_",
-    re.I,
+    re.IGNORECASE,
 )
-"""Variables of services that mean a login more often than not."""
+"""Variables of services, most of which are part of a login."""
 
 
 def is_credential_name(name: str) -> bool:
@@ -21,12 +21,10 @@ def is_credential_name(name: str) -> bool:
 
 
 def may_be_credential(name: str) -> bool:
-    """Whether a variable that a project asks for by this name is withheld unless its user allows
-    it.
-    """
+    """Whether a project gets its user's variable of this name only if the user allows it."""
     return is_credential_name(name) or bool(PROVIDER.match(name))
 
 
 def has_credential(text: str) -> bool:
-    """Whether the text holds a URI with a login or a token."""
+    """Whether the text contains a URI with a login or a token."""
     return redact(text) != text

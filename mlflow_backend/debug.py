@@ -1,7 +1,7 @@
-"""What the client does, for people who look for a fault: `MLFLOW_COMPUTE_DEBUG=1` shows it.
+"""The client's debug log: `MLFLOW_COMPUTE_DEBUG=1` shows it on standard error.
 
-Every module logs to the logger of its name. Nothing is shown without the variable; with it, calls
-to the cluster and to MLflow, decisions and tracebacks go to standard error.
+Every module logs to the logger of its name: calls to the cluster and to MLflow, decisions and
+tracebacks.
 """
 
 import logging
@@ -18,18 +18,19 @@ LOGGER = "mlflow_backend"
 
 
 class Formatter(logging.Formatter):
-    """Lines without the login and the credentials of URLs, and without what a terminal obeys."""
+    """Lines without credentials and without control characters."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(name)s: %(message)s", "%H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
+        """The record's text."""
         text = login.hide(redact(super().format(record)))
         return "\n".join(map(plain, text.split("\n")))
 
 
 def show_if_asked(environ: Mapping[str, str] = os.environ) -> None:
-    """Show what is logged if the variable is set, once however often this is called."""
+    """Show the log if the variable is set; a second call changes nothing."""
     logger = logging.getLogger(LOGGER)
     is_shown = any(isinstance(handler.formatter, Formatter) for handler in logger.handlers)
     if environ.get(VARIABLE, "") in ("", "0") or is_shown:

@@ -1,6 +1,6 @@
 """Errors that the user can fix: what is wrong and where, what to do, and a stable code.
 
-Nothing here imports MLflow, which a process without it (the controller) would pay for with 70 MB.
+Nothing here imports MLflow at its top: the controller does without MLflow and its 70 MB of memory.
 """
 
 import contextlib
@@ -19,16 +19,16 @@ log = logging.getLogger(__name__)
 class ComputeError(Exception):
     """Base of all errors of this package; `str()` is one line, or the solver's lines.
 
-    `message` says what is wrong and where, `hint` what to do (may be empty), `code` is stable:
-    `explanations` has the meaning of each, which `mlflow-compute explain CODE` prints (`doc`). None
-    of the texts shows credentials of a URL (`redact`), or characters of a file's name or content
-    that a terminal would obey (`plain`).
+    `message` says what is wrong and where, `hint` what to do (may be empty). `code` is stable;
+    `mlflow-compute explain CODE` (`doc`) prints its meaning from `explanations`. No text contains
+    the credentials of a URL (`redact`), or a control character from a file's name or content
+    (`plain`).
     """
 
     code: Code
 
-    def __init__(self, message: str, *, code: Code | None = None, hint: str = ""):
-        self.message, self.hint = self._shown(message), self._shown(hint)
+    def __init__(self, message: str, *, code: Code | None = None, hint: str = "") -> None:
+        self.message, self.hint = self._clean(message), self._clean(hint)
         if code is not None:
             self.code = code
         super().__init__(f"{self.message}: {self.hint}" if hint else self.message)
@@ -43,14 +43,14 @@ class ComputeError(Exception):
         return {"code": self.code, "message": self.message, "hint": self.hint, "doc": self.doc}
 
     @staticmethod
-    def _shown(text: str) -> str:
+    def _clean(text: str) -> str:
         return "\n".join(map(plain, redact(text).split("\n")))
 
 
 class _OneLine(ComputeError):
     @staticmethod
-    def _shown(text: str) -> str:
-        return ComputeError._shown(" ".join(text.split("\n")))
+    def _clean(text: str) -> str:
+        return ComputeError._clean(" ".join(text.split("\n")))
 
 
 class ConfigError(_OneLine):
@@ -80,7 +80,7 @@ class EnvironmentSpecError(ComputeError):
 class TrackingError(ComputeError):
     """A tracking server that rejects a call: repeating it does not help."""
 
-    code = "TrackingRefused"
+    code: Code = "TrackingRefused"
 
 
 class TrackingUnavailable(TrackingError):
@@ -92,7 +92,7 @@ class TrackingUnavailable(TrackingError):
 class ClusterError(ComputeError):
     """A cluster that refuses a call: repeating it does not help."""
 
-    code = "ClusterRefused"
+    code: Code = "ClusterRefused"
 
 
 class ClusterUnavailable(ClusterError):
@@ -102,23 +102,23 @@ class ClusterUnavailable(ClusterError):
 
 
 class UnknownCluster(ClusterError):
-    """A context that the kubeconfig does not have, or a run that was sent to another cluster than
-    the one it leads to.
-    """
+    """A context that the kubeconfig lacks, or one of another cluster than the run's."""
 
     code = "UnknownCluster"
 
 
 class AlreadyExists(ClusterError):
-    """An object of this name already exists, made by another submit or another program."""
+    """An object of this name exists already: another submit or another program created it."""
 
     code = "AlreadyExists"
 
 
 @contextlib.contextmanager
 def as_mlflow_does() -> Iterator[None]:
-    """At the border to MLflow: `mlflow run` prints an ExecutionException as one line and exits 1;
-    any other class is a traceback. The ComputeError with its fields is the `__cause__`.
+    """Raise a ComputeError as MLflow's ExecutionException, with the ComputeError as `__cause__`.
+
+    `mlflow run` prints an ExecutionException as one line and exits 1; any other class is a
+    traceback.
     """
     try:
         yield
@@ -129,9 +129,9 @@ def as_mlflow_does() -> Iterator[None]:
         raise ExecutionException(str(error)) from error
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The nearest known word as a question, or all of them: the tail of an error's sentence."""
-    names = sorted(known)
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """A hint for a wrong `word`: the valid word nearest to it as a question, else all of them."""
+    names = sorted(valid)
     near = difflib.get_close_matches(word, names, n=1) or difflib.get_close_matches(
         word.lower(), [name.lower() for name in names], n=1
     )

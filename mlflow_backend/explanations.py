@@ -282,22 +282,28 @@ CAUSES: dict[Cause, str] = {
 }
 
 
+def texts() -> dict[str, str]:
+    """The text for each code and each cause."""
+    return {str(word): text for word, text in (*EXPLANATIONS.items(), *CAUSES.items())}
+
+
 def explain(word: str) -> str | None:
     """The text for a code or a cause, in any case; None for another word."""
-    texts = {name.lower(): text for name, text in {**CAUSES, **EXPLANATIONS}.items()}
-    return texts.get(word.lower())
+    return {name.lower(): text for name, text in texts().items()}.get(word.lower())
 
 
 def document() -> str:
     """The whole of docs/errors.md."""
     sections = [
         "# Errors and causes",
-        "`mlflow-compute explain WORD` prints the text for one of these words. `--json` and the "
-        "exception (`mlflow_backend.errors.ComputeError`, the `__cause__` of what "
-        "`mlflow.projects.run` raises) have the fields `code`, `message`, `hint` and `doc`. No "
-        "word is ever renamed.",
+        (
+            "`mlflow-compute explain WORD` prints the text for one of these words. `--json` and "
+            "the exception (`mlflow_backend.errors.ComputeError`, the `__cause__` of what "
+            "`mlflow.projects.run` raises) have the fields `code`, `message`, `hint` and `doc`. No "
+            "word is ever renamed."
+        ),
         "## Error codes: a command or a submit that failed",
-        _table(dict(EXPLANATIONS)),
+        _table({str(code): text for code, text in EXPLANATIONS.items()}),
         "## Causes: why a run ended (the tag `compute.cause`)",
         _table({str(cause): text for cause, text in CAUSES.items()}),
     ]

@@ -1,14 +1,14 @@
-"""The functions of MLflow that are not its public interface: all that a new release may move.
+"""MLflow's private functions, which a new release may change.
 
-Each is used as MLflow's own project backends use it, and has a test in
-`tests/unit/test_mlflow_internals.py`. Nothing of MLflow is imported before a function is called.
+Each has a test in `tests/unit/test_mlflow_internals.py`. MLflow is imported when a function is
+called.
 """
 
 from typing import Any
 
 
 def user() -> str:
-    """The name that MLflow gives to the user of this process."""
+    """MLflow's name for the user of this process."""
     from mlflow.tracking.context.default_context import _get_user
 
     return str(_get_user())
@@ -18,12 +18,12 @@ def stored_login() -> tuple[str | None, str | None]:
     """User and password of MLflow's credentials file (https://mlflow.org/docs/latest/auth/)."""
     from mlflow.utils.credentials import read_mlflow_creds
 
-    found = read_mlflow_creds()
-    return found.username, found.password
+    login = read_mlflow_creds()
+    return login.username, login.password
 
 
 def get(tracking_uri: str, path: str, timeout_s: float) -> Any:
-    """The response of a tracking server to one GET, with the login of MLflow's client.
+    """The tracking server's response to one GET request with the login of MLflow's client.
 
     Raises MlflowException when the server cannot be reached.
     """
@@ -53,35 +53,35 @@ def quote(text: str) -> str:
 
 
 def local_path(uri: str) -> str:
-    """The path that a `file:` URI means; a path stays as it is."""
+    """The path of a `file:` URI; a path is returned unchanged."""
     from mlflow.utils.file_utils import local_file_uri_to_path
 
     return str(local_file_uri_to_path(uri))
 
 
 def expand_uri(uri: str) -> str:
-    """A local project's URI as an absolute path; any other as it is."""
+    """A local project's URI as an absolute path; any other URI is returned unchanged."""
     from mlflow.projects.utils import _expand_uri
 
     return str(_expand_uri(uri))
 
 
 def is_local_uri(uri: str) -> bool:
-    """Whether a project's URI means a folder or a zip of this machine."""
+    """Whether a project's URI refers to a folder or a zip on this machine."""
     from mlflow.projects.utils import _is_local_uri
 
     return bool(_is_local_uri(uri))
 
 
 def is_zip_uri(uri: str) -> bool:
-    """Whether a project's URI means a zip."""
+    """Whether a project's URI refers to a zip."""
     from mlflow.projects.utils import _is_zip_uri
 
     return bool(_is_zip_uri(uri))
 
 
 def parse_subdirectory(uri: str) -> tuple[str, str]:
-    """A project's URI as repository and the folder in it that `#FOLDER` names."""
+    """A project's URI as its repository and the folder in it (`#FOLDER`)."""
     from mlflow.projects.utils import _parse_subdirectory
 
     source, folder = _parse_subdirectory(uri)
@@ -89,7 +89,7 @@ def parse_subdirectory(uri: str) -> tuple[str, str]:
 
 
 def fetch_local_project(uri: str, version: str | None) -> str:
-    """The folder of a project of this machine. Raises ExecutionException for a `version`."""
+    """The folder of a project on this machine. Raises ExecutionException for a `version`."""
     from mlflow.projects.utils import _fetch_project
 
     return str(_fetch_project(uri, version))
@@ -103,7 +103,7 @@ def fetch_git_project(uri: str, version: str | None, folder: str) -> None:
 
 
 def fetch_zip(uri: str) -> str:
-    """The path of a project's zip, downloaded where it is not of this machine."""
+    """The path of a project's zip, downloaded if it is not on this machine."""
     from mlflow.projects.utils import _fetch_zip_repo, _is_local_uri, _parse_file_uri
 
     local = _parse_file_uri(uri)
@@ -125,7 +125,7 @@ def load_project(folder: str) -> Any:
 
 
 def check_parameters(entry_point: Any, parameters: dict[str, Any]) -> None:
-    """Raises ExecutionException where a parameter without a default is missing."""
+    """Raises ExecutionException if a parameter without a default is missing."""
     entry_point._validate_parameters(parameters)
 
 

@@ -1,6 +1,6 @@
-"""What happens to a run while its script prints nothing: on standard error, for people.
+"""A run's progress on standard error, and its output on standard output.
 
-A reader that is gone ends nothing (`| head`).
+A closed pipe (`| head`) does not end the wait.
 """
 
 import os
@@ -8,33 +8,36 @@ import re
 import sys
 import threading
 import time
-from typing import TextIO
+from typing import TYPE_CHECKING, ClassVar, TextIO
 
 from mlflow_backend.plain_text import plain
 
+if TYPE_CHECKING:
+    from rich.status import Status
+
 COUNT_EVERY_S = 5.0
 LINES = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
-"""Lines with their ends; a carriage return ends one too, as the next one is written over it."""
+"""Lines with their ends. A carriage return ends a line too: the next line overwrites it."""
 
 
 class Progress:
     """Plain lines; on a terminal a spinner that shows the last one until the script prints.
 
-    While several runs are shown at once, each line of a script says which run it is of (`showing`).
+    While several runs are shown at once (`begin`, `end`), each line starts with its run's name.
     """
 
     _lock = threading.Lock()
-    _shown: list["Progress"] = []
+    _shown: ClassVar[list["Progress"]] = []
 
     def __init__(self) -> None:
         self.name = ""
-        self._status = None
+        self._status: Status | None = None
         self._last: str | None = None
         self._counted_at = time.monotonic()
         self._line_start, self._last_end = True, ""
 
     def say(self, text: str) -> None:
-        """A lasting line. The same text twice in a row is said once."""
+        """Write a line, unless it repeats the last one."""
         if text == self._last:
             return
         self._last = text
@@ -42,8 +45,8 @@ class Progress:
         _write(sys.stderr, f"mlflow-compute: {self._prefix()}{plain(text)}\n")
 
     def waiting(self, text: str, kind: str | None = None) -> None:
-        """What is being waited for: a spinner on a terminal, a line elsewhere, there once for each
-        `kind` in a row.
+        """Show what the run waits for: a spinner on a terminal, elsewhere a line, once for
+        consecutive calls of the same `kind`.
         """
         if not sys.stderr.isatty():
             if kind is None or kind != self._last:
@@ -58,8 +61,8 @@ class Progress:
         self._status.start()
 
     def count(self, text: str, done: int, total: int) -> None:
-        """How far long work is, `{text}: 3 of 14`: each step on a terminal; elsewhere the last, and
-        one in five seconds before it.
+        """Show the progress of long work, `{text}: 3 of 14`: every step on a terminal; elsewhere
+        the last step, and one every five seconds before it.
         """
         now = time.monotonic()
         if sys.stderr.isatty() or done == total or now - self._counted_at >= COUNT_EVERY_S:
@@ -67,23 +70,24 @@ class Progress:
             self.waiting(f"{text}: {done} of {total}")
 
     def output(self, text: str) -> None:
-        """A piece of the script's own output, to standard output; nothing once that has no reader
-        any more (`| head`).
+        """Write a piece of the script's output to standard output, or nowhere once that is
+        closed.
         """
         self._stop()
         for piece in LINES.findall(text):
-            goes_on = not self._line_start or (piece == "\n" and self._last_end == "\r")
-            _write(sys.stdout, piece if goes_on else self._prefix() + piece)
+            continues = not self._line_start or (piece == "\n" and self._last_end == "\r")
+            _write(sys.stdout, piece if continues else self._prefix() + piece)
             self._last_end = piece[-1]
             self._line_start = self._last_end in "\r\n"
 
     def begin(self, name: str) -> None:
-        """From now on a run of this name is shown; `end` is called when it is over."""
+        """Show a run of this name until `end`."""
         self.name = name
         with self._lock:
             self._shown.append(self)
 
     def end(self) -> None:
+        """Stop showing the run of `begin`."""
         with self._lock:
             self._shown.remove(self)
 
@@ -105,6 +109,5 @@ def _write(stream: TextIO, text: str) -> None:
             stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         stream.flush()
     except BrokenPipeError:
-        # what follows goes nowhere; the run is waited for all the same (docs.python.org,
-        # library/signal: SIGPIPE)
+        # discard further output and go on waiting (docs.python.org, library/signal: SIGPIPE)
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

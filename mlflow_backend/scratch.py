@@ -1,5 +1,7 @@
-"""Temporary folders that only their user can open, and that are gone when they are not needed:
-after an error, at the process's exit and, in a command, on SIGTERM and SIGHUP.
+"""Temporary folders that only their user can open.
+
+They are removed after use, after an error, when the process exits and, in a command, on SIGTERM and
+SIGHUP.
 """
 
 import atexit
@@ -11,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 PREFIX = "mlflow-compute-"
 ENDING_SIGNALS = tuple(
@@ -19,11 +22,9 @@ ENDING_SIGNALS = tuple(
 
 
 class Stopped(SystemExit):
-    """The process was asked to end by the signal `number`; the exit code is the one that shells
-    give for it.
-    """
+    """The signal `number` asked the process to end; the exit code is the shells' code for it."""
 
-    def __init__(self, number: int):
+    def __init__(self, number: int) -> None:
         super().__init__(128 + number)
         self.number = number
 
@@ -32,15 +33,15 @@ class Stopped(SystemExit):
 
 
 _folders: dict[Path, int] = {}
-"""The folders to remove, with the process that made each: a forked child removes none of its
-parent's.
+"""The folders to remove and the process that created each: a forked child does not remove its
+parent's folders.
 """
 
 
 @contextlib.contextmanager
-def folder(parent: str | os.PathLike | None = None) -> Iterator[Path]:
-    """A new folder (mode 0700) below `parent`, by default the machine's temporary folder; gone when
-    the context ends.
+def folder(parent: str | os.PathLike[str] | None = None) -> Iterator[Path]:
+    """A new folder (mode 0700) below `parent`, by default the machine's temporary folder; removed
+    at the end of the context.
     """
     path = make(parent)
     try:
@@ -49,13 +50,13 @@ def folder(parent: str | os.PathLike | None = None) -> Iterator[Path]:
         discard(path)
 
 
-def make(parent: str | os.PathLike | None = None) -> Path:
-    """A new folder as `folder` gives it, which lives until `discard`, or until the process ends.
+def make(parent: str | os.PathLike[str] | None = None) -> Path:
+    """A new folder (see `folder`) that exists until `discard`, or until the process ends.
 
-    `release` keeps it longer.
+    After `release` it outlives the process.
     """
     path = Path(os.path.abspath(parent or tempfile.gettempdir()), PREFIX + secrets.token_hex(8))
-    _folders[path] = os.getpid()  # before it exists: a signal may come in between
+    _folders[path] = os.getpid()  # before mkdir: a signal may arrive in between
     try:
         path.mkdir(mode=0o700)
     except OSError:
@@ -65,24 +66,21 @@ def make(parent: str | os.PathLike | None = None) -> Path:
 
 
 def release(path: Path) -> None:
-    """Leave the folder to another process, which removes it when it has ended."""
+    """Leave the removal of the folder to another process."""
     _folders.pop(path, None)
 
 
 def discard(path: Path) -> None:
-    """Remove the folder and what is in it, as far as that is possible.
-
-    One that is gone already is no error.
-    """
+    """Remove the folder and its contents as far as possible; a missing folder is no error."""
     _remove(path)
     _folders.pop(path, None)
 
 
 def end_in_order() -> None:
-    """On SIGTERM and SIGHUP, leave by `Stopped`, so that contexts end and exit handlers run.
+    """On SIGTERM and SIGHUP, raise `Stopped`, so that contexts end and exit handlers run.
 
-    For the commands; a library does not change its host's signals. A signal that is ignored (nohup)
-    stays so, one that has a handler gets to it. A second signal ends the process at once.
+    Only for commands: a library does not change its host's signals. Ignored signals (nohup) and
+    existing handlers are left unchanged. A second signal ends the process immediately.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -91,11 +89,11 @@ def end_in_order() -> None:
             signal.signal(number, _leave)
 
 
-def _leave(number, frame) -> None:
+def _leave(number: int, frame: FrameType | None) -> None:
     for other in ENDING_SIGNALS:
         if signal.getsignal(other) is _leave:
             signal.signal(other, signal.SIG_DFL)
-    _discard_all()  # at once: an exit in order may wait for a server
+    _discard_all()  # now: exit handlers may wait for a server
     raise Stopped(number)
 
 
@@ -107,8 +105,8 @@ def _discard_all() -> None:
 
 
 def _remove(root: Path) -> None:
-    """Folders are moved up and then emptied: none is too deep for the stack, or its path too long
-    for the system.
+    """Remove `root`. Folders are moved up before they are emptied, as the tree may be too deep for
+    the stack and its paths too long for the system.
     """
     folders = [root]
     for place in folders:
@@ -123,10 +121,10 @@ def _remove(root: Path) -> None:
             place.rmdir()
 
 
-def _empty(entry: os.DirEntry, root: Path, folders: list[Path]) -> None:
+def _empty(entry: os.DirEntry[str], root: Path, folders: list[Path]) -> None:
     with contextlib.suppress(OSError):
         if entry.is_dir(follow_symlinks=False):
-            os.chmod(entry, 0o700)  # a move writes into the folder that is moved
+            os.chmod(entry, 0o700)  # a rename writes to the folder itself (its `..`)
             moved = root / secrets.token_hex(8)
             os.rename(entry, moved)
             folders.append(moved)

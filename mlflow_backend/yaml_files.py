@@ -1,7 +1,7 @@
-"""YAML that others wrote, read safely: the one place where this package parses it.
+"""Safe reading of YAML from any source; the only module that parses YAML.
 
-PyYAML alone lets a small text take all time and memory: aliases multiply (the "billion laughs"),
-nesting overflows the stack, and one number may be megabytes long.
+With PyYAML alone a small text can exhaust time and memory: aliases multiply ("billion laughs"),
+nesting overflows the stack, and a number may be megabytes long.
 """
 
 import itertools
@@ -18,14 +18,14 @@ from mlflow_backend.errors import ComputeError
 MOST_BYTES = 50_000_000
 MOST_DEPTH = 100
 MOST_ALIASED = 10_000
-"""How many entries aliases and merge keys may add to what the text holds."""
+"""The number of entries that aliases and merge keys may add to those of the text."""
 LONGEST_NUMBER = 100
 TOO_DEEP = f"is nested deeper than {MOST_DEPTH} levels"
 NUMBERS = tuple(f"tag:yaml.org,2002:{name}" for name in ("int", "float", "timestamp"))
 
 
 class Document(NamedTuple):
-    """A parsed text: its plain values, and the node tree that knows the lines (None for an empty
+    """A parsed text: its plain values, and its node tree with line numbers (None for an empty
     text).
     """
 
@@ -44,27 +44,33 @@ def read(path: Path, error: type[ComputeError], most_bytes: int = MOST_BYTES) ->
             "rb",
             opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)),
         ) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise error(f"{path}: is no regular file")
-            data = file.read(most_bytes + 1)
+            is_regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            data = file.read(most_bytes + 1) if is_regular else b""
     except OSError as failure:
-        raise error(f"{path}: cannot be read: {failure.strerror}") from None
+        raise error(f"{path}: cannot be read: {failure.strerror}", code="UnreadableFile") from None
+    if not is_regular:
+        raise error(f"{path}: is not a regular file", code="UnreadableFile")
     if len(data) > most_bytes:
-        raise error(f"{path}: is larger than {most_bytes / 1e6:.0f} MB")
+        raise error(f"{path}: is larger than {most_bytes / 1e6:.0f} MB", code="TooLarge")
     return decode(data, str(path), error)
 
 
 def decode(data: bytes, source: str, error: type[ComputeError]) -> str:
+    """The text of `data`, UTF-8. Raises `error` with the line that is not."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as failure:
         line = data.count(b"\n", 0, failure.start) + 1
-        raise error(f"{source}, line {line}: is not UTF-8: save the file as UTF-8") from None
+        raise error(
+            f"{source}, line {line}: is not UTF-8",
+            code="InvalidFile",
+            hint="save the file as UTF-8",
+        ) from None
 
 
 def parse(text: str, source: str, error: type[ComputeError], as_text: bool = False) -> Document:
-    """The one document in `text`; `as_text`: every scalar is text, so that `3.10` is a version and
-    not a number.
+    """The only document in `text`. With `as_text` every scalar is text: `3.10` is a version and not
+    a number.
 
     Raises `error` with one line that names `source` (a file's path) and the line.
     """
@@ -84,17 +90,23 @@ def parse(text: str, source: str, error: type[ComputeError], as_text: bool = Fal
         problem = (
             getattr(failure, "problem", None) or getattr(failure, "reason", None) or str(failure)
         )
-        raise error(f"{source}{line}: {' '.join(problem.split())}: correct the YAML") from None
+        raise error(
+            f"{source}{line}: {' '.join(problem.split())}",
+            code="InvalidFile",
+            hint="correct the YAML",
+        ) from None
     except (ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as failure:
         # `2024-13-01`, `!!bool x`
         raise error(
-            f"{source}: has a value of another type than it says ({failure}): write it in quotes"
+            f"{source}: a value does not match its type ({failure})",
+            code="InvalidFile",
+            hint="write it in quotes",
         ) from None
 
 
-def line_of(root: yaml.Node | None, path: tuple) -> int:
-    """The line of the entry at `path` (keys and indexes), or of the nearest entry around it that is
-    in the text itself.
+def line_of(root: yaml.Node | None, path: tuple[Any, ...]) -> int:
+    """The line of the entry at `path` (keys and indexes), or of the innermost entry around it that
+    the text contains.
     """
     line, node = 1, root
     for part in path:
@@ -113,15 +125,16 @@ def line_of(root: yaml.Node | None, path: tuple) -> int:
     return line
 
 
-class _Limited:
-    """Counts how deep the composer is, which calls itself for every level."""
+class _Limited(yaml.parser.Parser, yaml.composer.Composer):
+    """Limits the recursion of the composer, which has one call for each level."""
 
     depth = 0
 
-    def compose_node(self, parent, index):
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         self.depth += 1
         if self.depth > MOST_DEPTH:
-            raise yaml.composer.ComposerError(None, None, TOO_DEEP, self.peek_event().start_mark)
+            event = self.peek_event()  # type: ignore[no-untyped-call]  # types-PyYAML has no types
+            raise yaml.composer.ComposerError(None, None, TOO_DEEP, event.start_mark)
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -136,19 +149,21 @@ class _TextLoader(_Limited, yaml.BaseLoader):
 
 
 def _check_size(root: yaml.Node) -> None:
-    """What aliases add, in number and in depth, is found without following any of them twice."""
+    """Measure what aliases add, in number and in depth, following each of them once.
+
+    Raises YAMLError above the limits.
+    """
     measured: dict[int, tuple[int, int] | None] = {}
 
     def measure(node: yaml.Node) -> tuple[int, int]:
-        """The number of nodes and of levels that `node` stands for.
-
-        It calls itself no deeper than the text is nested.
+        """The number of nodes and of levels below `node`; its recursion is as deep as the text is
+        nested.
         """
         if id(node) in measured:
-            known = measured[id(node)]
-            if known is None:
-                raise _refuse("an alias names what it is in", node)
-            return known
+            size_and_depth = measured[id(node)]
+            if size_and_depth is None:
+                raise _refuse("an alias refers to an entry that contains it", node)
+            return size_and_depth
         measured[id(node)] = None
         if (
             isinstance(node, yaml.ScalarNode)
@@ -157,9 +172,9 @@ def _check_size(root: yaml.Node) -> None:
         ):
             raise _refuse("a number is too long: write it in quotes", node)
         size, depth = 1, 0
-        for below in _children(node):
-            below_size, below_depth = measure(below)
-            size, depth = size + below_size, max(depth, below_depth)
+        for child in _children(node):
+            child_size, child_depth = measure(child)
+            size, depth = size + child_size, max(depth, child_depth)
         if size > len(measured) + MOST_ALIASED:
             raise _refuse(f"aliases add more than {MOST_ALIASED} entries", node)
         if depth >= MOST_DEPTH:

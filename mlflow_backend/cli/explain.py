@@ -14,15 +14,14 @@ from mlflow_backend.cli.output import report_errors
 def command(word: str | None, as_json: bool) -> None:
     """Explain WORD, an error code or a cause; without it, list all of them."""
     from mlflow_backend.errors import ConfigError, nearest
-    from mlflow_backend.explanations import CAUSES, EXPLANATIONS, explain
+    from mlflow_backend.explanations import explain, texts
 
-    texts = {str(name): text for name, text in {**EXPLANATIONS, **CAUSES}.items()}
     if word is None:
-        click.echo(json.dumps(texts, indent=2) if as_json else "\n".join(texts))
+        click.echo(json.dumps(texts(), indent=2) if as_json else "\n".join(texts()))
         return
     text = explain(word)
     if text is None:
         raise ConfigError(
-            f"no code or cause is called '{word}'", code="NotFound", hint=nearest(word, texts)
+            f"there is no code or cause '{word}'", code="NotFound", hint=nearest(word, texts())
         )
     click.echo(json.dumps({"word": word, "text": text}, indent=2) if as_json else text)

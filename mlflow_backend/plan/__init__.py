@@ -1,1 +1,1 @@
-"""What is decided about a run before anything of it exists."""
+"""What is decided about a run before anything is created."""

@@ -1,4 +1,4 @@
-"""A plan: everything that is decided about a run before anything is created. A value, and JSON."""
+"""A plan: everything that is decided about a run before anything is created. It survives JSON."""
 
 import json
 from collections.abc import Mapping
@@ -10,13 +10,13 @@ from mlflow_backend.request.project import Project
 from mlflow_runner.contract.submission import Submission
 
 UNKNOWN_RUN = "0" * 32
-"""Stands for the id of a run that does not exist yet."""
+"""The id of a run that does not exist yet."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """The project of a run: its URI, the version that was asked for, the entry point, and the
-    parameters as the user gave them.
+    """The project of a run: its URI, the requested version, the entry point, and the parameters as
+    the user passed them.
     """
 
     uri: str
@@ -27,15 +27,17 @@ class Source:
 
     @staticmethod
     def of(project: Project) -> "Source":
+        """The project without its files."""
         parameters = {name: str(value) for name, value in project.parameters.items()}
         return Source(project.uri, project.name, project.version, project.entry_point, parameters)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the run takes place: `target` with its resolved `fields`, found in `source`.
+    """Where the run takes place: the `target`, its resolved `fields`, and the `source` that defines
+    it.
 
-    `context` and `namespace` are those of a cluster, None on this machine.
+    `context` and `namespace` are None on this machine.
     """
 
     target: str
@@ -49,9 +51,8 @@ class Place:
 class Plan:
     """What `submit` carries out.
 
-    `submission` is a draft: the run's id is not known yet. `variables` are MLflow settings for the
-    command; of the `secrets` that it gets only the names are here. `snapshot_bytes` is the size of
-    the archive.
+    `submission` is a draft without the run's id. `variables` are MLflow settings for the command,
+    `secrets` the names of its secret variables, `snapshot_bytes` the size of the archive.
     """
 
     source: Source
@@ -63,7 +64,7 @@ class Plan:
     snapshot_bytes: int = 0
 
     def to_json(self) -> str:
-        """Canonical JSON: equal plans give equal text."""
+        """The plan as canonical JSON: equal plans have equal texts."""
         fields = {
             **vars(self),
             "source": vars(self.source),
@@ -74,7 +75,7 @@ class Plan:
 
     @staticmethod
     def from_json(text: str) -> "Plan":
-        """Inverse of `to_json`. Raises ValueError on anything else."""
+        """The inverse of `to_json`. Raises ValueError for any other text."""
         try:
             fields = json.loads(text)
             return Plan(
@@ -90,7 +91,7 @@ class Plan:
             raise ValueError(f"{type(error).__name__}: {error}") from None
 
     def submission_of(self, run_id: str, experiment_id: str) -> Submission:
-        """What the runner of this run gets: the plan travels with it, to be kept with the run."""
+        """The submission of this run, which carries the plan: the runner logs it as an artifact."""
         return self.submission._replace(
             run_id=run_id,
             experiment_id=experiment_id,
@@ -98,7 +99,7 @@ class Plan:
         )
 
     def without_secrets(self) -> "Plan":
-        """The plan as others may read it: without the credentials of its URLs."""
+        """The plan without the credentials of its URLs, so that others may read it."""
         return Plan.from_json(json.dumps(_redacted(json.loads(self.to_json()))))
 
 

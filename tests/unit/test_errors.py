@@ -99,7 +99,7 @@ def test_a_command_explains_a_word_and_says_what_it_does_not_know():
     assert failed.exit_code == 1
     assert json.loads(failed.stdout)["error"] == {
         "code": "NotFound",
-        "message": "no code or cause is called 'UnknownFeld'",
+        "message": "there is no code or cause 'UnknownFeld'",
         "hint": "did you mean 'UnknownField'?",
         "doc": "mlflow-compute explain NotFound",
     }

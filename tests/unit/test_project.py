@@ -95,7 +95,10 @@ def test_a_name_of_any_type_is_taken_as_text(tmp_path, name, shown):
         ("conda_env: [a]\n", "line 1, conda_env: write the name of a file, found ['a']"),
         ("docker_env: image\n", "line 1, docker_env: write fields below it, found 'image'"),
         ("a: " + "[" * 3000, "line 1: is nested deeper than 100 levels: correct the YAML"),
-        ("a: &a [b, *a]\n", "line 1: an alias names what it is in: correct the YAML"),
+        (
+            "a: &a [b, *a]\n",
+            "line 1: an alias refers to an entry that contains it: correct the YAML",
+        ),
         ("a: [\n", "line 2: expected the node content, but found '<stream end>': correct the YAML"),
     ],
 )

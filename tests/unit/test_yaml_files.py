@@ -76,7 +76,7 @@ def test_aliases_that_are_used_as_meant_are_read():
 
 def test_a_thing_that_holds_itself_is_refused():
     assert refused("a: &a [b, *a]\n") == (
-        "file.yaml, line 1: an alias names what it is in: correct the YAML"
+        "file.yaml, line 1: an alias refers to an entry that contains it: correct the YAML"
     )
 
 
@@ -149,8 +149,8 @@ def test_a_file_is_utf_8_with_or_without_its_mark(tmp_path):
 def test_what_is_no_file_or_too_large_is_refused_without_reading_it(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     for path, words in (
-        (tmp_path / "fifo", "is no regular file"),
-        ("/dev/zero", "is no regular file"),
+        (tmp_path / "fifo", "is not a regular file"),
+        ("/dev/zero", "is not a regular file"),
         (tmp_path, "cannot be read"),
     ):
         with pytest.raises(ProjectError, match=words):
