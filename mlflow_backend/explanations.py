@@ -10,6 +10,7 @@ from mlflow_runner.contract.causes import Cause
 
 Code: TypeAlias = Literal[
     "AlreadyExists",
+    "ArtifactsUnreachable",
     "BuildFailed",
     "ClusterForbidden",
     "ClusterRefused",
@@ -55,6 +56,11 @@ EXPLANATIONS: dict[Code, str] = {
     "AlreadyExists": (
         "The cluster already has an object with the name that this run needs. Submit again: the "
         "next run gets another name."
+    ),
+    "ArtifactsUnreachable": (
+        "The experiment stores artifacts in a folder of one machine, which the pods do not have. "
+        "Use an experiment of a server that serves artifacts, or mount the folder in the pods with "
+        "'pod_template' in the target."
     ),
     "BuildFailed": (
         "The image of a docker_env project could not be built or pushed. Run `docker build` and "

@@ -1,1 +1,1 @@
-"""The MLflow side of a submit: the run, and what a client elsewhere needs to reach the server."""
+"""The MLflow side of a submit: the run, and the settings that a client in a pod needs."""

@@ -1,4 +1,4 @@
-"""What MLflow's client raises, as one line that says whether repeating the call can help."""
+"""Errors of MLflow's client as TrackingErrors of one line, outages apart from the rest."""
 
 import contextlib
 import logging
@@ -8,15 +8,26 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mlflow_backend.errors import TrackingError, TrackingUnavailable
-from mlflow_runner.contract.answers import CODES, Denied, Unavailable, is_transient_status
+from mlflow_backend.explanations import Code
+from mlflow_runner.contract.answers import (
+    CODES,
+    Denied,
+    Missing,
+    Refused,
+    Unavailable,
+    is_transient_status,
+)
 from mlflow_runner.tracking import login
 
 log = logging.getLogger(__name__)
 
+ERROR_CODES: Mapping[type[Exception], Code] = {Denied: "TrackingDenied", Missing: "NotFound"}
+DENIED_STATUS = (401, 403)
+
 
 @contextlib.contextmanager
 def one_line(what: str) -> Iterator[None]:
-    """Turn what MLflow's client raises into a TrackingError of one line that begins with `what`; an
+    """Turn an error of MLflow's client into a TrackingError of one line that begins with `what`; an
     outage is a TrackingUnavailable.
     """
     from mlflow import get_tracking_uri
@@ -29,44 +40,52 @@ def one_line(what: str) -> Iterator[None]:
         log.debug("a call to MLflow took %.0f ms; its failure would say: %s", took_ms, what)
     except MlflowException as error:
         log.debug("MLflow: %s", login.hide(str(error)), exc_info=True)
-        if refused := _unusable_login():
-            raise TrackingError(f"{what}: {refused}") from None
-        outage = _outage(error)
-        if outage:
-            where = f"tracking server {get_tracking_uri()} cannot be reached"
-            raise TrackingUnavailable(
-                f"{what}: {where}: {outage}: check MLFLOW_TRACKING_URI"
+        if denied := _unusable_login():
+            raise TrackingError(
+                f"{what}: {denied}", code="TrackingDenied", hint=denied.hint
             ) from None
-        kind = TrackingUnavailable if _is_transient(error) else TrackingError
-        raise kind(login.hide(f"{what}: {str(error).splitlines()[0]}")) from None
+        if reason := _outage(error):
+            raise TrackingUnavailable(
+                f"{what}: tracking server {get_tracking_uri()} cannot be reached: {reason}",
+                hint="check MLFLOW_TRACKING_URI",
+            ) from None
+        message = login.hide(f"{what}: {str(error).splitlines()[0]}")
+        meaning = _meaning(error)
+        if meaning is Unavailable:
+            raise TrackingUnavailable(message) from None
+        raise TrackingError(message, code=ERROR_CODES.get(meaning)) from None
 
 
-def _unusable_login() -> str | None:
-    """Why no server can be given the login in the variables, which no text may repeat."""
+def _unusable_login() -> Denied | None:
+    """Why the login in the variables cannot be sent to any server; its text shows no value."""
     try:
         login.authorization()
     except Denied as error:
-        return f"{error}: {error.hint}"
-    except OSError:  # a token in a file, which MLflow's client may not even use: no verdict on this
+        return error
+    except OSError:  # a token in a file, which MLflow's client may not use
         return None
     return None
 
 
-def _is_transient(error: Any) -> bool:
-    """Of an answer that is not MLflow's own (a proxy's, which may be JSON too), the HTTP status
-    says it.
+def _meaning(error: Any) -> type[Exception]:
+    """The class in `contract.answers` of an MlflowException.
+
+    The HTTP status decides for a response that is not MLflow's own (a proxy's, which may be JSON
+    too).
     """
-    told = getattr(error, "json", None)
-    is_mlflows = isinstance(told, Mapping) and told.get("error_code") == error.error_code
+    body = getattr(error, "json", None)
+    is_mlflows = isinstance(body, Mapping) and body.get("error_code") == error.error_code
     status = None if is_mlflows else _status(error)
-    if status is not None:
-        return is_transient_status(status)
-    return CODES.get(error.error_code) is Unavailable
+    if status is None:
+        return CODES.get(error.error_code, Refused)
+    if is_transient_status(status):
+        return Unavailable
+    return Denied if status in DENIED_STATUS else Refused
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status of the answer that MLflow's client raised the error for: the error itself
-    does not hold it.
+    """The HTTP status of the response for which MLflow's client raised the error, which does not
+    contain it.
     """
     from requests import Response
 
@@ -77,9 +96,7 @@ def _status(error: BaseException) -> int | None:
 
 
 def _outage(error: BaseException | None) -> str | None:
-    """What the operating system says of a server that could not be reached; None where the server
-    answered.
-    """
+    """The operating system's reason why the server could not be reached; None if it answered."""
     from requests import RequestException
 
     while error is not None and not isinstance(error, RequestException):

@@ -1,4 +1,4 @@
-"""MLflow's settings that travel with a run, and which of them are secret."""
+"""The MLflow settings that travel with a run, and which of them are secret."""
 
 import re
 from collections.abc import Mapping
@@ -13,9 +13,7 @@ from mlflow_backend.tracking.uris import split_credentials
 FORWARDED = re.compile(
     r"MLFLOW_(TRACKING|HTTP|S3|GCS|ENABLE|ARTIFACT|MULTIPART|ASYNC|SYSTEM_METRICS|LOG|REGISTRY|REQUESTER|TRUNCATE|DISABLE|WORKSPACE)\w*"
 )
-"""Settings of MLflow that mean something to a client elsewhere; a server's own (store URIs, secret
-keys) do not match.
-"""
+"""MLflow settings for clients; settings of a server (store URIs, secret keys) do not match."""
 SET_FOR_EACH_RUN = {
     "MLFLOW_TRACKING_URI",
     "MLFLOW_RUN_ID",
@@ -28,8 +26,8 @@ FILES = {"MLFLOW_TRACKING_SERVER_CERT_PATH", "MLFLOW_TRACKING_CLIENT_CERT_PATH"}
 
 @dataclass(frozen=True)
 class Settings:
-    """MLflow variables for a client elsewhere: `plain` ones, `secret` ones, and `files` by the
-    variable that holds their path.
+    """MLflow variables for a client on another machine: `plain` and `secret` values, and `files` by
+    the variable that holds their path.
     """
 
     plain: Mapping[str, str]
@@ -38,12 +36,14 @@ class Settings:
 
 
 def forwarded(environ: Mapping[str, str], tracking_uri: str) -> tuple[str, Settings]:
-    """The tracking URI without credentials, and every MLflow setting of `environ` that a client
-    elsewhere needs.
+    """The tracking URI without credentials, and every MLflow setting of `environ` that a client on
+    another machine needs.
 
     Raises TrackingError when a certificate file cannot be read.
     """
-    plain, secret, files = {}, {}, {}
+    plain: dict[str, str] = {}
+    secret: dict[str, str] = {}
+    files: dict[str, bytes] = {}
     for name, value in environ.items():
         if not FORWARDED.fullmatch(name) or name in SET_FOR_EACH_RUN or not value:
             continue
@@ -51,7 +51,9 @@ def forwarded(environ: Mapping[str, str], tracking_uri: str) -> tuple[str, Setti
             try:
                 files[name] = Path(value).read_bytes()
             except OSError as error:
-                raise TrackingError(f"{name}: {value} cannot be read: {error.strerror}") from None
+                raise TrackingError(
+                    f"{name}: {value} cannot be read: {error.strerror}", code="UnreadableFile"
+                ) from None
         else:
             (secret if is_credential_name(name) or has_credential(value) else plain)[name] = value
     plain_uri, credentials = split_credentials(tracking_uri)
@@ -60,13 +62,13 @@ def forwarded(environ: Mapping[str, str], tracking_uri: str) -> tuple[str, Setti
     )
 
 
-def _login(uri: str, known: Mapping[str, str]) -> dict[str, str]:
-    """The login that MLflow's client takes from its credentials file or from .netrc, where no
-    variable holds one.
+def _login(uri: str, secrets: Mapping[str, str]) -> dict[str, str]:
+    """The login that MLflow's client reads from its credentials file or .netrc when no variable
+    holds one.
 
     https://mlflow.org/docs/latest/auth/ (credentials file), mlflow#11214.
     """
-    if known or not uri.startswith(("http://", "https://")):
+    if secrets or not uri.startswith(("http://", "https://")):
         return {}
     from requests.utils import get_netrc_auth
 

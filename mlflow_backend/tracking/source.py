@@ -1,4 +1,4 @@
-"""Where a run's project comes from, as MLflow tags it."""
+"""MLflow's tags for the source of a run's project."""
 
 import os
 
@@ -12,7 +12,7 @@ def tags(project: Project) -> dict[str, str]:
     """The tags of a project's run as MLflow's own backends set them (mlflow/projects/utils.py,
     `_create_run`).
 
-    The parent is the active run, else the run of the process that we are in (MLFLOW_RUN_ID).
+    The parent is the active run, else the run that this process belongs to (MLFLOW_RUN_ID).
     """
     from mlflow.entities import SourceType
     from mlflow.tracking import fluent
@@ -22,7 +22,7 @@ def tags(project: Project) -> dict[str, str]:
     checkout = git_checkout.describe(project.work_dir, project.fetched and project.fetched.parent)
     is_branch = checkout and git_checkout.is_branch(project.work_dir, project.version)
     active = fluent.active_run()
-    found = {
+    values = {
         names.MLFLOW_USER: mlflow_internals.user(),
         names.MLFLOW_SOURCE_NAME: _in_repository(mlflow_internals.expand_uri(uri), checkout)
         if mlflow_internals.is_local_uri(uri)
@@ -36,16 +36,14 @@ def tags(project: Project) -> dict[str, str]:
         names.MLFLOW_GIT_REPO_URL: checkout and checkout.url and without_logins(checkout.url),
         names.MLFLOW_GIT_BRANCH: project.version if is_branch else None,
     }
-    return {name: redact(value) for name, value in found.items() if value}
+    return {name: redact(value) for name, value in values.items() if value}
 
 
 def _in_repository(path: str, checkout: git_checkout.Checkout | None) -> str:
-    """The path of a folder as `file://REPOSITORY#FOLDER` where it is in the work tree of one."""
+    """The path of a folder; `file://REPOSITORY#FOLDER` if it is in a work tree."""
     if checkout is None:
         return path
-    below = os.path.relpath(os.path.realpath(path), checkout.top)
-    return (
-        path
-        if below.startswith("..")
-        else f"file://{checkout.top}" + ("" if below == "." else f"#{below}")
-    )
+    folder = os.path.relpath(os.path.realpath(path), checkout.top)
+    if folder.startswith(".."):
+        return path
+    return f"file://{checkout.top}" + ("" if folder == "." else f"#{folder}")

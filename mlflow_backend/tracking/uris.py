@@ -1,4 +1,4 @@
-"""Tracking URIs: without their logins, as a pod reaches them, and the pages they stand for."""
+"""Tracking URIs: their credentials, the URI that a pod uses, and the pages of MLflow's UI."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from mlflow_backend.errors import TrackingError
 
 
 def split_credentials(uri: str) -> tuple[str, dict[str, str]]:
-    """The URI without user and password, and these as the variables that MLflow's client reads."""
+    """The URI without user and password, and both as the variables that MLflow's client reads."""
     parsed = urllib.parse.urlsplit(uri)
     if parsed.scheme not in ("http", "https") or not parsed.username:
         return uri, {}
@@ -24,8 +24,8 @@ def split_credentials(uri: str) -> tuple[str, dict[str, str]]:
 def for_pods(target_uri: str | None, client_uri: str, target: str, on_host_network: bool) -> str:
     """The tracking URI that a pod uses: the target's, else the client's.
 
-    Raises TrackingError when a pod cannot reach it: a file, a database of this
-    machine, or localhost (unless the pods are on the host's network).
+    Raises TrackingError when a pod cannot reach it: a file, a database of this machine, or
+    localhost (unless the pods use the host's network).
     """
     uri = target_uri or client_uri
     parsed = urllib.parse.urlsplit(uri)
@@ -36,14 +36,16 @@ def for_pods(target_uri: str | None, client_uri: str, target: str, on_host_netwo
     if remote or parsed.scheme.startswith(("databricks", "postgresql", "mysql", "mssql")):
         return uri
     raise TrackingError(
-        f"tracking URI {uri}: a pod of target '{target}' cannot reach it; set MLFLOW_TRACKING_URI "
-        "to a server's address that is valid in the cluster, or 'tracking_uri' in the targets file"
+        f"tracking URI {uri}: a pod of target '{target}' cannot reach it",
+        code="TrackingUnreachable",
+        hint="set MLFLOW_TRACKING_URI to a server's address that is valid in the cluster, or "
+        "'tracking_uri' in the targets file",
     )
 
 
 def for_here(client_uri: str) -> str:
-    """The tracking URI with its path made absolute: the command runs in the project's folder, not
-    in this one.
+    """The tracking URI with an absolute path, as the command runs in another folder: the
+    project's.
     """
     relative = re.fullmatch(r"(sqlite:///)(?!/)(.+)", client_uri)
     if relative:
@@ -54,7 +56,7 @@ def for_here(client_uri: str) -> str:
 
 
 def run_url(tracking_uri: str, experiment_id: str, run_id: str) -> str | None:
-    """The run's page in MLflow's UI; None where no server is there to show it."""
+    """The run's page in MLflow's UI; None without a server."""
     if not tracking_uri.startswith(("http://", "https://")):
         return None
     server = split_credentials(tracking_uri)[0].rstrip("/")

@@ -1,18 +1,18 @@
-"""Whether an MLflow client of a version suits the tracking server."""
+"""Whether a version of MLflow's client works with the tracking server."""
 
 import re
 
 from mlflow_backend import mlflow_internals
 
 VERSION_S = 5.0
-"""How long the server's answer is waited for."""
+"""How long to wait for the server's version."""
 
 
 def client_warning(version: str | None, uri: str) -> str | None:
-    """A sentence where an MLflow client of `version` may not be understood by the server at `uri`.
+    """A warning if the server at `uri` may not understand MLflow's client of `version`, else None.
 
-    A server must not be older than its clients; it is asked only when the version is not this
-    client's own.
+    A server must not be older than its clients. The server is asked only for a version other than
+    this client's own.
     """
     from mlflow.version import VERSION
 
@@ -22,8 +22,8 @@ def client_warning(version: str | None, uri: str) -> str | None:
     if server is None or _minor(version) <= _minor(server):
         return None
     return (
-        f"the environment has mlflow {version}, newer than the tracking server's {server}: what it "
-        f"logs may be refused; list mlflow<={server} instead"
+        f"the environment has mlflow {version}, newer than the tracking server's {server}: the "
+        f"server may reject its calls; list mlflow<={server} instead"
     )
 
 
@@ -33,7 +33,7 @@ def _server_version(uri: str) -> str | None:
     try:
         response = mlflow_internals.get(uri, "/version", VERSION_S)
     except MlflowException:
-        return None  # whether it can be reached is found out, and said, when the run is created
+        return None  # creating the run reports an outage
     text = response.text.strip()
     return text if response.ok and re.match(r"\d+\.\d+", text) else None
 

@@ -149,7 +149,7 @@ def test_the_run_of_the_process_that_submits_is_the_parent_and_is_never_continue
 
 
 def test_a_parameter_that_mlflow_refuses_leaves_no_run_without_an_end(server, project, last_run):
-    with pytest.raises(ExecutionException, match="its parameters or tags are refused"):
+    with pytest.raises(ExecutionException, match="its parameters or tags cannot be logged"):
         run(project("true"), parameters={"bad$name": "1"})
     assert (last_run().status, last_run().cause) == ("FAILED", "SubmitError")
 

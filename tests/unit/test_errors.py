@@ -53,8 +53,11 @@ def _raised_codes():
             if isinstance(node, ast.keyword) and node.arg == "code":
                 if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
                     yield node.value.value, path
-            elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "code":
-                if isinstance(node.value, ast.Constant):
+            elif isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(
+                node.value, ast.Constant
+            ):
+                names = node.targets if isinstance(node, ast.Assign) else [node.target]
+                if ast.unparse(names[0]) == "code":
                     yield node.value.value, path
 
 
