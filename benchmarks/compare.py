@@ -41,7 +41,7 @@ def main(revision: str) -> None:
     use_cluster()
     import mlflow
 
-    from mlflow_backend.places.kubernetes.client.api import connect
+    from mlflow_backend.places.kubernetes.client.connect import connect
     from tests.cluster.dev import NAMESPACE
 
     cluster = connect(None, NAMESPACE)

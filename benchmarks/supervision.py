@@ -43,7 +43,7 @@ def many_runs(access) -> dict:
     """
     import mlflow
 
-    from mlflow_backend.places.kubernetes.client.api import connect
+    from mlflow_backend.places.kubernetes.client.connect import connect
     from tests.cluster import dev
 
     cluster = connect(access.context, dev.NAMESPACE)

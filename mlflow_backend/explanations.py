@@ -144,8 +144,8 @@ EXPLANATIONS: dict[Code, str] = {
         "message is the solver's explanation; loosen one of the requirements that it names."
     ),
     "NotFound": (
-        "A file, project, run or experiment of this name does not exist. The message names where "
-        "it was looked for."
+        "A file, project, run, experiment or namespace of this name does not exist. The message "
+        "names where it was looked for."
     ),
     "SecretFile": (
         "A file that would travel with the run looks like a credential. Exclude it in "

@@ -25,7 +25,7 @@ def command(names: tuple[str, ...], port: int) -> None:
     MLFLOW_TRACKING_URI and MLFLOW_TRACKING_USERNAME, _PASSWORD or _TOKEN say where runs are.
     """
     from mlflow_backend.controller.serve import log_to_stderr, serve
-    from mlflow_backend.places.kubernetes.client.api import connect
+    from mlflow_backend.places.kubernetes.client.connect import connect
 
     log_to_stderr()
     own = connect()

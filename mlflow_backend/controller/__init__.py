@@ -1,4 +1,4 @@
-"""The Deployment that settles runs which no client waits for.
+"""The Deployment that settles runs without a waiting client.
 
 It does not import MLflow, to save memory.
 """

@@ -1,5 +1,5 @@
-"""Settle every run of some namespaces: the watch says where to look, and what is there is read
-again before anything is decided.
+"""Settle every run of some namespaces: the watch says where to look, and the current state is read
+before anything is decided.
 """
 
 import logging
@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from mlflow_backend.controller import pace
 from mlflow_backend.controller.metrics import Metrics
@@ -25,17 +26,17 @@ log = logging.getLogger("mlflow_compute")
 
 WORKERS = 4
 STOPPED_EVERY_S = 5.0
-"""MLflow has no watch: it is asked which runs were marked KILLED or deleted, while there are Jobs,
-in two calls for some hundred of them.
+"""MLflow has no watch: while there are Jobs, it is polled for runs that were marked KILLED or
+deleted, with two calls for some hundred of them.
 """
 IDENTIFY_AFTER_S = 5.0
-"""The age of a Job at which MLflow is asked whose it is: a submit names the Job's uid right after
-creating it.
+"""The age of a Job at which its run is read from MLflow: a submit tags the run with the Job's uid
+right after creating it.
 """
 CATCH_UP_EVERY_S = 60.0
 MAX_TRIES = 10
-"""A run that MLflow refuses, or that meets a defect here, as often as this is left alone until
-something of it changes.
+"""After so many failures, of MLflow rejecting the run or of the controller itself, a run is skipped
+until its Job changes.
 """
 
 
@@ -47,27 +48,23 @@ class Controller:
     """
 
     def __init__(
-        self, clusters: Sequence[Cluster], tracking_uri: str, queue: WorkQueue | None = None
-    ):
+        self, clusters: Sequence[Cluster], tracking_uri: str, queue: WorkQueue[Key] | None = None
+    ) -> None:
         self.namespaces = {
             cluster.namespace: Namespace(cluster, self._changed, self._have_listed)
             for cluster in clusters
         }
         self.metrics = Metrics(self.active, self._readable)
-        self._runs = ServerRuns(
-            tracking_uri, lambda call: self.metrics.calls.labels("mlflow", "", call).inc()
-        )
+        self._runs = ServerRuns(tracking_uri, partial(self._count_call, "mlflow", ""))
         for cluster in clusters:
-            cluster.on_call = lambda call, name=cluster.namespace: self.metrics.calls.labels(
-                "kubernetes", name, call
-            ).inc()
-        self._queue = WorkQueue() if queue is None else queue
+            cluster.on_call = partial(self._count_call, "kubernetes", cluster.namespace)
+        self._queue: WorkQueue[Key] = WorkQueue() if queue is None else queue
         self._suspects: set[Key] = set()
-        self._left_alone: set[Key] = set()
+        self._given_up: set[Key] = set()
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Begin; everything happens in threads of its own."""
+        """Start the threads that do everything."""
         work = {f"worker-{number}": self._work for number in range(WORKERS)} | {
             "stopped": self._look_for_stopped
         }
@@ -82,16 +79,12 @@ class Controller:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether no thread has died: a cache that is not fed any more looks like peace
-        (kubespawner#938).
-        """
+        """Whether no thread has died: a cache without updates looks idle (kubespawner#938)."""
         return all(thread.is_alive() for thread in self._threads)
 
     @property
     def is_ready(self) -> bool:
-        """Whether everything has been listed once, but for namespaces that could not be read while
-        another one could.
-        """
+        """Whether every readable namespace has been listed once, and at least one is readable."""
         namespaces = self.namespaces.values()
         return any(item.is_listed for item in namespaces) and all(
             item.is_listed or item.has_failed for item in namespaces
@@ -99,7 +92,7 @@ class Controller:
 
     def active(self) -> Mapping[tuple[str, str], int]:
         """How many runs wait for their start and how many run, by namespace and state."""
-        counts = {}
+        counts: dict[tuple[str, str], int] = {}
         for name, namespace in self.namespaces.items():
             jobs = [entry.job for entry in namespace.active()]
             running = sum(1 for job in jobs if (job or {}).get("status", {}).get("ready"))
@@ -107,15 +100,18 @@ class Controller:
         return counts
 
     def _readable(self) -> Mapping[str, bool]:
-        """Nothing for a replica that does not lead: it reads no namespace."""
+        """Empty for a replica that does not lead: it reads no namespace."""
         return (
             {name: namespace.is_readable for name, namespace in self.namespaces.items()}
             if self._threads
             else {}
         )
 
+    def _count_call(self, server: str, namespace: str, call: str) -> None:
+        self.metrics.calls.labels(server, namespace, call).inc()
+
     def _changed(self, key: Key) -> None:
-        self._left_alone.discard(key)
+        self._given_up.discard(key)
         self._queue.add(key)
 
     def _have_listed(self, namespace: Namespace) -> None:
@@ -126,8 +122,8 @@ class Controller:
             self.attempt(self._queue.take())
 
     def attempt(self, key: Key) -> None:
-        """Handle a key that was taken from the queue; after a failure it is queued again, or left
-        alone.
+        """Handle a key that was taken from the queue; after a failure it is queued again or given
+        up.
         """
         is_repeated = False
         try:
@@ -138,17 +134,17 @@ class Controller:
             self._queue.done(key, is_repeated)
 
     def _retry(self, key: Key, error: Exception) -> bool:
-        """Have the key handled again after a failure, later each time; whether it will be."""
+        """Queue the key again after a failure, with a growing delay; whether it is queued."""
         is_defect = not isinstance(error, (ClusterError, Unavailable, Refused))
         server = "kubernetes" if isinstance(error, ClusterError) else "" if is_defect else "mlflow"
         self.metrics.failures.labels(server, key.namespace).inc()
         failures = self._queue.failures(key) + 1
         if is_defect and failures == 1:
-            log.error("%s: a defect in the controller", key, exc_info=error)
+            log.error("%s: internal error", key, exc_info=error)
         if key.run_id and failures >= MAX_TRIES and (is_defect or isinstance(error, Refused)):
-            self._left_alone.add(key)
+            self._given_up.add(key)
             log.error(
-                "%s: failed %d times, left alone until the Job changes: %s", key, failures, error
+                "%s: failed %d times, giving up until the Job changes: %s", key, failures, error
             )
             return False
         after_s = self._queue.add_failed(key)
@@ -157,7 +153,7 @@ class Controller:
         return True
 
     def handle(self, key: Key) -> None:
-        """Look at one run, or at all that MLflow holds unfinished.
+        """Look at one run, or at all unfinished runs of a namespace in MLflow.
 
         Raises ClusterError, Unavailable or Refused.
         """
@@ -168,21 +164,21 @@ class Controller:
             self._catch_up(namespace, key)
 
     def _catch_up(self, namespace: Namespace, key: Key) -> None:
-        """After each complete list, and now and then: what ended or lost its Job unseen, and
-        submits that broke off.
+        """After each complete list and every CATCH_UP_EVERY_S: runs that ended or lost their Job
+        unnoticed, and interrupted submits.
         """
         cluster_id, active = namespace.identity(), {entry.key for entry in namespace.active()}
         for run in self._runs.unfinished(cluster_id):
             claim = claim_of(run)
             if claim is None or claim.cluster_id != cluster_id:
                 continue
-            found = Key(namespace.name, run.run_id, claim.job_name, claim.job_uid or "")
-            if found in active:
-                namespace.adopt(found, run)
+            unfinished = Key(namespace.name, run.run_id, claim.job_name, claim.job_uid or "")
+            if unfinished in active:
+                namespace.adopt(unfinished, run)
             else:
-                self._add_quiet(found)
+                self._add_quietly(unfinished)
         if self._queue.failures(key):
-            self._left_alone.clear()  # of runs that MLflow refused while it refused everything
+            self._given_up.clear()  # MLflow rejected every call, not only those of these runs
         self._queue.add(key, CATCH_UP_EVERY_S)
 
     def _look_for_stopped(self) -> None:
@@ -191,13 +187,14 @@ class Controller:
             try:
                 self.look_for_stopped()
             except (Unavailable, Refused) as error:
-                log.warning("could not ask MLflow for stopped runs, retrying: %s", error)
+                log.warning("could not read stopped runs from MLflow, retrying: %s", error)
             except Exception:
-                log.exception("a defect in the controller: could not ask MLflow for stopped runs")
+                log.exception("internal error: could not read stopped runs from MLflow")
 
     def look_for_stopped(self) -> None:
-        """Have the runs looked at that were marked KILLED or deleted in MLflow while their Job is
-        active. Raises Unavailable or Refused.
+        """Queue the runs that were marked KILLED or deleted in MLflow while their Job is active.
+
+        Raises Unavailable or Refused.
         """
         runs: dict[str, tuple[Key, Known]] = {}
         for namespace in self.namespaces.values():
@@ -207,36 +204,36 @@ class Controller:
             if claim and claim.job_uid in runs:
                 key, _ = runs[claim.job_uid]
                 self._suspects.add(key)
-                self._add_quiet(key)
+                self._add_quietly(key)
 
-    def _add_quiet(self, key: Key) -> None:
-        """Have a key handled without an event that would ask for it: not sooner than its last
-        failure allows.
-        """
-        if key not in self._left_alone and not self._queue.failures(key):
+    def _add_quietly(self, key: Key) -> None:
+        """Queue a key that nothing has changed for, unless it failed."""
+        if key not in self._given_up and not self._queue.failures(key):
             self._queue.add(key)
 
     def _look_at(self, namespace: Namespace, key: Key) -> None:
-        """MLflow is asked only when the cluster shows that the run is over, or the run was stopped
-        there, and once whose the Job is.
+        """Settle a run, or queue it for later.
+
+        MLflow is asked only when the cluster shows that the run has ended, when the run was stopped
+        in MLflow, and once to identify the Job.
         """
         is_suspect = key in self._suspects
         claim = Claim(key.job, key.uid or None, namespace.identity())
         seen = namespace.cached(key)
-        if not seen.job or is_suspect or pace.has_waited(seen) or _calls_for_more(seen):
+        if not seen.job or is_suspect or pace.has_waited(seen) or _requires_action(seen):
             seen = self._read(namespace, key, claim)
-        if not (is_suspect or _calls_for_more(seen) or self._is_to_identify(namespace, key, seen)):
+        if not (is_suspect or _requires_action(seen) or self._is_to_identify(namespace, key, seen)):
             self._look_later(namespace, key, seen, foresee(seen).look_again_s)
             return
         try:
             run = self._runs.read(key.run_id)
         except Missing:
-            self._ignore(namespace, key, seen, "MLflow does not know the run")
+            self._ignore(namespace, key, seen, "the run does not exist in MLflow")
             return
         if not self._is_own(namespace, key, claim, run, seen):
             return
         namespace.adopt(key, run)
-        if is_suspect or _calls_for_more(seen):
+        if is_suspect or _requires_action(seen):
             self._settle(namespace, key, run, seen)
         else:
             self._look_later(namespace, key, seen, foresee(seen).look_again_s)
@@ -259,7 +256,7 @@ class Controller:
     def _is_own(self, namespace: Namespace, key: Key, claim: Claim, run: Known, seen: Seen) -> bool:
         """Whether the run names this Job.
 
-        One that names none yet is looked at again; any other has nothing to do with it.
+        A run that names none yet is looked at again; any other is ignored.
         """
         named = claim_of(run)
         if named == claim:
@@ -271,9 +268,9 @@ class Controller:
         ):
             self._ignore(namespace, key, seen, "the run does not name this Job")
         elif named.job_uid:
-            self._add_quiet(key._replace(uid=named.job_uid))
+            self._add_quietly(key._replace(uid=named.job_uid))
         else:
-            self._add_quiet(key._replace(uid=""))  # the submit, which may have broken off
+            self._add_quietly(key._replace(uid=""))  # a submit that may have been interrupted
             if seen.job and not (has_ended(run) or run.is_deleted):
                 self._queue.add(key, IDENTIFY_AFTER_S)
             else:
@@ -287,7 +284,7 @@ class Controller:
         namespace.close(key, seen.job)
 
     def _read(self, namespace: Namespace, key: Key, claim: Claim) -> Seen:
-        """As the API server has it now; of a pod that is gone already, how it ended."""
+        """The current state on the API server; the last state of a pod that no longer exists."""
         seen, last = look_for(namespace.cluster, key.run_id, claim), namespace.cached(key).pod
         return replace(seen, pod=last) if seen.pod is None and last and pod_is_over(last) else seen
 
@@ -311,8 +308,8 @@ class Controller:
             self.metrics.settle_seconds.labels(key.namespace).observe(max(0.0, seen.now_s - over_s))
 
 
-def _calls_for_more(seen: Seen) -> bool:
-    """Whether what is seen would end a run that MLflow holds for running, or has its pod
+def _requires_action(seen: Seen) -> bool:
+    """Whether this state ends a run that is RUNNING in MLflow, or requires its pod to be
     released.
     """
     verdict = foresee(seen)

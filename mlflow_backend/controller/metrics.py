@@ -1,4 +1,4 @@
-"""What the controller counts, for Prometheus (https://prometheus.io/docs/practices/naming/)."""
+"""The controller's metrics for Prometheus (https://prometheus.io/docs/practices/naming/)."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -16,17 +16,17 @@ SECONDS = (0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300)
 
 
 class Metrics:
-    """Every metric of one controller; `registry` is what is served.
+    """Every metric of one controller, in `registry`.
 
-    `active` counts runs by namespace and state, `readable` says for each namespace whether what is
-    known of it is up to date.
+    `active` counts runs by namespace and state, `readable` says for each namespace whether its
+    cache is up to date.
     """
 
     def __init__(
         self,
         active: Callable[[], Mapping[tuple[str, str], int]],
         readable: Callable[[], Mapping[str, bool]],
-    ):
+    ) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(_Namespaces(active, readable))
         ProcessCollector(registry=self.registry)
@@ -52,20 +52,20 @@ class Metrics:
         )
         self.failures = Counter(
             "mlflow_compute_failures",
-            "Attempts that failed, by the server that failed; a defect of the controller has none",
+            "Attempts that failed, by the server that failed; empty for internal errors",
             ["server", "namespace"],
             registry=self.registry,
         )
 
 
 class _Namespaces(Collector):
-    """Counted when the metrics are read."""
+    """Gauges that are computed when the metrics are read."""
 
     def __init__(
         self,
         active: Callable[[], Mapping[tuple[str, str], int]],
         readable: Callable[[], Mapping[str, bool]],
-    ):
+    ) -> None:
         self._active, self._readable = active, readable
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -79,7 +79,7 @@ class _Namespaces(Collector):
         yield runs
         readable = GaugeMetricFamily(
             "mlflow_compute_namespace_readable",
-            "1 where Jobs and pods can be listed and watched, 0 where they cannot",
+            "1 if Jobs and pods can be listed and watched, 0 if not",
             labels=["namespace"],
         )
         for namespace, is_readable in self._readable().items():

@@ -1,22 +1,22 @@
-"""When a run is looked at again, and when it ended: from what is seen of its Job and pod. Pure."""
+"""When a run is looked at again, and when it ended: from its Job and pod. Pure."""
 
 from mlflow_backend.places.kubernetes import diagnose
 from mlflow_backend.places.kubernetes.look import Seen
 
 WAITING_S = (10.0, 300.0)
-"""A run that has not started is looked at again after as long as it has waited, but no sooner and
-no later than this.
+"""A run that has not started is looked at again after as long as it has waited so far, within these
+limits.
 """
 
 
 def has_waited(seen: Seen) -> bool:
-    """Whether the run has not started for long enough that events may say why."""
+    """Whether the run has waited for its start long enough for events to explain it."""
     return not diagnose.has_started(seen.pod) and age_s(seen) >= WAITING_S[0]
 
 
 def next_look_s(seen: Seen, *others_s: float | None) -> float | None:
-    """In how many seconds the run is looked at if nothing happens: the soonest of the others and of
-    its own; None: not at all.
+    """In how many seconds to look at the run if nothing changes, the shortest of its own interval
+    and the others; None for never.
     """
     waits = seen.job is not None and not diagnose.has_started(seen.pod)
     own_s = min(max(age_s(seen), WAITING_S[0]), WAITING_S[1]) if waits else None
@@ -33,7 +33,7 @@ def age_s(seen: Seen) -> float:
 
 
 def ended_s(seen: Seen) -> float | None:
-    """When the cluster saw the end, in seconds since the epoch: the container's or the Job's."""
+    """When the container or the Job ended, in seconds since the epoch, by the cluster's clock."""
     statuses = (seen.pod or {}).get("status", {}).get("containerStatuses") or ()
     times = [
         status["state"]["terminated"]["finishedAt"]

@@ -1,11 +1,11 @@
 """Runs over MLflow's REST API, with the standard library alone.
 
-What answers may be a proxy, another program, or a broken server. An answer of any other shape than
-MLflow's is Unavailable, with one sentence, and never an exception that ends a thread.
+The server may be a proxy, another program, or broken. An answer of any other shape than MLflow's is
+Unavailable, with one sentence, and never an exception that ends a thread.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from mlflow_backend.places.kubernetes.diagnose import Diagnosis
 from mlflow_backend.places.kubernetes.ownership import Known
@@ -19,22 +19,26 @@ PAGE = 200
 IDS_OF_A_CALL = 200
 EXPERIMENTS_OF_A_CALL = 1000
 MAX_PAGES = 10_000
-"""A server that still sends pages after so many sends them for ever."""
-UNLIKE = "the answer is not like MLflow's: check that MLFLOW_TRACKING_URI names an MLflow server"
+"""A server that sends more pages sends them forever."""
+UNLIKE = "the answer is not MLflow's: check that MLFLOW_TRACKING_URI names an MLflow server"
+T = TypeVar("T")
 
 
 class ServerRuns:
     """`settle.Runs` over REST, and the searches of the controller. Every method raises Unavailable
     or Refused.
 
-    `on_call` is told the endpoint of every call.
+    `on_call` is called with the endpoint of every call.
     """
 
-    def __init__(self, tracking_uri: str, on_call: Callable[[str], None] = lambda endpoint: None):
+    def __init__(
+        self, tracking_uri: str, on_call: Callable[[str], None] = lambda endpoint: None
+    ) -> None:
         self._server = RestServer(tracking_uri)
         self._on_call = on_call
 
     def read(self, run_id: str) -> Known:
+        """The run of this id."""
         self._on_call("runs/get")
         run = _known(self._server.get_run(run_id))
         if run.run_id != run_id:
@@ -42,8 +46,8 @@ class ServerRuns:
         return run
 
     def end(self, run_id: str, end: Diagnosis) -> None:
-        """Write a run's end: its tags in one call, then the removal of an earlier end's, then the
-        status.
+        """Write a run's end: its tags in one call, then remove the tags of an earlier end, then
+        set the status.
         """
         tags = end_tags(end.status, end.cause, end.cause and end.message, end.exit_code)
         self._on_call("runs/log-batch")
@@ -72,11 +76,10 @@ class ServerRuns:
     def stopped(self, runs: Collection[Known]) -> Iterator[Known]:
         """Those of the runs that are now KILLED or deleted in MLflow: two calls for some hundred.
 
-        The runs and their experiments are as MLflow has named them: an experiment that is none has
-        the whole search refused.
+        The ids of experiments must come from MLflow: it rejects a search that names an unknown one.
         """
-        known = sorted(runs, key=lambda run: (run.experiment_id, run.run_id))
-        for part in _parts(known, IDS_OF_A_CALL):
+        ordered = sorted(runs, key=lambda run: (run.experiment_id, run.run_id))
+        for part in _parts(ordered, IDS_OF_A_CALL):
             experiments = sorted({run.experiment_id for run in part})
             ids = ", ".join(f"'{run.run_id}'" for run in part)
             yield from self._search(
@@ -88,30 +91,30 @@ class ServerRuns:
         self, experiments: Sequence[str], wanted: str, view: str = "ACTIVE_ONLY"
     ) -> Iterator[Known]:
         for part in _parts(experiments, EXPERIMENTS_OF_A_CALL):
-            asked = {
+            query = {
                 "experiment_ids": part,
                 "filter": wanted,
                 "max_results": PAGE,
                 "run_view_type": view,
             }
-            yield from map(_known, self._listed("runs/search", asked, "runs"))
+            yield from map(_known, self._pages("runs/search", query, "runs"))
 
     def _experiments(self) -> Iterator[str]:
-        asked = {"max_results": PAGE, "view_type": "ACTIVE_ONLY"}
-        for item in self._listed("experiments/search", asked, "experiments"):
+        query = {"max_results": PAGE, "view_type": "ACTIVE_ONLY"}
+        for item in self._pages("experiments/search", query, "experiments"):
             if not isinstance(item, dict) or not isinstance(item.get("experiment_id"), str):
                 raise Unavailable(f"POST experiments/search: {UNLIKE}")
             yield item["experiment_id"]
 
-    def _listed(self, endpoint: str, asked: dict[str, Any], what: str) -> Iterator[Any]:
-        """The items of all pages."""
+    def _pages(self, endpoint: str, query: Mapping[str, Any], key: str) -> Iterator[Any]:
+        """The items (`key` of each page) of all pages."""
         token: Any = None
         for _ in range(MAX_PAGES):
             self._on_call(endpoint)
             page = self._server.call(
-                "POST", endpoint, {**asked, **({"page_token": token} if token else {})}
+                "POST", endpoint, {**query, **({"page_token": token} if token else {})}
             )
-            items, before, token = page.get(what) or [], token, page.get("next_page_token")
+            items, before, token = page.get(key) or [], token, page.get("next_page_token")
             if not isinstance(items, list) or (token and token == before):
                 break
             yield from items
@@ -121,7 +124,7 @@ class ServerRuns:
 
 
 def _known(run: Any) -> Known:
-    """A run as the API gives it. Raises Unavailable when it is none."""
+    """A run as the API returns it. Raises Unavailable for anything else."""
     run = check_run(run)
     info = run["info"]
     try:
@@ -139,5 +142,5 @@ def _known(run: Any) -> Known:
     )
 
 
-def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+def _parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,6 +1,4 @@
-"""The controller as a process: leads or stands by, answers probes and Prometheus, stops in
-order.
-"""
+"""The controller as a process: leader election, probes and metrics, graceful shutdown."""
 
 import logging
 import os
@@ -11,7 +9,9 @@ import threading
 import urllib.parse
 import uuid
 import wsgiref.simple_server
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import make_wsgi_app
 
@@ -19,26 +19,30 @@ from mlflow_backend.controller.control import Controller
 from mlflow_backend.controller.lead import Lease, lead
 from mlflow_backend.errors import ConfigError
 from mlflow_backend.places.kubernetes.client.api import Cluster
+from mlflow_backend.places.kubernetes.client.leases import Leases
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 log = logging.getLogger("mlflow_compute")
 
 
 def serve(own: Cluster, clusters: Sequence[Cluster], tracking_uri: str, port: int) -> None:
-    """Run until SIGTERM, or until the Lease is lost (the process then exits with 1, to be started
-    again).
+    """Run until SIGTERM, or until the Lease is lost (the process then exits with 1, to be
+    restarted).
 
-    `clusters` are the namespaces whose runs are settled; `own` is the one of the Lease. Raises
-    ConfigError when the tracking server has no http(s) address, or the port is taken.
+    `clusters` are the namespaces whose runs are settled; `own` is that of the Lease. Raises
+    ConfigError when the tracking server has no http(s) address, or the port is in use.
     """
     _check(tracking_uri)
-    controller = Controller(clusters, tracking_uri)
+    controller, leases = Controller(clusters, tracking_uri), Leases(own)
     identity = f"{os.environ.get('HOSTNAME', 'controller')}-{uuid.uuid4().hex[:6]}"
     state = {"leading": False}
     httpd = _listen(port)
     httpd.set_app(_app(controller, lambda: controller.is_ready or not state["leading"]))
     threading.Thread(target=httpd.serve_forever, daemon=True, name="http").start()
 
-    def started():
+    def started() -> None:
         state["leading"] = True
         names = ", ".join(cluster.namespace for cluster in clusters)
         log.info(
@@ -49,31 +53,33 @@ def serve(own: Cluster, clusters: Sequence[Cluster], tracking_uri: str, port: in
         )
         controller.start()
 
-    def lost():
+    def lost() -> None:
         log.error("lost the Lease, exiting")
         os._exit(1)
 
-    def stop(number, _frame):
+    def stop(number: int, _frame: FrameType | None) -> None:
         log.info("received %s, stopping", signal.Signals(number).name)
-        Lease(own, identity).release()
+        Lease(leases, identity).release()
         os._exit(0)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    lead(own, identity, started, lost)
+    lead(leases, identity, started, lost)
 
 
 def _check(tracking_uri: str) -> None:
     parsed = urllib.parse.urlsplit(tracking_uri)
     if parsed.scheme not in ("http", "https"):
         raise ConfigError(
-            f"MLFLOW_TRACKING_URI: {tracking_uri or 'is not set'}: the controller needs the "
-            "http(s) address of a tracking server"
+            f"MLFLOW_TRACKING_URI: {tracking_uri or 'is not set'}",
+            code="InvalidValue" if tracking_uri else "MissingSetting",
+            hint="the controller needs the http(s) address of a tracking server",
         )
     if "@" in parsed.netloc:
         raise ConfigError(
-            "MLFLOW_TRACKING_URI: has a login in it: set MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD instead"
+            "MLFLOW_TRACKING_URI: contains a login",
+            code="CredentialInText",
+            hint="set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead",
         )
 
 
@@ -82,21 +88,22 @@ def _listen(port: int) -> "_Server":
         return _Server(("", port), _Quiet)
     except OSError as error:
         raise ConfigError(
-            f"--port {port}: cannot listen: {error.strerror}: choose another port"
+            f"--port {port}: cannot listen: {error.strerror}", hint="choose another port"
         ) from None
 
 
-def _app(controller: Controller, ready: Callable[[], bool]):
-    metrics = make_wsgi_app(controller.metrics.registry)
+def _app(controller: Controller, ready: Callable[[], bool]) -> "WSGIApplication":
+    metrics: WSGIApplication = make_wsgi_app(controller.metrics.registry)
+    probes = {"/healthz": lambda: controller.is_healthy, "/readyz": ready}
 
-    def answer(environ, start_response):
+    def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         path = environ["PATH_INFO"]
         if path == "/metrics":
             return metrics(environ, start_response)
-        good = {"/healthz": lambda: controller.is_healthy, "/readyz": ready}.get(path)
-        status = (
-            "404 Not Found" if good is None else "200 OK" if good() else ("503 Service Unavailable")
-        )
+        if path in probes:
+            status = "200 OK" if probes[path]() else "503 Service Unavailable"
+        else:
+            status = "404 Not Found"
         start_response(status, [("Content-Type", "text/plain")])
         return [status.encode() + b"\n"]
 
@@ -108,11 +115,12 @@ class _Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
 
 
 class _Quiet(wsgiref.simple_server.WSGIRequestHandler):
-    def log_message(self, format, *arguments):
+    def log_message(self, format: str, *arguments: Any) -> None:
         """No line per probe."""
 
 
 def log_to_stderr() -> None:
+    """Log to standard error, with times."""
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )

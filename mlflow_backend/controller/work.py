@@ -4,26 +4,28 @@ import heapq
 import threading
 import time
 from collections.abc import Hashable
+from typing import Generic, TypeVar
 
 MAX_BACKOFF_S = 60.0
+Key = TypeVar("Key", bound=Hashable)
 
 
-class WorkQueue:
-    """What the controller needs of client-go's delaying, rate-limiting work queue."""
+class WorkQueue(Generic[Key]):
+    """The part of client-go's delaying, rate-limiting work queue that the controller needs."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._due: dict[Hashable, float] = {}
-        self._heap: list[tuple[float, int, Hashable]] = []
+        self._due: dict[Key, float] = {}
+        self._heap: list[tuple[float, int, Key]] = []
         self._count = 0
-        self._busy: set[Hashable] = set()
-        self._again: set[Hashable] = set()
-        self._failures: dict[Hashable, int] = {}
+        self._busy: set[Key] = set()
+        self._again: set[Key] = set()
+        self._failures: dict[Key, int] = {}
 
-    def add(self, key: Hashable, after_s: float = 0.0) -> None:
+    def add(self, key: Key, after_s: float = 0.0) -> None:
         """Queue `key` for `after_s` seconds from now.
 
-        If it is queued already, the sooner time counts.
+        If it is queued already, the earlier time counts.
         """
         at = time.monotonic() + after_s
         with self._changed:
@@ -34,21 +36,21 @@ class WorkQueue:
             heapq.heappush(self._heap, (at, self._count, key))
             self._changed.notify()
 
-    def add_failed(self, key: Hashable) -> float:
-        """Queue `key` again after a failure, later each time. Returns in how many seconds."""
+    def add_failed(self, key: Key) -> float:
+        """Queue `key` again after a failure, with exponential back-off; the delay in seconds."""
         with self._changed:
             self._failures[key] = failures = self._failures.get(key, 0) + 1
         after_s = min(MAX_BACKOFF_S, 0.5 * 2.0 ** (failures - 1))
         self.add(key, after_s)
         return after_s
 
-    def failures(self, key: Hashable) -> int:
-        """How often in a row `key` has failed."""
+    def failures(self, key: Key) -> int:
+        """How many times in a row `key` has failed."""
         with self._changed:
             return self._failures.get(key, 0)
 
-    def take(self) -> Hashable:
-        """Wait for the next key that is due and not with a worker; `done` gives it back."""
+    def take(self) -> Key:
+        """Wait for the next key that is due and not with a worker; `done` returns it."""
         with self._changed:
             while True:
                 now = time.monotonic()
@@ -63,10 +65,10 @@ class WorkQueue:
                     self._again.add(key)
                 self._changed.wait(self._heap[0][0] - now if self._heap else None)
 
-    def done(self, key: Hashable, failed: bool = False) -> None:
-        """Give a key back.
+    def done(self, key: Key, failed: bool = False) -> None:
+        """Return a key. If it became due meanwhile, it is queued at once.
 
-        If it became due meanwhile, it is queued again at once. A success clears its failures.
+        A success resets its failures.
         """
         with self._changed:
             self._busy.discard(key)

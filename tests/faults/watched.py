@@ -18,7 +18,7 @@ from pathlib import Path
 from mlflow.tracking import MlflowClient
 
 from mlflow_backend.places.kubernetes import attach, runs, settle
-from mlflow_backend.places.kubernetes.client.api import connect
+from mlflow_backend.places.kubernetes.client.connect import connect
 from mlflow_backend.places.kubernetes.look import look
 from mlflow_backend.places.kubernetes.run import ClusterRun
 from tests.bed.runs import Seen

@@ -380,7 +380,7 @@ def test_a_controller_looks_after_the_namespaces_it_is_told(
         ),
         (
             "http://ada:s3cret@host",
-            "has a login in it: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead",
+            "contains a login: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead",
         ),
     ],
 )
@@ -408,4 +408,4 @@ def test_a_controller_waits_for_a_cluster_that_is_away_with_one_line_for_each_tr
     finally:
         process.terminate()
         process.communicate(timeout=30)
-    assert all("could not be taken: " in line and cluster_away in line for line in lines)
+    assert all("could not be acquired: " in line and cluster_away in line for line in lines)

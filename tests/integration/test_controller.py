@@ -27,7 +27,7 @@ CLOSED = "mlflow-closed"
 @pytest.fixture
 def kubectl(kubectl, cluster_access):
     dev.add_namespace(cluster_access, NAMESPACE)
-    yield lambda *arguments, **keywords: kubectl("--namespace", NAMESPACE, *arguments, **keywords)
+    return lambda *arguments, **keywords: kubectl("--namespace", NAMESPACE, *arguments, **keywords)
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_of_two_replicas_one_leads_and_the_other_takes_over_when_it_ends(
     controller, submitted, seen, kubectl
 ):
     _, first = controller()
-    _, second = controller()
+    controller()
     holder = kubectl(
         "get", "lease", "mlflow-compute-controller", "-o", "jsonpath={.spec.holderIdentity}"
     )

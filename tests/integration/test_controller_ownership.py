@@ -232,7 +232,7 @@ def test_what_has_our_label_and_other_peoples_shape_stops_nothing(bed):
 
 
 def test_a_run_whose_submit_is_under_way_waits_until_it_names_its_job(bed):
-    run_id = bed.run("mine", uid=None, **{})
+    run_id = bed.run("mine", uid=None)
     bed.client.set_tag(run_id, "compute.submitted", stamp())
     mine = failed(job("mine", run_id, age_s=1))
     bed.show(mine)
@@ -313,9 +313,9 @@ def test_a_job_that_makes_the_controller_fail_is_left_alone_after_some_tries_unt
     for _ in range(MAX_TRIES):
         bed.controller.attempt(key)
     said = [record.getMessage() for record in caplog.records]
-    assert said.count(f"run {odd}, Job n/odd: a defect in the controller") == 1
+    assert said.count(f"run {odd}, Job n/odd: internal error") == 1
     assert said[-1].startswith(
-        f"run {odd}, Job n/odd: failed {MAX_TRIES} times, left alone until the Job changes: "
+        f"run {odd}, Job n/odd: failed {MAX_TRIES} times, giving up until the Job changes: "
     )
     assert bed.queue.failures(key) == 0
     bed.controller.handle(Key("n"))

@@ -77,7 +77,7 @@ def test_in_python_there_is_no_run_and_one_line_says_so(server, root, capfd, tmp
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     before = all_runs()
     with pytest.raises(
-        ExecutionException, match="^DRY_RUN: the run would be accepted; nothing was"
+        ExecutionException, match=r"^DRY_RUN: the run would be accepted; nothing was"
     ):
         mlflow.projects.run(
             str(root), parameters={"alpha": 1}, backend="compute", backend_config={"DRY_RUN": True}

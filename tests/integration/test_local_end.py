@@ -65,7 +65,7 @@ def test_a_runner_whose_login_is_refused_fails_the_run_with_the_clients_own(
 
 
 @pytest.mark.parametrize(
-    "command, status, code", [("true", "FINISHED", 0), ("exit 3", "FAILED", 3)]
+    ("command", "status", "code"), [("true", "FINISHED", 0), ("exit 3", "FAILED", 3)]
 )
 def test_a_runner_that_cannot_reach_the_server_has_its_end_told_from_here(
     proxy, project, tmp_path, command, status, code

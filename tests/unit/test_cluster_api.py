@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from mlflow_backend.errors import AlreadyExists, ClusterError, ClusterUnavailable
-from mlflow_backend.places.kubernetes.client.api import Cluster, connect
+from mlflow_backend.places.kubernetes.client.api import Cluster
+from mlflow_backend.places.kubernetes.client.connect import connect
 from tests.bed.apiserver import Answer, ApiServer, listing, refusal, write_kubeconfig
 
 WHERE = "context test, namespace n: cannot"
@@ -69,7 +70,8 @@ def test_a_token_that_has_run_out_is_read_again_once_and_the_call_repeated(
     assert str(raised.value) == (
         f"{WHERE} create Job j: not logged in (401): renew the kubeconfig's credentials"
     )
-    assert type(raised.value) is ClusterError and api.count("create jobs") == 4
+    assert type(raised.value) is ClusterError and raised.value.code == "LoginFailed"
+    assert api.count("create jobs") == 4
 
 
 def test_a_login_is_never_renewed_with_that_of_another_server(api, cluster, kubeconfig):
@@ -77,7 +79,7 @@ def test_a_login_is_never_renewed_with_that_of_another_server(api, cluster, kube
     api.answers["delete jobs"] = [refusal(401)]
     with pytest.raises(
         ClusterError,
-        match="the kubeconfig's server was .* and is now http://localhost:1: start again",
+        match=r"the kubeconfig's server was .* and is now http://localhost:1: start again",
     ):
         cluster.delete_job("j", "1")
     assert api.count("delete jobs") == 1
@@ -175,6 +177,15 @@ def test_a_refused_watch_and_a_refused_log_are_known_as_permanent(api, cluster):
             ': pods "p" is forbidden: User "ada" cannot do it: ask an administrator of the '
             "namespace for the Role mlflow-compute-submitter"
         )
+        assert raised.value.code == "ClusterForbidden"
+
+
+def test_a_namespace_that_does_not_exist_is_not_found(api, cluster):
+    api.answers["create jobs"] = [refusal(404, 'namespaces "n" not found')]
+    with pytest.raises(ClusterError) as raised:
+        cluster.create(JOB)
+    assert raised.value.code == "NotFound"
+    assert raised.value.hint == "create the namespace or correct 'namespace' in the target"
 
 
 def test_connections_that_fail_are_unavailability_and_a_wrong_address_is_not(
@@ -190,7 +201,7 @@ def test_connections_that_fail_are_unavailability_and_a_wrong_address_is_not(
     write_kubeconfig(kubeconfig, server="https://:::")
     with pytest.raises(ClusterError) as raised:
         Cluster().read_job("j")
-    assert type(raised.value) is ClusterError
+    assert type(raised.value) is ClusterError and raised.value.code == "InvalidKubeconfig"
 
 
 def test_an_object_that_exists_is_an_error_of_its_own(api, cluster):
@@ -212,7 +223,7 @@ def test_a_job_is_deleted_by_its_uid_and_another_of_its_name_is_left_alone(api, 
 
 
 @pytest.mark.parametrize(
-    "asked,sent", [(None, None), (-3597, "1"), (0, "1"), (0.4, "1"), (1, "1"), (2.9, "2")]
+    ("asked", "sent"), [(None, None), (-3597, "1"), (0, "1"), (0.4, "1"), (1, "1"), (2.9, "2")]
 )
 def test_a_log_is_never_asked_for_less_than_a_second(api, cluster, asked, sent):
     api.answers["log"] = [Answer(stream=[b"t line\nt rest"])]
@@ -280,7 +291,7 @@ def test_a_config_map_of_another_namespace(api, cluster):
 
 
 @pytest.mark.parametrize(
-    "told,fits",
+    ("told", "fits"),
     [
         ("v1.30.0", True),
         ("v1.34.2+k3s1", True),
@@ -303,6 +314,7 @@ def test_a_cluster_that_is_too_old_is_refused_before_anything_is_created(api, cl
             f"context test: Kubernetes {version} is too old: 1.30 or later is needed: upgrade the "
             "cluster"
         )
+        assert raised.value.code == "UnsupportedCluster"
     assert [call.query for call in api.calls if call.what == "create jobs"] == [{"dryRun": "All"}]
 
 
@@ -326,14 +338,14 @@ def test_a_stream_that_is_left_early_does_not_spoil_the_connection_for_the_next_
 
 def test_nothing_is_asked_once_the_process_ends(api, cluster):
     cluster.close()
-    with pytest.raises(ClusterError, match="the process ends"):
+    with pytest.raises(ClusterError, match="the process is exiting"):
         cluster.read_job("j")
     assert api.calls == []
 
 
 def test_the_process_ends_although_threads_read(api, kubeconfig):
     code = (
-        "from mlflow_backend.places.kubernetes.client.api import connect\nc = connect(); c.run_beside(lambda: "
+        "from mlflow_backend.places.kubernetes.client.connect import connect\nc = connect(); c.run_beside(lambda: "
         "list(c.watch_objects('Job', 'a=b', '1', 300)), 'w')\nimport sys; sys.stdin.readline()\n"
     )
     process = subprocess.Popen(

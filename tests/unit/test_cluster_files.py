@@ -14,6 +14,7 @@ from mlflow_backend.request import project as projects
 from tests.unit.trees import write
 
 UNPACKED = "/mlflow/work/unpacked"
+LIMITS = Limits()
 
 
 class Lines(list):
@@ -32,7 +33,7 @@ def packed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "cwd")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
 
-    def call(fields, given=None, root=None, limits=Limits()):  # noqa: B008
+    def call(fields, given=None, root=None, limits=LIMITS):
         root = root or tmp_path / "project"
         write(
             root,
@@ -43,16 +44,18 @@ def packed(tmp_path, monkeypatch):
             },
         )
         lines = Lines()
-        with pack(projects.load(str(root), None, "main", given), None, limits, lines) as (
-            taken,
-            placed,
-            downloads,
+        with (
+            pack(projects.load(str(root), None, "main", given), None, limits, lines) as (
+                taken,
+                placed,
+                downloads,
+            ),
+            tarfile.open(taken.path) as archive,
         ):
-            with tarfile.open(taken.path) as archive:
-                contents = {
-                    m.name: archive.extractfile(m).read().decode() if m.isfile() else None
-                    for m in archive.getmembers()
-                }
+            contents = {
+                m.name: archive.extractfile(m).read().decode() if m.isfile() else None
+                for m in archive.getmembers()
+            }
         assert contents.pop("project/MLproject") and not os.listdir(tmp_path / "tmp")
         return contents, placed, lines, downloads
 
@@ -139,7 +142,9 @@ def test_a_default_outside_of_the_project_is_refused_before_anything_is_packed(p
         packed({"data": {"type": "path", "default": f"{tmp_path}/secret"}})
     write(tmp_path, {"project/data/a": "", "project/.gitignore": "data\n"})
     (tmp_path / "project/data/link").symlink_to(tmp_path / "secret")
-    with pytest.raises(SnapshotError, match="^inputs/data/data/link: is a link out of the project"):
+    with pytest.raises(
+        SnapshotError, match=r"^inputs/data/data/link: is a link out of the project"
+    ):
         packed({"data": {"type": "path", "default": "data"}})
     assert not os.listdir(tmp_path / "tmp")
 
@@ -209,10 +214,10 @@ def test_the_limits_are_the_target_s(packed, tmp_path):
     write(tmp_path, {"data/c": "3"})
     with pytest.raises(
         SnapshotError,
-        match="in 3 files, but at most 300.0 MB in 2 files travel with a run; .* or set "
+        match=r"in 3 files, but at most 300\.0 MB in 2 files travel with a run; .* or set "
         "'snapshot_bytes' and 'snapshot_files'",
     ):
         packed({}, limits=Limits(files=2))
     packed({}, limits=Limits(files=3))
-    with pytest.raises(SnapshotError, match="in 4 files, but at most 300.0 MB in 3"):
+    with pytest.raises(SnapshotError, match=r"in 4 files, but at most 300\.0 MB in 3"):
         packed({"data": "path"}, {"data": f"{tmp_path}/data"}, limits=Limits(files=3))

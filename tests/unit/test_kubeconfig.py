@@ -14,7 +14,8 @@ import yaml
 
 from mlflow_backend.errors import ClusterError, ClusterUnavailable
 from mlflow_backend.places.kubernetes.client import kubeconfig as kubeconfigs
-from mlflow_backend.places.kubernetes.client.api import Cluster, connect
+from mlflow_backend.places.kubernetes.client.api import Cluster
+from mlflow_backend.places.kubernetes.client.connect import connect
 from tests.bed.apiserver import ApiServer, data, listing, refusal, write_kubeconfig
 
 PLUGIN = {
@@ -88,7 +89,7 @@ def test_a_named_context_needs_no_current_one(api, kubeconfig, change):
         connect()
     assert str(raised.value) == (
         f"kubeconfig {kubeconfig}: has no current-context: name a context in the target "
-        f"('context', known: test): {HINT}"
+        "('context', known: test)"
     )
 
 
@@ -96,23 +97,20 @@ def test_what_is_missing_is_named_with_what_there_is(kubeconfig, change, monkeyp
     where = f"kubeconfig {kubeconfig}"
     with pytest.raises(ClusterError) as raised:
         connect("prod")
-    assert str(raised.value) == (
-        f"{where}, context 'prod': has no context 'prod' (known: test): {HINT}"
-    )
+    assert str(raised.value) == (f"{where}, context 'prod': has no context 'prod': known: test")
     change(lambda content: content["contexts"][0]["context"].update(user="ada"))
     with pytest.raises(ClusterError) as raised:
         connect("test")
-    assert str(raised.value) == f"{where}, context 'test': has no user 'ada' (known: test): {HINT}"
+    assert str(raised.value) == f"{where}, context 'test': has no user 'ada': known: test"
     change(lambda content: content["contexts"][0]["context"].update(cluster="lab"))
     with pytest.raises(ClusterError) as raised:
         connect("test")
-    assert str(raised.value) == (
-        f"{where}, context 'test': has no cluster 'lab' (known: test): {HINT}"
-    )
+    assert str(raised.value) == (f"{where}, context 'test': has no cluster 'lab': known: test")
     monkeypatch.setenv("KUBECONFIG", "/none/kubeconfig")
     with pytest.raises(ClusterError) as raised:
         connect()
-    assert str(raised.value) == f"kubeconfig /none/kubeconfig: there is no such file: {HINT}"
+    assert str(raised.value) == f"kubeconfig /none/kubeconfig: no such file: {HINT}"
+    assert raised.value.code == "InvalidKubeconfig" and raised.value.hint == HINT
 
 
 @pytest.mark.parametrize(
@@ -208,10 +206,11 @@ def test_a_plugin_that_is_missing_is_named_with_its_entry(kubeconfig, change):
             f"kubeconfig {kubeconfig}, user 'test': the credential plugin 'aws-none' is not "
             f"installed or not in PATH: {hint}"
         )
+        assert raised.value.code == "MissingTool"
 
 
 @pytest.mark.parametrize(
-    "text,says",
+    ("text", "says"),
     [
         ("sys.exit('first line\\nthe SSO session has expired')", "failed with exit code 1: the SSO "
                                                                  "session has expired: log in "
@@ -220,11 +219,11 @@ def test_a_plugin_that_is_missing_is_named_with_its_entry(kubeconfig, change):
         ("print('s3cr3t')", "did not print an ExecCredential with a status: check its arguments"),
         ("print('{\"token\": \"s3cr3t\"}')", "did not print an ExecCredential with a status: check "
                                              "its arguments"),
-        (credential(), "gave neither a token nor a client certificate: log in again with it"),
+        (credential(), "returned neither a token nor a client certificate: log in again with it"),
         (credential(clientCertificateData="s3cr3t"), "did not print an ExecCredential with a "
                                                      "status: check its arguments"),
         (credential(token="s3cr3t").replace("v1", "v1beta1"),
-         "speaks client.authentication.k8s.io/v1beta1, the kubeconfig asks for "
+         "returned the version client.authentication.k8s.io/v1beta1, but the kubeconfig requires "
          "client.authentication.k8s.io/v1: update the kubeconfig"),
     ],
 )  # fmt: skip
@@ -246,7 +245,7 @@ def test_a_plugin_that_fails_later_may_work_again(api, kubeconfig, change, tmp_p
     cluster = Cluster()
     plugin(tmp_path, "sys.exit('expired')")
     api.answers["get jobs"] = [refusal(401)]
-    with pytest.raises(ClusterUnavailable, match="'./plugin' failed with exit code 1: expired"):
+    with pytest.raises(ClusterUnavailable, match=r"'\./plugin' failed with exit code 1: expired"):
         cluster.read_job("j")
 
 
@@ -330,7 +329,7 @@ def watch(event, arguments):
     if event == "open" and str(arguments[0]).startswith(folder) and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR):
         print("written", flush=True)
 sys.addaudithook(watch)
-from mlflow_backend.places.kubernetes.client.api import connect
+from mlflow_backend.places.kubernetes.client.connect import connect
 connect().list_objects("Pod", "a=b")
 print("ready", flush=True)
 sys.stdin.read()

@@ -7,6 +7,7 @@ import pytest
 from mlflow_backend.controller.lead import LEASE_S, NAME, RENEW_S, RETRY_S, Lease, lead
 from mlflow_backend.errors import ClusterUnavailable
 from mlflow_backend.places.kubernetes.client.api import Cluster
+from mlflow_backend.places.kubernetes.client.leases import Leases
 from tests.bed.apiserver import Answer, refusal
 
 
@@ -64,7 +65,7 @@ def store(api):
 def replica(cluster):
     def make(identity):
         clock = Time()
-        return Lease(cluster, identity, clock), clock
+        return Lease(Leases(cluster), identity, clock), clock
 
     return make
 
@@ -132,7 +133,7 @@ def test_a_leader_stops_before_another_one_can_have_taken_its_lease(store, clust
         clock.sleep(seconds)
         store.down = clock.now >= 20
 
-    lead(cluster, "first", lambda: None, lambda: lost_at.append(clock.now), sleep, clock)
+    lead(Leases(cluster), "first", lambda: None, lambda: lost_at.append(clock.now), sleep, clock)
     assert (
         len(lost_at) == 1
         and 20 <= lost_at[0] <= 20 - RETRY_S + RENEW_S + RETRY_S < 20 - RETRY_S + LEASE_S
@@ -140,21 +141,19 @@ def test_a_leader_stops_before_another_one_can_have_taken_its_lease(store, clust
 
 
 class Hanging:
-    """A cluster that answers at first; then it takes nearly all the time it is given to read, and
-    all of it to write.
+    """Leases of an API server that answers at first; then a read takes nearly all of its time, and
+    a write all of it.
     """
-
-    namespace = "n"
 
     def __init__(self, clock, spec):
         self._clock, self._lease, self.hung = clock, {"spec": spec}, []
 
-    def read_lease(self, name, timeout_s):
+    def read(self, name, timeout_s):
         if self._clock.now > 0:
             self._clock.sleep(timeout_s * 0.9)
         return self._lease
 
-    def replace_lease(self, lease, timeout_s):
+    def replace(self, lease, timeout_s):
         if self._clock.now > 0:
             self.hung.append(timeout_s)
             self._clock.sleep(timeout_s)
@@ -164,9 +163,9 @@ class Hanging:
 
 def test_a_leader_whose_calls_hang_gives_up_in_time():
     clock, lost_at = Time(), []
-    cluster = Hanging(clock, {"holderIdentity": "first"})
-    lead(cluster, "first", lambda: None, lambda: lost_at.append(clock.now), clock.sleep, clock)
-    assert cluster.hung and lost_at[0] <= RENEW_S + 2 * RETRY_S < LEASE_S
+    leases = Hanging(clock, {"holderIdentity": "first"})
+    lead(leases, "first", lambda: None, lambda: lost_at.append(clock.now), clock.sleep, clock)
+    assert leases.hung and lost_at[0] <= RENEW_S + 2 * RETRY_S < LEASE_S
 
 
 def test_a_leader_that_cannot_start_gives_the_lead_up(store, cluster):
@@ -176,7 +175,7 @@ def test_a_leader_that_cannot_start_gives_the_lead_up(store, cluster):
         raise RuntimeError("no")
 
     lead(
-        cluster,
+        Leases(cluster),
         "first",
         broken,
         lambda: lost.append(True),
@@ -187,7 +186,7 @@ def test_a_leader_that_cannot_start_gives_the_lead_up(store, cluster):
 
 
 def test_a_follower_waits_until_the_leader_has_gone(store, cluster, kubeconfig):
-    Lease(Cluster(), "other").take()
+    Lease(Leases(Cluster()), "other").take()
     clock, events = Time(), []
 
     def sleep(seconds):
@@ -196,7 +195,7 @@ def test_a_follower_waits_until_the_leader_has_gone(store, cluster, kubeconfig):
         store.down = "started" in events
 
     lead(
-        cluster,
+        Leases(cluster),
         "first",
         lambda: events.append("started"),
         lambda: events.append("lost"),

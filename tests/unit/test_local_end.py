@@ -6,7 +6,7 @@ from mlflow_backend.places.local.end import final_state
 from mlflow_runner.contract.state import State
 
 
-@pytest.mark.parametrize("started, code, cancelled, why, end", [
+@pytest.mark.parametrize(("started", "code", "cancelled", "why", "end"), [
     (False, -15, True, None, ("KILLED", "Cancelled", 143)),
     (True, -9, False, None, ("FAILED", "RunnerLost", 137)),
     # as `docker run` gives it

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from mlflow_backend.errors import ClusterError
-from mlflow_backend.places.kubernetes.client.api import connect
+from mlflow_backend.places.kubernetes.client.connect import connect
 from mlflow_backend.places.kubernetes.client.observe import VALUES, Change, Observer
 from tests.bed.apiserver import Answer, listing, refusal, write_kubeconfig
 

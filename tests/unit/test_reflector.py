@@ -203,7 +203,7 @@ def test_another_selection_ends_the_watch_and_lists_at_once(api, cluster):
 
 
 @pytest.mark.parametrize(
-    "owners,found",
+    ("owners", "found"),
     [
         (
             [

@@ -105,9 +105,8 @@ def test_what_is_no_answer_to_a_search_is_an_outage(search, answer):
 @pytest.mark.parametrize("search", SEARCHES)
 def test_a_server_that_gives_the_same_page_for_ever_is_asked_twice(search):
     endpoint, call = SEARCHES[search]
-    with OddServer(b'{"next_page_token": "same"}') as server:
-        with pytest.raises(Unavailable):
-            call(ServerRuns(server.uri))
+    with OddServer(b'{"next_page_token": "same"}') as server, pytest.raises(Unavailable):
+        call(ServerRuns(server.uri))
     assert server.asked == [f"/api/2.0/mlflow/{endpoint}"] * 2
 
 

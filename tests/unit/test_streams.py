@@ -97,7 +97,7 @@ def test_who_waits_for_a_repetition_is_woken_when_the_process_ends(api, kubeconf
     raised = []
 
     def read():
-        with pytest.raises(Exception, match="the process ends") as error:
+        with pytest.raises(Exception, match="the process is exiting") as error:
             cluster.read_job("j")
         raised.append(error)
 

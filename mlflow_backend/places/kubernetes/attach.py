@@ -6,7 +6,8 @@ from typing import Any
 
 from mlflow_backend.errors import ClusterError, UnknownCluster
 from mlflow_backend.places.kubernetes import runs, settle
-from mlflow_backend.places.kubernetes.client.api import Cluster, connect
+from mlflow_backend.places.kubernetes.client.api import Cluster
+from mlflow_backend.places.kubernetes.client.connect import connect
 from mlflow_backend.places.kubernetes.client.observe import Observer
 from mlflow_backend.places.kubernetes.log import mark_of
 from mlflow_backend.places.kubernetes.look import is_active, look, look_for

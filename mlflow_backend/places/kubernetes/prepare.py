@@ -14,7 +14,8 @@ from mlflow_backend.files import snapshot
 from mlflow_backend.files.listing import Limits
 from mlflow_backend.places import runner_zip
 from mlflow_backend.places.kubernetes import files, image, shared_targets
-from mlflow_backend.places.kubernetes.client.api import Cluster, connect
+from mlflow_backend.places.kubernetes.client.api import Cluster
+from mlflow_backend.places.kubernetes.client.connect import connect
 from mlflow_backend.places.kubernetes.objects import bundle as bundles
 from mlflow_backend.places.kubernetes.objects import manifest
 from mlflow_backend.plan.plan import UNKNOWN_RUN, Place, Plan, Source

@@ -1,7 +1,7 @@
 """The targets that an administrator has defined for all users of a cluster."""
 
 from mlflow_backend.errors import ConfigError
-from mlflow_backend.places.kubernetes.client.api import connect
+from mlflow_backend.places.kubernetes.client.connect import connect
 from mlflow_backend.targets.targets_file import FILE_NAME, Targets, parse
 
 NAMESPACE = "mlflow-compute-system"

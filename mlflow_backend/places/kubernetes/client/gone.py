@@ -1,14 +1,14 @@
-"""Wait until the pods of a deleted Job have gone."""
+"""Wait until a deleted Job has no pods."""
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
+from mlflow_backend.places.kubernetes.client.answers import Object
 from mlflow_backend.places.kubernetes.client.api import Cluster
 from mlflow_backend.places.kubernetes.client.reflector import job_of
 
 PAUSE_S = 1.0
-"""Between two lists: a proxy may end every watch at once."""
+"""Between two lists: a proxy may close every watch at once."""
 
 
 def pods_are_gone(
@@ -18,8 +18,8 @@ def pods_are_gone(
     timeout_s: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> bool:
-    """Wait until the Job has no pod any more, for at most `timeout_s` seconds; whether it has none.
-    `selector` finds its pods, and may find more.
+    """Wait until the Job has no pods, for at most `timeout_s` seconds; whether it has none.
+    `selector` matches its pods, and may match others.
 
     Raises ClusterError.
     """
@@ -34,20 +34,20 @@ def pods_are_gone(
     return False
 
 
-def _watch(cluster: Cluster, selector: str, version: str, there: set[str], timeout_s: int) -> bool:
-    """Whether the last of the pods (uids) has gone before the watch ended."""
-    if not there:
+def _watch(cluster: Cluster, selector: str, version: str, left: set[str], timeout_s: int) -> bool:
+    """Whether the last of the pods `left` (uids) is deleted before the watch ends."""
+    if not left:
         return True
     for event in cluster.watch_objects("Pod", selector, version, timeout_s):
         if event["type"] == "ERROR":
             return False
         if event["type"] == "DELETED":
-            there.discard(event["object"]["metadata"]["uid"])
-        if not there:
+            left.discard(event["object"]["metadata"]["uid"])
+        if not left:
             return True
     return False
 
 
-def _is_of(pod: Mapping[str, Any], job_uid: str) -> bool:
+def _is_of(pod: Object, job_uid: str) -> bool:
     job = job_of("Pod", pod)
     return job is not None and job.uid == job_uid

@@ -7,11 +7,11 @@ import base64
 import binascii
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
-from mlflow_backend.errors import ClusterError, UnknownCluster
+from mlflow_backend.errors import ClusterError, UnknownCluster, nearest
 from mlflow_backend.places.kubernetes.client import exec_plugin, tls
 
 IN_CLUSTER = "in-cluster"
@@ -28,7 +28,7 @@ CERTIFICATE_KEYS = tuple(
 class Login(NamedTuple):
     """A way into one cluster as one user. `configuration` is a kubernetes.client.Configuration
     without certificates: those are in `ssl_context` (None for plain HTTP). `expires_s` is when the
-    credentials do, in seconds since the epoch.
+    credentials expire, in seconds since the epoch.
     """
 
     context: str
@@ -40,11 +40,8 @@ class Login(NamedTuple):
 
     @property
     def server(self) -> str:
-        return self.configuration.host
-
-
-class _NotThere(ValueError):
-    """A name that no kubeconfig file defines."""
+        """The URL of the API server."""
+        return str(self.configuration.host)
 
 
 class _Entry(NamedTuple):
@@ -57,14 +54,14 @@ class _Entry(NamedTuple):
 
 
 def path() -> str:
-    """KUBECONFIG or its default, read at each call: the client library looks at the variable only
+    """KUBECONFIG or its default, read at each call: the client library reads the variable only
     once, when it is imported.
     """
     return os.environ.get("KUBECONFIG") or os.path.expanduser("~/.kube/config")
 
 
 def stamps() -> tuple[int | None, ...]:
-    """What changes when a file of the kubeconfig does."""
+    """A value that changes when a file of the kubeconfig does."""
     names = filter(None, path().split(os.pathsep))
     return tuple(os.stat(name).st_mtime_ns if os.path.exists(name) else None for name in names)
 
@@ -78,18 +75,20 @@ def log_in(context: str | None = None) -> Login:
     import yaml
     from kubernetes.config import ConfigException
 
-    where = f"kubeconfig {path()}" + (f", context '{context}'" if context else "")
     try:
         return _log_in(context)
     except yaml.YAMLError:
-        raise ClusterError(f"{where}: is no YAML: {HINT}") from None
+        reason = "is not valid YAML"
     except (ConfigException, OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        kind = UnknownCluster if isinstance(error, _NotThere) else ClusterError
-        raise kind(f"{where}: {reason}: {HINT}") from None
     except (AttributeError, KeyError, TypeError):
         # a list where a mapping belongs, an entry without its name
-        raise ClusterError(f"{where}: is no valid kubeconfig: {HINT}") from None
+        reason = "is not a valid kubeconfig"
+    raise ClusterError(f"{_where(context)}: {reason}", code="InvalidKubeconfig", hint=HINT)
+
+
+def _where(context: str | None) -> str:
+    return f"kubeconfig {path()}" + (f", context '{context}'" if context else "")
 
 
 def _log_in(context: str | None) -> Login:
@@ -103,53 +102,28 @@ def _log_in(context: str | None) -> Login:
     if context in (None, IN_CLUSTER) and not current and "KUBERNETES_SERVICE_HOST" in os.environ:
         return _service_account()
     if not contents:
-        raise ValueError("there is no such file")
+        raise ValueError("no such file")
     name = context or current
     if name is None:
-        known = (
-            ", ".join(
-                entry["name"] for content in contents for entry in content.get("contexts") or ()
-            )
-            or "none"
+        names = [entry["name"] for entry, _ in _entries(merger, "contexts")]
+        raise UnknownCluster(
+            f"{_where(None)}: has no current-context",
+            hint=f"name a context in the target ('context', known: {', '.join(names) or 'none'})",
         )
-        raise ValueError(
-            f"has no current-context: name a context in the target ('context', known: {known})"
-        )
-    return _log_in_as_told(merger, name)
+    return _log_in_to(merger, name)
 
 
-def _log_in_as_told(merger: Any, name: str) -> Login:
-    from kubernetes import client
-    from kubernetes.config.kube_config import ConfigNode, KubeConfigLoader
-
-    context = _find(merger, "contexts", name).value
-    cluster = _find(merger, "clusters", context["cluster"])
+def _log_in_to(merger: Any, name: str) -> Login:
+    """The login of the context of this name in the files of a KubeConfigMerger."""
+    context = _read(merger, "contexts", name, name).value
+    cluster = _read(merger, "clusters", context["cluster"], name)
     user_name = context.get("user")
-    user = _find(merger, "users", user_name) if user_name else _Entry({}, "")
+    user = _read(merger, "users", user_name, name) if user_name else _Entry({}, "")
     credentials = None
     if plugin := user.value.get("exec"):
         where = f"kubeconfig {path()}, user '{user_name}'"
         credentials = exec_plugin.run(where, plugin, cluster.value, user.folder)
-
-    # The library writes certificates to files that it removes at the end of the process at the
-    # earliest, and not at
-    # all when a signal ends it: it gets everything but these. What it renews itself
-    # (`auth-provider`) it writes back.
-    values = {
-        "contexts": {"context": context},
-        "clusters": {"cluster": _bare(cluster)},
-        "users": {"user": _bare(user, credentials)},
-    }
-    names = {"contexts": name, "clusters": context["cluster"], "users": user_name}
-    entries = {
-        kind: [ConfigNode(kind, {"name": names[kind], **value}, os.devnull)]
-        for kind, value in values.items()
-    }
-    only = ConfigNode("kubeconfig", {"current-context": name, **entries}, os.devnull)
-    configuration = client.Configuration()
-    loader = KubeConfigLoader(only, config_base_path="", config_persister=merger.save_changes)
-    loader.load_and_set(configuration)
-    configuration.retries = False
+    configuration = _configure(merger, name, context, cluster, _without_files(user, credentials))
     secure = configuration.host.startswith("https")
     return Login(
         name,
@@ -161,22 +135,58 @@ def _log_in_as_told(merger: Any, name: str) -> Login:
     )
 
 
-def _find(merger: Any, kind: str, name: str) -> _Entry:
-    """The first entry of this name, as kubectl takes it when several files have one.
+def _configure(
+    merger: Any, name: str, context: Mapping[str, Any], cluster: _Entry, user: Mapping[str, Any]
+) -> Any:
+    """The kubernetes.client.Configuration of the context `name`.
 
-    Raises _NotThere.
+    The library writes certificates to files that it removes at the end of the process at the
+    earliest, and not at all when a signal ends it, so it gets everything but these. Credentials
+    that it renews itself (`auth-provider`) it writes back.
     """
-    names = []
+    from kubernetes import client
+    from kubernetes.config.kube_config import ConfigNode, KubeConfigLoader
+
+    names = {"context": name, "cluster": context["cluster"], "user": context.get("user")}
+    values = {"context": context, "cluster": _without_files(cluster), "user": user}
+    entries = {
+        f"{kind}s": [ConfigNode(f"{kind}s", {"name": names[kind], kind: value}, os.devnull)]
+        for kind, value in values.items()
+    }
+    only = ConfigNode("kubeconfig", {"current-context": name, **entries}, os.devnull)
+    configuration = client.Configuration()
+    loader = KubeConfigLoader(only, config_base_path="", config_persister=merger.save_changes)
+    loader.load_and_set(configuration)
+    configuration.retries = False
+    return configuration
+
+
+def _entries(merger: Any, kind: str) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """Each entry of a kind (clusters, contexts, users) with its file, in the order of the files."""
     for file in merger.paths:
         for item in merger.config_files[file].get(kind) or ():
-            if item["name"] == name:
-                return _Entry(item[kind[:-1]] or {}, os.path.dirname(os.path.abspath(file)))
-            names.append(item["name"])
-    raise _NotThere(f"has no {kind[:-1]} '{name}' (known: {', '.join(names) or 'none'})")
+            yield item, file
 
 
-def _bare(entry: _Entry, credentials: exec_plugin.Credentials | None = None) -> dict[str, Any]:
-    """The entry without certificates and plugin, with paths made absolute, for the library."""
+def _read(merger: Any, kind: str, name: str, context: str) -> _Entry:
+    """The first entry of this name, which kubectl uses when several files have one.
+
+    Raises UnknownCluster.
+    """
+    names = []
+    for item, file in _entries(merger, kind):
+        if item["name"] == name:
+            return _Entry(item[kind[:-1]] or {}, os.path.dirname(os.path.abspath(file)))
+        names.append(item["name"])
+    raise UnknownCluster(
+        f"{_where(context)}: has no {kind[:-1]} '{name}'", hint=nearest(name, names)
+    )
+
+
+def _without_files(
+    entry: _Entry, credentials: exec_plugin.Credentials | None = None
+) -> dict[str, Any]:
+    """The entry without certificates and plugin, with absolute paths, for the library."""
     value = {
         key: value for key, value in entry.value.items() if key not in (*CERTIFICATE_KEYS, "exec")
     }
@@ -205,14 +215,14 @@ def _ssl_context(
 
 
 def _content(entry: _Entry, name: str) -> bytes | None:
-    """The content of a certificate or key, of the file that is named or of the entry itself, which
-    kubectl prefers.
+    """The content of a certificate or key, of the entry itself, which kubectl prefers, or of the
+    file that it names.
     """
     if data := entry.value.get(f"{name}-data"):
         try:
             return base64.b64decode("".join(data.split()), validate=True)
         except binascii.Error:
-            raise ValueError(f"{name}-data is no base64") from None
+            raise ValueError(f"{name}-data is not valid base64") from None
     if file := entry.value.get(name):
         with open(os.path.join(entry.folder, file), "rb") as opened:
             return opened.read()

@@ -1,22 +1,21 @@
-"""Watches that are shared: one on the pods and one on the Jobs of a namespace, however many runs a
-process waits for.
+"""Shared watches: one on the pods and one on the Jobs of a namespace, however many runs a process
+waits for.
 
-What follows the consumer (wait.py) must know: a watch that cannot go on ends for all its waiters.
-Each of their queues then gets `Change("Error", "", error)`, once, with the exception as `value`: a
-ClusterError that repeating does not help (403, a login that is over), or a defect. Nothing follows
-it, and the consumer raises it. A server that does not answer now is no such error: the watch takes
-it up again by itself.
+For the consumer (wait.py): a watch that cannot continue ends for all its waiters. Each of their
+queues then gets `Change("Error", "", error)`, once, with the exception as `value`: a ClusterError
+that repeating does not help (403, an expired login), or a defect. Nothing follows it, and the
+consumer raises it. An outage of the server is no such error: the watch resumes by itself.
 """
 
 import logging
 import queue
 import threading
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+from mlflow_backend.places.kubernetes.client.answers import Object
 from mlflow_backend.places.kubernetes.client.api import Cluster
 from mlflow_backend.places.kubernetes.client.reflector import Reflector, job_of
 from mlflow_backend.places.kubernetes.client.streams import Stop
@@ -25,29 +24,29 @@ log = logging.getLogger(__name__)
 
 KINDS = ("Pod", "Job")
 VALUES = 100
-"""A selector that names more values is longer than proxies take: then all objects that have the
-label are watched.
+"""A selector with more values is longer than proxies accept: then all objects with the label are
+watched.
 """
 
 
 class Change(NamedTuple):
-    """`value` is the Pod or Job (`kind`) of this name as it is now, or None when it is gone; `last`
-    is how it was then.
+    """`value` is the current state of the Pod or Job (`kind`) of this name, None when it was
+    deleted; `last` is its state at that time.
 
-    Of kind `Error`, `value` is the exception that has ended the watch.
+    Of kind `Error`, `value` is the exception that ended the watch.
     """
 
     kind: str
     name: str
     value: Any
-    last: Mapping[str, Any] | None = None
+    last: Object | None = None
 
 
 @dataclass(frozen=True)
 class Observer:
-    """The way to the changes of Jobs that have the label `label=value`, and of their pods.
+    """The changes of Jobs with the label `label=value`, and of their pods.
 
-    Cheap; all of a label share two watches.
+    Cheap: all observers of a label share two watches.
     """
 
     cluster: Cluster
@@ -55,24 +54,26 @@ class Observer:
     value: str
 
     def subscribe(self, job_name: str) -> "queue.Queue[Change]":
-        """A queue that gets what is known of the Job and its pods at once, then every Change (one
-        of them perhaps twice).
+        """A queue that gets the cached Job and pods at once, then every Change, possibly one of
+        them twice.
         """
         return self._watch.subscribe(job_name, self.value)
 
     def unsubscribe(self, job_name: str, changes: "queue.Queue[Change]") -> None:
-        """The watches end with the last waiter."""
+        """Stop filling the queue; the watches end with the last waiter."""
         self._watch.unsubscribe(job_name, self.value, changes)
 
     @property
     def _watch(self) -> "SharedWatch":
-        return self.cluster.watches.setdefault(self.label, SharedWatch(self.cluster, self.label))
+        new = SharedWatch(self.cluster, self.label)
+        watch: SharedWatch = self.cluster.watches.setdefault(self.label, new)
+        return watch
 
 
 class SharedWatch:
-    """The two watches of a label, and who waits for what. They run while anyone does."""
+    """The two watches of a label, which run while there are waiters, and the waiters' queues."""
 
-    def __init__(self, cluster: Cluster, label: str):
+    def __init__(self, cluster: Cluster, label: str) -> None:
         self._cluster, self._label = cluster, label
         self._lock = threading.Lock()
         self._queues: dict[str, list[queue.Queue[Change]]] = {}
@@ -81,6 +82,7 @@ class SharedWatch:
         self._reflectors: dict[str, Reflector] = {}
 
     def subscribe(self, job_name: str, value: str) -> "queue.Queue[Change]":
+        """As `Observer.subscribe`, for a Job whose label has this value."""
         changes: queue.Queue[Change] = queue.Queue()
         with self._lock:
             self._queues.setdefault(job_name, []).append(changes)
@@ -98,6 +100,7 @@ class SharedWatch:
         return changes
 
     def unsubscribe(self, job_name: str, value: str, changes: "queue.Queue[Change]") -> None:
+        """As `Observer.unsubscribe`."""
         with self._lock:
             self._queues[job_name].remove(changes)
             if not self._queues[job_name]:
@@ -107,16 +110,14 @@ class SharedWatch:
                 self._end()
 
     def _selector(self) -> str:
-        """For all that is waited for.
+        """The selector for all waiters.
 
-        Who leaves is still in it until the next one comes: that is cheaper than to list again.
+        A value without waiters stays in it until the next subscription, which lists again anyway.
         """
         self._selected = frozenset(self._values)
-        return (
-            self._label
-            if len(self._selected) > VALUES
-            else (f"{self._label} in ({','.join(sorted(self._selected))})")
-        )
+        if len(self._selected) > VALUES:
+            return self._label
+        return f"{self._label} in ({','.join(sorted(self._selected))})"
 
     def _start(self) -> None:
         selector, stop = self._selector(), self._cluster.closing.child()
@@ -140,37 +141,29 @@ class SharedWatch:
         self._reflectors = {}
 
     def _fail(self, stop: Stop, error: Exception) -> None:
-        """Tell all waiters that nothing will come any more; the next one who comes starts new
-        watches.
-        """
+        """Send all waiters the error; the next subscription starts new watches."""
         with self._lock:
             if stop.is_set():
                 return
-            log.warning("the watches of %s have ended: %s", self._label, error, exc_info=error)
+            log.warning("the watches of %s ended: %s", self._label, error, exc_info=error)
             self._end()
             for changes in [changes for waiting in self._queues.values() for changes in waiting]:
                 changes.put(Change("Error", "", error))
 
-    def _deliver(self, stop: Stop, kind: str, change: str, item: Mapping[str, Any]) -> None:
-        job = job_of(kind, item)
+    def _deliver(self, stop: Stop, kind: str, change: str, item: Object) -> None:
+        job, name = job_of(kind, item), item["metadata"]["name"]
         if job is None:
-            log.debug("Pod %s has our labels, and no Job has made it", item["metadata"]["name"])
+            log.debug("Pod %s has the label %s but no Job as its owner", name, self._label)
             return
-        gone = change == "DELETED"
+        is_deleted = change == "DELETED"
+        update = Change(kind, name, None, item) if is_deleted else Change(kind, name, item)
         with self._lock:
             if stop.is_set():
-                return  # what the next watches have told since is newer
+                return  # newer watches have delivered since
             for changes in self._queues.get(job.name, ()):
-                changes.put(
-                    Change(
-                        kind,
-                        item["metadata"]["name"],
-                        None if gone else item,
-                        item if gone else None,
-                    )
-                )
+                changes.put(update)
 
 
-def _is_of(kind: str, item: Mapping[str, Any], job_name: str) -> bool:
+def _is_of(kind: str, item: Object, job_name: str) -> bool:
     job = job_of(kind, item)
     return job is not None and job.name == job_name

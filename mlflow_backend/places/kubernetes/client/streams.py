@@ -1,4 +1,4 @@
-"""Reading what an API server streams, and ending such a read from another thread."""
+"""Read what an API server streams, and end such a read from another thread."""
 
 import contextlib
 import threading
@@ -10,12 +10,12 @@ BLOCK_BYTES = 65536
 
 
 class Stop:
-    """An event that also shuts down the streams that are read under it, and sets the stops made
-    from it (`child`).
+    """An event that also shuts down the streams that are read under it, and sets its children
+    (`child`).
     """
 
     def __init__(self, parent: "Stop | None" = None) -> None:
-        self._parent = parent  # which would go before its children otherwise: it knows them weakly
+        self._parent = parent  # keeps it alive: it refers to its children weakly
         self._event = threading.Event()
         self._lock = threading.Lock()
         self._responses: set[Any] = set()
@@ -31,6 +31,7 @@ class Stop:
         return child
 
     def is_set(self) -> bool:
+        """Whether `set` was called."""
         return self._event.is_set()
 
     def wait(self, timeout_s: float | None = None) -> bool:
@@ -38,11 +39,12 @@ class Stop:
         return self._event.wait(timeout_s)
 
     def set(self) -> None:
+        """Shut down what is being read, and set the children."""
         self._event.set()
         with self._lock:
             responses, children = list(self._responses), list(self._children)
         for response in responses:
-            with contextlib.suppress(OSError, ValueError, RuntimeError):  # it has just ended
+            with contextlib.suppress(OSError, ValueError, RuntimeError):  # it has ended already
                 response.shutdown()
         for child in children:
             child.set()
@@ -59,12 +61,12 @@ class Stop:
         finally:
             with self._lock:
                 self._responses.discard(response)
-            # given back half read, its rest would be taken for the next call's answer
+            # a half read response in the pool would be the next call's answer
             response.close()
 
 
 def blocks(response: Any) -> Iterator[bytes]:
-    """What a urllib3 response brings, as it comes.
+    """The body of a urllib3 response, as it arrives.
 
     Without chunks, as from a proxy that speaks HTTP/1.0, `stream` waits for whole blocks.
     """
@@ -76,8 +78,8 @@ def blocks(response: Any) -> Iterator[bytes]:
 
 
 def lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines of a stream, each with its newline; each byte is copied at most twice, however long
-    its line.
+    """The lines of a stream, each with its newline; each byte is copied at most twice, whatever the
+    length of its line.
     """
     parts: list[bytes] = []
     for block in blocks:
