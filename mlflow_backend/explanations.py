@@ -49,6 +49,7 @@ Code: TypeAlias = Literal[
     "UnsupportedRequirement",
     "UntrustedTarget",
     "UnusableFile",
+    "UnwritableFile",
     "WrongOwner",
 ]
 
@@ -210,6 +211,10 @@ EXPLANATIONS: dict[Code, str] = {
     "UnusableFile": (
         "A file cannot travel with the run: it is a link that leads out of the project, a device, "
         "or has a name that other systems cannot store."
+    ),
+    "UnwritableFile": (
+        "The operating system does not let this file be written. Check the permissions of its "
+        "folder, and the free space of its disk."
     ),
     "WrongOwner": (
         "An object of the cluster does not belong to the run whose tags name it. It is left "

@@ -1,1 +1,1 @@
-"""Which files travel with a run, and the archive they travel in."""
+"""The files that travel with a run, and the archive that contains them."""

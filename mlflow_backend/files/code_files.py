@@ -1,8 +1,7 @@
-"""The project's files, by the rules for code: without what ignore files name, secrets, and what
-never belongs to a project.
+"""The files of a project that travel with a run: not those that ignore files exclude, secrets, and
+caches, environments and MLflow's own data.
 """
 
-import errno
 import itertools
 import os
 import stat
@@ -15,7 +14,6 @@ from mlflow_backend.files.git_checkout import work_tree
 from mlflow_backend.files.ignore import MOST_BYTES, Pattern, Rules
 from mlflow_backend.files.listing import (
     DEFAULT_LIMITS,
-    Folder,
     Limits,
     Listing,
     Member,
@@ -49,31 +47,31 @@ OF_RUNS = {
     "mlflow.db-shm",
     "node_modules",
 }
-"""Never part of a project, unless a `!` pattern without wildcards names one."""
+"""Excluded, unless a `!` pattern without wildcards includes them."""
 ENVIRONMENT_MARKS = {"pyvenv.cfg", "conda-meta"}
 MOST_COMPARISONS = 20_000_000
-"""Of names with patterns, in all: about ten seconds."""
+"""Comparisons of names with patterns: about ten seconds."""
 MOST_COUNTED = 2_000
-"""So far are files counted that are left out."""
+"""Ignored files are counted up to this number."""
 MOST_NAMED = 3
 
 
 def project_files(directory: Path, limits: Limits = DEFAULT_LIMITS) -> Listing:
     """The files of the project in `directory`.
 
-    Raises SnapshotError on a link out of the project, on what cannot be read, above the limits, and
-    where nothing is left.
+    Raises SnapshotError for a link out of the project, a file that cannot be read, more files than
+    the limits allow, and a project without files.
     """
     walk = _ProjectWalk(directory, limits)
     check_limits(walk.members, limits)  # before any file is read
     secrets = {
-        name for name in walk.members if name not in walk.asked_for and walk.looks_secret(name)
+        name for name in walk.members if name not in walk.included and walk.looks_secret(name)
     }
     members = {name: member for name, member in walk.members.items() if name not in secrets}
     if not members:
         raise SnapshotError(
-            "the project has no files that may travel: see its ignore files (.mlflowignore, "
-            ".amlignore, .gitignore)"
+            "the project has no files to send",
+            hint="see its ignore files (.mlflowignore, .amlignore, .gitignore)",
         )
     links = {
         name: os.readlink(member.path) for name, member in members.items() if member.kind == "link"
@@ -90,10 +88,8 @@ def project_files(directory: Path, limits: Limits = DEFAULT_LIMITS) -> Listing:
 
 
 def describe_ignored(directory: Path, listing: Listing) -> str | None:
-    """What ignore files leave out, as `left out by .gitignore: 12 files, 3.4 MB (data/, x.log)`;
-    None where that is nothing.
-
-    The count ends at some thousand files.
+    """What ignore files exclude, as `excluded by .gitignore: 12 files, 3.4 MB (data/, x.log)`; None
+    for nothing.
     """
     if not listing.ignored:
         return None
@@ -103,12 +99,13 @@ def describe_ignored(directory: Path, listing: Listing) -> str | None:
         names.append(f"and {len(listing.ignored) - MOST_NAMED} more")
     kinds = " and ".join(sorted(set(listing.ignored.values())))
     return (
-        f"left out by {kinds}: {'more than ' * more}{count(files)}, {readable(size_bytes)} "
+        f"excluded by {kinds}: {'more than ' * more}{count(files)}, {readable(size_bytes)} "
         f"({plain(', '.join(names))})"
     )
 
 
 def _count(pending: list[Path]) -> tuple[int, int, bool]:
+    """Files and bytes below the paths, and whether there are more than MOST_COUNTED."""
     files = size_bytes = 0
     while pending:
         path = pending.pop()
@@ -127,8 +124,8 @@ def _count(pending: list[Path]) -> tuple[int, int, bool]:
 
 
 class _Layer(NamedTuple):
-    """An ignore file in force: its kind, its folder's name in the repository with a `/` behind it,
-    and its rules.
+    """An ignore file that applies: its kind, its folder's name in the repository with a trailing
+    `/`, and its rules.
     """
 
     kind: str
@@ -137,7 +134,7 @@ class _Layer(NamedTuple):
 
 
 class _ProjectFolder(NamedTuple):
-    """With the ignore files in force around it, and the kinds of them that count in it."""
+    """A folder with the ignore files that apply to it, and the kinds that are read in it."""
 
     path: Path
     name: str
@@ -145,22 +142,22 @@ class _ProjectFolder(NamedTuple):
     kinds: tuple[str, ...] = IGNORE_FILES
 
 
-class _ProjectWalk(Walk):
-    """The files of a project, secrets included.
+class _ProjectWalk(Walk[_ProjectFolder]):
+    """The files of a project, secrets among them.
 
-    `asked_for` are those that a `!` pattern names, without wildcards.
+    `included` are those that a `!` pattern without wildcards names.
     """
 
-    def __init__(self, root: Path, limits: Limits):
-        super().__init__(root, limits, "name it in .mlflowignore to leave it out")
-        self.asked_for: set[str] = set()
+    def __init__(self, root: Path, limits: Limits) -> None:
+        super().__init__(root, limits, "exclude it in .mlflowignore")
+        self.included: set[str] = set()
         self.ignored: dict[str, str] = {}
         self.passed_over: list[str] = []
         self._compared = 0
         self._above, layers = self._repository(root)
         self.run(_ProjectFolder(root, "", layers))
 
-    def visit(self, folder: _ProjectFolder) -> Iterator[Folder]:
+    def visit(self, folder: _ProjectFolder) -> Iterator[_ProjectFolder]:
         entries = self.entries(folder)
         names = {entry.name for entry in entries}
         if folder.name and names & ENVIRONMENT_MARKS:
@@ -175,12 +172,8 @@ class _ProjectWalk(Walk):
             if not is_named and entry.name in OF_PROGRAMS:
                 continue
             is_ignored = pattern and not pattern.negated
-            if (
-                not is_named
-                and entry.name in OF_RUNS
-                or is_ignored
-                and is_folder
-                and _is_environment(entry)
+            if (not is_named and entry.name in OF_RUNS) or (
+                is_ignored and is_folder and _is_environment(entry)
             ):
                 self.passed_over.append(name)
             elif is_ignored:
@@ -190,32 +183,32 @@ class _ProjectWalk(Walk):
             elif member := self._member(entry, name):
                 self.members[name] = member
                 if is_named:
-                    self.asked_for.add(name)
+                    self.included.add(name)
 
-    def _member(self, entry: os.DirEntry, name: str) -> Member | None:
-        """None for what has vanished, and for what no archive can hold: sockets, pipes, devices."""
+    def _member(self, entry: os.DirEntry[str], name: str) -> Member | None:
+        """None for a file that has vanished, and for sockets, pipes and devices."""
         try:
             if entry.is_symlink():
-                target = os.readlink(entry)
-                if os.path.isabs(target) or not Path(os.path.realpath(entry)).is_relative_to(
-                    os.path.realpath(self.root)
-                ):
-                    raise self.link_out(name, target)
+                self._check_link(entry, name)
                 return Member(Path(entry), "link")
-            return (
-                Member(Path(entry), "file", entry.stat(follow_symlinks=False).st_size)
-                if entry.is_file()
-                else None
-            )
+            if entry.is_file():
+                return Member(Path(entry), "file", entry.stat(follow_symlinks=False).st_size)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise self.cannot_read(name, error) from None
+        return None
+
+    def _check_link(self, entry: os.DirEntry[str], name: str) -> None:
+        """Raises SnapshotError for a link out of the project; OSError."""
+        target = os.readlink(entry.path)
+        if os.path.isabs(target) or not Path(os.path.realpath(entry)).is_relative_to(
+            os.path.realpath(self.root)
+        ):
+            raise self.link_out(name, target)
 
     def _repository(self, root: Path) -> tuple[bytes, tuple[_Layer, ...]]:
-        """Where the project is in its git repository, and the rules of the folders above it
-        there.
-        """
+        """The project's folder in its git repository, and the rules of the folders above it."""
         real = Path(os.path.realpath(root))
         top = work_tree(root, of_this_user=True)
         if any((root / kind).is_file() for kind in IGNORE_FILES[:-1]):
@@ -230,11 +223,11 @@ class _ProjectWalk(Walk):
     def _layers(
         self, folder: _ProjectFolder, names: set[str]
     ) -> tuple[tuple[_Layer, ...], tuple[str, ...]]:
-        """With the folder's own ignore file: the first kind there is; of a later kind none counts
-        from there on.
+        """The ignore files that apply in the folder, and the kinds that are read below it: with the
+        first kind that the folder has, later kinds no longer count.
         """
         layers = folder.layers
-        # another repository: git reads no rules of the one around it there
+        # a nested repository: git does not apply the rules of the outer one to it
         if folder.name and ".git" in names:
             layers = tuple(layer for layer in layers if layer.kind != GIT_IGNORE)
         kind = next(
@@ -251,19 +244,25 @@ class _ProjectWalk(Walk):
         try:
             with open(path, "rb") as file:
                 data = file.read(MOST_BYTES + 1)
-            if len(data) > MOST_BYTES:
-                raise OSError(errno.EFBIG, f"it is larger than {readable(MOST_BYTES)}")
         except OSError as error:
             raise SnapshotError(
-                f"{name}: cannot be read: {error.strerror}: correct or remove it"
+                f"{name}: cannot be read: {error.strerror}",
+                code="UnreadableFile",
+                hint="correct or remove it",
             ) from None
+        if len(data) > MOST_BYTES:
+            raise SnapshotError(
+                f"{name}: is larger than {readable(MOST_BYTES)}",
+                code="TooLarge",
+                hint="correct or remove it",
+            )
         return Rules(data)
 
     def _match(
         self, layers: tuple[_Layer, ...], name: str, is_folder: bool
     ) -> tuple[Pattern | None, str]:
-        """The pattern that decides, and the kind of file it is in: the deepest file that speaks of
-        the name.
+        """The pattern that decides about the name, from the deepest ignore file with one that
+        matches, and the kind of that file.
         """
         path = self._above + os.fsencode(name)
         for layer in reversed(layers):
@@ -272,8 +271,9 @@ class _ProjectWalk(Walk):
                 return pattern, layer.kind
         if self._compared > MOST_COMPARISONS:
             raise SnapshotError(
-                f"{self.root}: its ignore files have too many patterns for so many files: name "
-                "whole folders in them"
+                f"{self.root}: its ignore files have too many patterns for so many files",
+                code="TooLarge",
+                hint="exclude whole folders",
             )
         return None, ""
 
@@ -283,5 +283,5 @@ def _base(place: Path, top: Path) -> bytes:
     return b"" if name == "." else os.fsencode(name) + b"/"
 
 
-def _is_environment(folder: os.DirEntry) -> bool:
+def _is_environment(folder: os.DirEntry[str]) -> bool:
     return any(os.path.lexists(os.path.join(folder, mark)) for mark in ENVIRONMENT_MARKS)

@@ -1,11 +1,11 @@
-"""What git says of a project's folder: its commit, remote and branch, as MLflow tags them.
+"""The commit, remote and branch of a project's folder, which MLflow's tags name.
 
-The folder may come from anyone, as an archive does with a `.git` of its own, and a repository's
-configuration can name programs that git starts. None of them is started here
-(mlflow/utils/git_utils.py does not prevent it).
+The folder may be an archive of another author with its own `.git`, and a repository's configuration
+can name programs for git to start. This module prevents that; mlflow/utils/git_utils.py does not.
 """
 
 import os
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,14 +19,11 @@ OFF = {
     "core.alternateRefsCommand": "",
     "log.showSignature": "false",
 }
-"""Settings that name programs, for commands that read. https://git-scm.com/docs/git-config"""
+"""The settings of reading commands that name programs. https://git-scm.com/docs/git-config"""
 
 
 class Checkout(NamedTuple):
-    """A folder below the work tree `top`.
-
-    `url` is the first remote's, as the repository's configuration has it.
-    """
+    """The `commit` of the work tree `top`; `url` is that of its first remote."""
 
     top: Path
     commit: str
@@ -34,14 +31,15 @@ class Checkout(NamedTuple):
 
 
 def describe(folder: Path, ceiling: Path | None = None) -> Checkout | None:
-    """The commit of the work tree that the folder is in; None where there is none, its `.gitignore`
-    leaves the folder out, or git refuses it, as it does for one of another user (safe.directory). A
-    `.git` in `ceiling` or above it does not count.
+    """The checkout that contains the folder.
+
+    None without a work tree, if its `.gitignore` excludes the folder, or if git rejects it, such as
+    one of another user (safe.directory). A `.git` in `ceiling` or above does not count.
     """
     if not (work_tree(folder) / ".git").exists():
         return None  # without the cost of a process
-    found = _ask(folder, ceiling, "rev-parse", "--show-toplevel", "HEAD")
-    if found is None or len(lines := found.splitlines()) != 2:
+    top_and_commit = _ask(folder, ceiling, "rev-parse", "--show-toplevel", "HEAD")
+    if top_and_commit is None or len(lines := top_and_commit.splitlines()) != 2:
         return None
     if _ask(folder, ceiling, "check-ignore", "--quiet", str(folder)) is not None:
         return None
@@ -51,10 +49,10 @@ def describe(folder: Path, ceiling: Path | None = None) -> Checkout | None:
 
 
 def work_tree(folder: Path, of_this_user: bool = False) -> Path:
-    """The top of the git repository that the folder is in, links resolved; the folder itself where
-    it is in none.
+    """The top of the git repository that contains the folder, links resolved; the folder itself
+    without a repository.
 
-    `of_this_user`: a `.git` of another user in a parent folder, such as /tmp, does not count
+    With `of_this_user`, a `.git` of another user in a parent folder such as /tmp does not count
     (CVE-2022-24765).
     """
     real = Path(os.path.realpath(folder))
@@ -70,7 +68,7 @@ def _is_top(place: Path, of_this_user: bool) -> bool:
 
 
 def is_branch(folder: Path, name: str | None) -> bool:
-    """Whether the repository has a local branch of the name."""
+    """Whether the repository has a local branch `name`."""
     return (
         bool(name)
         and _ask(folder, None, "show-ref", "--verify", "--quiet", f"refs/heads/{name}") is not None
@@ -78,10 +76,13 @@ def is_branch(folder: Path, name: str | None) -> bool:
 
 
 def _ask(folder: Path, ceiling: Path | None, *arguments: str) -> str | None:
-    """What git prints; None where it fails or is not there."""
+    """The output of git; None if it fails or is not installed."""
+    git = shutil.which("git")
+    if git is None:
+        return None
     try:
         done = subprocess.run(
-            ["git", "-C", folder, *arguments],
+            [git, "-C", folder, *arguments],
             env=_environment(os.environ, ceiling),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -93,14 +94,14 @@ def _ask(folder: Path, ceiling: Path | None, *arguments: str) -> str | None:
 
 
 def _environment(environ: Mapping[str, str], ceiling: Path | None) -> dict[str, str]:
-    """The user's own settings, then ours, which stand above those of the repository.
+    """The user's settings, then ours, which take precedence over those of the repository.
 
-    A missing object is not fetched: no protocol is allowed.
+    No protocol is allowed, so git does not fetch a missing object.
     """
     count = environ.get("GIT_CONFIG_COUNT", "")
-    held = int(count) if count.isdecimal() else 0
-    settings = {}
-    for number, (name, value) in enumerate(OFF.items(), held):
+    existing = int(count) if count.isdecimal() else 0
+    settings: dict[str, str] = {}
+    for number, (name, value) in enumerate(OFF.items(), existing):
         settings |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
     limits = {"GIT_CEILING_DIRECTORIES": str(ceiling)} if ceiling else {}
     fixed = {
@@ -109,4 +110,4 @@ def _environment(environ: Mapping[str, str], ceiling: Path | None) -> dict[str, 
         "GIT_NO_LAZY_FETCH": "1",
         "LC_ALL": "C",
     }
-    return {**environ, **settings, "GIT_CONFIG_COUNT": str(held + len(OFF)), **fixed, **limits}
+    return {**environ, **settings, "GIT_CONFIG_COUNT": str(existing + len(OFF)), **fixed, **limits}

@@ -1,4 +1,4 @@
-"""Files that look like secrets: by their name, by the folder they are in, or by what they hold.
+"""Files that look like secrets by their name, their folder or their content.
 
 Each check takes linear time.
 """
@@ -7,8 +7,8 @@ import os
 import re
 from collections.abc import Iterator
 
-SEEN_BYTES = 1_000_000
-"""How much of a file is looked at, from its start."""
+HEAD_BYTES = 1_000_000
+"""How much of a file is checked, from its start."""
 
 NAMES = {
     ".env", ".envrc", ".netrc", "_netrc", ".pypirc", ".npmrc", ".pgpass", ".my.cnf",
@@ -26,7 +26,7 @@ PLACES = (
     ".docker/config.json", ".mlflow/credentials",
     ".config/gh/hosts.yml", ".huggingface/token", ".cache/huggingface/token",
 )  # fmt: skip
-"""Where programs keep credentials: a folder with everything in it, or the end of a path."""
+"""Where programs store credentials: a folder with all its files, or the end of a path."""
 
 PEM = re.compile(rb"PRIVATE KEY(?: BLOCK)?-----")
 PEM_BEGINNING = b"-----BEGIN "
@@ -36,7 +36,7 @@ AWS_KEY = b"aws_secret_access_key"
 AWS_VALUE = re.compile(rb"[\"']?[ \t]*[=:][ \t]*[\"']?([^\s\"']+)")
 AWS_LITERAL = re.compile(rb"\\?[\"']?\]?[ \t]*[=:,][ \t]*\\?[\"'][A-Za-z0-9/+=]{16}")
 EXPRESSION = re.compile(rb"[$(\[{<%.]")
-"""What a value has that is looked up when the file is used."""
+"""The start of a placeholder, which is replaced when the file is used."""
 VALUE = re.compile(rb"[\"']?[ \t]*:[ \t]*[\"']?[^\s\"'{}\[\],|>]")
 LONGEST_LINE = 200
 KUBECONFIG_KEYS = (b"token", b"password", b"client-key-data", b"id-token", b"refresh-token")
@@ -57,13 +57,11 @@ CODE = (
     ".cpp",
     ".h",
 )
-"""Programs: they name what they look for, so only a key's own text makes one a secret."""
+"""Programs: code may name credentials, so only the text of a key makes it a secret."""
 
 
 def is_secret(path: str, head: bytes) -> bool:
-    """Whether the file at `path` (with `/`, as far as it is known) looks like one; `head` is its
-    start.
-    """
+    """Whether a file looks like a secret; `path` has `/` as its separator, `head` is its start."""
     return (
         has_secret_name(path)
         or _has_private_key(head)
@@ -71,13 +69,14 @@ def is_secret(path: str, head: bytes) -> bool:
     )
 
 
-def looks_secret(path: str, file: str | os.PathLike) -> bool:
-    """As `is_secret`, of a file of this machine. Raises OSError."""
+def looks_secret(path: str, file: str | os.PathLike[str]) -> bool:
+    """`is_secret` for a file of this machine. Raises OSError."""
     with open(file, "rb") as opened:
-        return is_secret(path, opened.read(SEEN_BYTES))
+        return is_secret(path, opened.read(HEAD_BYTES))
 
 
 def has_secret_name(path: str) -> bool:
+    """Whether the path alone makes a file look like a secret."""
     path = path.lower()
     name = path.rpartition("/")[2]
     if name in NOT_SECRET or name.endswith(".pub"):
@@ -91,8 +90,8 @@ def has_secret_name(path: str) -> bool:
 
 
 def _has_private_key(head: bytes) -> bool:
-    """A key begins a line, or its text follows, as in the JSON of a service account; a program that
-    looks for keys has neither.
+    """A key begins a line, or its text follows as in the JSON of a service account. Code that
+    searches for keys has neither.
     """
     for match in PEM.finditer(head):
         begin = head.rfind(PEM_BEGINNING, max(0, match.start() - PEM_LONGEST), match.start())
@@ -112,7 +111,7 @@ def _has_literal_key(head: bytes) -> bool:
 
 
 def _has_login(head: bytes) -> bool:
-    """An AWS key, a kubeconfig with a login, docker's and gcloud's own files."""
+    """An AWS key, a kubeconfig with a login, or a credentials file of Docker or gcloud."""
     values = (
         AWS_VALUE.match(head, end, end + LONGEST_LINE) for end in _ends(head.lower(), AWS_KEY)
     )
@@ -131,7 +130,7 @@ def _has_login(head: bytes) -> bool:
 
 
 def _has_value(head: bytes, key: bytes) -> bool:
-    """`key: x` or `"key": "x"`; a longer word that ends like the key is another one."""
+    """`key: x` or `"key": "x"`, but not a longer key that ends with this one."""
     for end in _ends(head, key):
         start = end - len(key)
         before = head[start - 1 : start] if start else b"\n"
@@ -145,7 +144,7 @@ def _has_value(head: bytes, key: bytes) -> bool:
 
 
 def _ends(text: bytes, word: bytes) -> Iterator[int]:
-    """Where each place of the word ends."""
+    """The end of each occurrence of the word."""
     place = text.find(word)
     while place >= 0:
         yield place + len(word)

@@ -37,7 +37,7 @@ NEED_MLFLOW = {
     "settle": [[], ["RUN"]],
     "wait": [["RUN"], ["RUN", "--no-logs"]],
 }
-NEED_NO_MLFLOW = {"controller", "targets"}
+NEED_NO_MLFLOW = {"controller", "explain", "targets"}
 NEED_CLUSTER = [
     ["cancel", "RUN"],
     ["logs", "-f", "RUN"],

@@ -259,7 +259,7 @@ def test_a_project_too_large_to_keep_still_runs_here(server, project, seen, capf
     found = seen(run(root).run_id)
     assert found.status == "FINISHED" and not found.artifacts("code")
     assert (
-        "the code is not kept with the run: 21.0 MB in 2 files, but at most 20.0 MB in 2000 files"
+        "the code is not kept with the run: 21.0 MB in 2 files exceeds the limit of 20.0 MB in 2000 files"
     ) in capfd.readouterr().err
 
 

@@ -97,7 +97,7 @@ def test_a_default_that_ignore_files_leave_out_is_taken_along_without_its_secret
     assert placed == {"data": f"{UNPACKED}/inputs/data/data"}
     assert lines == [
         f"parameter 'data': left out of {tmp_path}/project/data, may be secret: .env",
-        "left out by .gitignore: 3 files, 0.0 kB (data/)",
+        "excluded by .gitignore: 3 files, 0.0 kB (data/)",
     ]
 
 
@@ -160,7 +160,7 @@ def test_secrets_and_what_ignore_files_name_are_said(packed, tmp_path):
     assert lines == [
         "left out, may be secret: .env, 0.key, 1.key, 10.key, 11.key, 2.key, 3.key, 4.key, 5.key, "
         "6.key and 4 more (write !NAME in .mlflowignore to send one)",
-        "left out by .gitignore: 1 file, 0.0 kB (x.log)",
+        "excluded by .gitignore: 1 file, 0.0 kB (x.log)",
     ]
 
 
@@ -214,10 +214,10 @@ def test_the_limits_are_the_target_s(packed, tmp_path):
     write(tmp_path, {"data/c": "3"})
     with pytest.raises(
         SnapshotError,
-        match=r"in 3 files, but at most 300\.0 MB in 2 files travel with a run; .* or set "
+        match=r"in 3 files exceeds the limit of 300\.0 MB in 2 files; .* or set "
         "'snapshot_bytes' and 'snapshot_files'",
     ):
         packed({}, limits=Limits(files=2))
     packed({}, limits=Limits(files=3))
-    with pytest.raises(SnapshotError, match=r"in 4 files, but at most 300\.0 MB in 3"):
+    with pytest.raises(SnapshotError, match=r"in 4 files exceeds the limit of 300\.0 MB in 3"):
         packed({"data": "path"}, {"data": f"{tmp_path}/data"}, limits=Limits(files=3))

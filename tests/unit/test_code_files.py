@@ -11,7 +11,7 @@ from mlflow_backend import scratch
 from mlflow_backend.errors import SnapshotError
 from mlflow_backend.files import code_files as module
 from mlflow_backend.files.code_files import describe_ignored, project_files
-from mlflow_backend.files.listing import MOST_DEPTH, SEEN_PER_FILE, Limits
+from mlflow_backend.files.listing import ENTRIES_PER_FILE, MOST_DEPTH, Limits
 from tests.unit.trees import write
 
 TRAIN = {"train.py": ""}
@@ -322,16 +322,16 @@ def test_what_ignore_files_leave_out_is_told_with_number_and_size(tmp_path):
         {"a.log": "x" * 500, "deep/b.log": "", ".venv/pyvenv.cfg": "x", "__pycache__/a.pyc": "x"},
     )
     assert describe_ignored(tmp_path, project_files(tmp_path)) == (
-        "left out by .gitignore: 4 files, 5.5 kB (a.log, data/, deep/b.log)"
+        "excluded by .gitignore: 4 files, 5.5 kB (a.log, data/, deep/b.log)"
     )
     write(tmp_path, {"deep/.amlignore": "c\x1b\n", "deep/c\x1b": ""})
     assert describe_ignored(tmp_path, project_files(tmp_path)) == (
-        "left out by .amlignore and .gitignore: 5 files, 5.5 kB (a.log, data/, deep/b.log, and 1 "
+        "excluded by .amlignore and .gitignore: 5 files, 5.5 kB (a.log, data/, deep/b.log, and 1 "
         "more)"
     )
     write(tmp_path, {".gitignore": "/deep\n"})
     assert describe_ignored(tmp_path, project_files(tmp_path)) == (
-        "left out by .gitignore: 3 files, 0.0 kB (deep/)"
+        "excluded by .gitignore: 3 files, 0.0 kB (deep/)"
     )
 
 
@@ -347,7 +347,7 @@ def test_the_count_of_what_is_left_out_ends_somewhere(tmp_path):
         | {f"data/{number}": "x" for number in range(module.MOST_COUNTED + 5)},
     )
     assert describe_ignored(tmp_path, project_files(tmp_path)) == (
-        "left out by .gitignore: more than 2000 files, 2.0 kB (data/)"
+        "excluded by .gitignore: more than 2000 files, 2.0 kB (data/)"
     )
 
 
@@ -363,8 +363,8 @@ def test_a_link_inside_the_project_travels_and_one_out_of_it_is_refused(tmp_path
     with pytest.raises(SnapshotError) as error:
         names(root)
     assert str(error.value) == (
-        "out: is a link out of the project (to ../elsewhere): copy what it points to, or name it "
-        "in .mlflowignore to leave it out"
+        "out: is a link out of the project (to ../elsewhere): replace it with a copy of its "
+        "target, or exclude it in .mlflowignore"
     )
     write(root, {".mlflowignore": "out\n"})
     assert "out" not in names(root)
@@ -386,9 +386,10 @@ def test_too_many_files_are_refused_with_the_largest_named(tmp_path):
     with pytest.raises(SnapshotError) as error:
         project_files(tmp_path, Limits(files=10))
     assert str(error.value) == (
-        "5.0 MB in 11 files, but at most 300.0 MB in 10 files travel with a run; largest: big.bin "
-        "(5.0 MB), f0 (0.0 kB), f1 (0.0 kB), f2 (0.0 kB), f3 (0.0 kB); name what is not needed in "
-        ".mlflowignore, or set 'snapshot_bytes' and 'snapshot_files' in the target"
+        "5.0 MB in 11 files exceeds the limit of 300.0 MB in 10 files; "
+        "largest: big.bin (5.0 MB), f0 (0.0 kB), f1 (0.0 kB), f2 (0.0 kB), f3 (0.0 kB): exclude "
+        "what the run does not need in .mlflowignore, or set 'snapshot_bytes' and 'snapshot_files' "
+        "in the target"
     )
     assert len(names(tmp_path, Limits(files=11))) == 11
 
@@ -399,7 +400,7 @@ def test_too_many_bytes_are_refused_without_reading_them(tmp_path):
         file.truncate(300_000_001)
     with pytest.raises(SnapshotError, match=r"300.0 MB in 2 files.*huge.bin \(300.0 MB\)"):
         names(tmp_path)
-    with pytest.raises(SnapshotError, match=r"but at most 0.0 kB in 2000 files travel"):
+    with pytest.raises(SnapshotError, match=r"exceeds the limit of 0.0 kB in 2000 files"):
         project_files(write(tmp_path / "other", {"a": "12345"}), Limits(bytes=4))
 
 
@@ -407,19 +408,18 @@ def test_empty_folders_count_as_files(tmp_path):
     write(tmp_path, TRAIN)
     for number in range(5):
         (tmp_path / f"d{number}").mkdir()
-    with pytest.raises(SnapshotError, match="in 6 files, but at most 300.0 MB in 5"):
+    with pytest.raises(SnapshotError, match="in 6 files exceeds the limit of 300.0 MB in 5"):
         names(tmp_path, Limits(files=5))
 
 
 @pytest.mark.parametrize("ignored", ["", "d*\n"])
 def test_what_is_looked_at_has_a_limit_too(tmp_path, ignored):
     write(tmp_path, {**TRAIN, ".gitignore": ignored})
-    for number in range(2 * SEEN_PER_FILE):
+    for number in range(2 * ENTRIES_PER_FILE):
         (tmp_path / f"d{number}").mkdir()
     with pytest.raises(
         SnapshotError,
-        match=r"has more than 100 files and folders, those that are "
-        r"left out included; name what is not",
+        match="has more than 100 files and folders, excluded ones among them: exclude what ",
     ):
         names(tmp_path, Limits(files=2))
 
@@ -444,8 +444,7 @@ def test_a_deep_tree_is_refused_and_a_less_deep_one_travels(tmp_path):
         with pytest.raises(SnapshotError) as error:
             names(root)
         assert str(error.value) == (
-            f"{'d/' * 40}...: is nested deeper than 200 folders: name it in .mlflowignore to leave "
-            "it out"
+            f"{'d/' * 40}...: is nested deeper than 200 folders: exclude it in .mlflowignore"
         )
         write(root, {".mlflowignore": "/d\n"})
         assert names(root) == {".mlflowignore", "train.py"}
@@ -459,8 +458,7 @@ def test_patterns_cannot_make_a_submit_hang(tmp_path, monkeypatch):
     write(tmp_path, {".gitignore": "?a\n" * 50} | {f"f{number}": "" for number in range(10)})
     with pytest.raises(
         SnapshotError,
-        match="its ignore files have too many patterns for so many "
-        "files: name whole folders in them$",
+        match="its ignore files have too many patterns for so many files: exclude whole folders$",
     ):
         names(tmp_path)
 
@@ -475,9 +473,7 @@ def test_an_ignore_file_that_is_too_large_is_refused(tmp_path):
     write(tmp_path, {**TRAIN, ".gitignore": "x\n" * 500_001})
     with pytest.raises(SnapshotError) as error:
         names(tmp_path)
-    assert str(error.value) == (
-        ".gitignore: cannot be read: it is larger than 1.0 MB: correct or remove it"
-    )
+    assert str(error.value) == (".gitignore: is larger than 1.0 MB: correct or remove it")
 
 
 @pytest.mark.parametrize(
@@ -486,7 +482,7 @@ def test_an_ignore_file_that_is_too_large_is_refused(tmp_path):
 def test_a_project_without_files_is_refused(tmp_path, files):
     write(tmp_path, files)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SnapshotError, match="the project has no files that may travel"):
+    with pytest.raises(SnapshotError, match="the project has no files to send"):
         names(tmp_path)
 
 

@@ -86,7 +86,7 @@ def test_a_link_in_a_circle_is_named(tmp_path):
     write(tmp_path, {"data/deep/x": ""})
     (tmp_path / "data/deep/up").symlink_to("..")
     with pytest.raises(
-        SnapshotError, match="^in/deep/up: is a link to a folder that it is in: remove the link$"
+        SnapshotError, match="^in/deep/up: is a link to a folder that contains it: remove the link$"
     ):
         input_files(tmp_path / "data", "in")
 

@@ -108,11 +108,13 @@ def test_inputs_travel_beside_the_project_under_the_same_limits(tmp_path):
     }
     with pytest.raises(
         SnapshotError,
-        match=r"in 4 files, but at most 300.0 MB in 3 files travel with a run; "
+        match=r"in 4 files exceeds the limit of 300.0 MB in 3 files; "
         r"largest: inputs/data/data/a.csv \(0.0 kB\)",
     ):
         snapshot.take(project_files(root), inputs, Limits(files=3))
-    with pytest.raises(SnapshotError, match=r"0.0 kB in 4 files, but at most 0.0 kB in 2000"):
+    with pytest.raises(
+        SnapshotError, match=r"0.0 kB in 4 files exceeds the limit of 0.0 kB in 2000"
+    ):
         snapshot.take(project_files(root), inputs, Limits(bytes=2))
 
 
@@ -143,7 +145,7 @@ def test_a_file_that_was_asked_for_must_be_there(tmp_path):
     root = write(tmp_path, {"train.py": "x", "data.csv": "x"})
     inputs = input_files(root / "data.csv", "inputs/data/data.csv").members
     (root / "data.csv").unlink()
-    with pytest.raises(SnapshotError, match="data.csv: is not there any more"):
+    with pytest.raises(SnapshotError, match="data.csv: no longer exists"):
         snapshot.take(project_files(root), inputs)
 
 
@@ -155,13 +157,12 @@ def test_what_cannot_be_read_is_named_in_one_line():
             project_files(root)
         (root / "pgdata").chmod(0o700)
         assert str(error.value) == (
-            "pgdata/: cannot be read: Permission denied: name it in .mlflowignore to leave it out"
+            "pgdata/: cannot be read: Permission denied: exclude it in .mlflowignore"
         )
         (root / "train.py").chmod(0o000)
         with pytest.raises(
             SnapshotError,
-            match="^train.py: cannot be read: Permission denied: "
-            "name it in .mlflowignore to leave it out$",
+            match="^train.py: cannot be read: Permission denied: exclude it in .mlflowignore$",
         ):
             project_files(root)
         write(root, {".mlflowignore": "train.py\n"})
@@ -217,8 +218,8 @@ def test_a_file_that_becomes_smaller_while_it_is_packed_is_named(tmp_path, monke
             root, tmp_path, monkeypatch, lambda: os.truncate(root / "large.bin", 10)
         )
     assert str(error.value) == (
-        "large.bin: became smaller while it was packed: submit again when nothing writes to it, or "
-        "name it in .mlflowignore"
+        "large.bin: became smaller while it was packed: submit again when no program writes to it, "
+        "or exclude it in .mlflowignore"
     )
     assert not list((tmp_path / "tmp").iterdir())
 
@@ -249,7 +250,8 @@ def test_an_archive_that_cannot_be_written_says_where(tmp_path, monkeypatch):
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     assert (
-        "the archive cannot be written: File too large: make room, or set TMPDIR" in small.stdout
+        "the archive cannot be written: File too large: free some disk space, or set TMPDIR"
+        in small.stdout
     ), small.stderr
     assert listing.members.keys() == {"train.py"} and [
         path.name for path in tmp_path.iterdir()
