@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from mlflow_backend.errors import ClusterError
 from mlflow_backend.places.kubernetes.client.api import Cluster
 from mlflow_backend.places.kubernetes.client.reflector import Reflector, job_of
-from mlflow_backend.places.kubernetes.look import Seen, is_active, newest
+from mlflow_backend.places.kubernetes.look import Seen, is_active
+from mlflow_backend.places.kubernetes.members import deciding
 from mlflow_backend.places.kubernetes.objects import labels
 from mlflow_backend.places.kubernetes.ownership import Known
 
@@ -149,7 +150,7 @@ class Namespace:
         with self._lock:
             entry = self._entries.get(key.uid)
             job, pods = (entry.job, list(entry.pods.values())) if entry else (None, [])
-        return Seen(job, newest(pods), (), self.cluster.now_s())
+        return Seen(job, deciding(pods), (), self.cluster.now_s())
 
     def needs_run(self, key: Key) -> bool:
         """Whether it is not known yet whose run an active Job is."""

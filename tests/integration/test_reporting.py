@@ -22,6 +22,7 @@ from mlflow_runner.contract.outcome import Outcome
 from mlflow_runner.contract.state import State
 from mlflow_runner.contract.submission import Download
 from mlflow_runner.contract.tags import END_TAGS
+from mlflow_runner.contract.topology import NODES, Topology
 from mlflow_runner.report.children import end_children
 from mlflow_runner.report.status import Status
 from mlflow_runner.tracking import connect
@@ -744,3 +745,27 @@ def test_a_run_marked_killed_that_exits_with_0_is_cancelled(server, runner):
     MlflowClient().log_batch(run_id, tags=[RunTag("other", "x")])
     process.communicate(timeout=60)
     assert (Seen(run_id).status, Seen(run_id).cause) == ("KILLED", "Cancelled")
+
+
+def test_of_several_nodes_only_the_first_tells_the_status_and_each_keeps_its_log(
+    server, runner, tmp_path
+):
+    def node(index, command):
+        run_id, process = runner(
+            command,
+            env={"JOB_COMPLETION_INDEX": str(index), "MLFLOW_COMPUTE_POD": f"j-{index}"},
+            topology=Topology(NODES, 2),
+            keep_archive=keep(tmp_path) if index == 0 else None,
+        )
+        process.communicate(timeout=60)
+        found = Seen(run_id)
+        assert [len(found.artifacts(f"logs/node-{each}")) for each in range(2)] == [
+            int(each == index) for each in range(2)
+        ]
+        return process.returncode, found
+
+    code, first = node(0, "echo zero")
+    assert (code, first.status, first.tags["compute.pod"]) == (0, "FINISHED", "j-0")
+    code, second = node(1, "echo one; exit 3")
+    assert (code, second.status, second.cause) == (3, "SCHEDULED", None)
+    assert "compute.pod" not in second.tags

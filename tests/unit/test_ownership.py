@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_backend.places.kubernetes.look import Seen, look, newest
+from mlflow_backend.places.kubernetes.look import Seen, look
+from mlflow_backend.places.kubernetes.members import deciding
 from mlflow_backend.places.kubernetes.objects import labels
 from mlflow_backend.places.kubernetes.ownership import Claim, Known, claim_of
 from mlflow_backend.places.kubernetes.settle import has_ended, judge, settle
@@ -213,9 +214,9 @@ def test_the_latest_attempt_counts_whatever_the_order_of_creation():
         pod("a", attempt=0, born="2026-01-01T00:00:09Z"),
         pod("b", attempt=1, born="2026-01-01T00:00:00Z"),
     )
-    assert newest([first, second]) is newest([second, first]) is second
+    assert deciding([first, second]) is deciding([second, first]) is second
     older, newer = pod("a"), pod("b", born="2026-01-01T00:00:01Z")
-    assert newest([newer, older]) is newer and newest([]) is None
+    assert deciding([newer, older]) is newer and deciding([]) is None
 
 
 def test_the_earlier_job_of_a_continued_run_tells_nothing():

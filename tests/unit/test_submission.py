@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlflow_runner.contract.submission import Archive, Download, Environment, Submission
+from mlflow_runner.contract.topology import Topology
 
 TEXT = st.text(max_size=20)
 SECONDS = st.floats(0, 1e6)
@@ -15,6 +16,7 @@ SUBMISSIONS = st.builds(
     least_lifetime_s=SECONDS,
     phases=st.lists(st.tuples(TEXT, st.floats(0, 1e6)), max_size=3).map(tuple),
     unpack_dir=st.none() | TEXT,
+    topology=st.builds(Topology, kind=TEXT, size=st.integers(1, 9)),
     archive=st.none() | st.builds(Archive, sha256=TEXT, path=st.none() | TEXT, artifact=st.none() | TEXT),
     downloads=st.lists(st.builds(Download, uri=TEXT, path=TEXT), max_size=3).map(tuple),
     environment=st.none() | st.builds(Environment, key=TEXT, python=st.none() | TEXT, platform=TEXT, lock_dir=TEXT, variables=st.lists(st.tuples(TEXT, TEXT), max_size=3).map(tuple)),

@@ -6,7 +6,7 @@ import pytest
 
 from mlflow_backend.errors import ClusterError
 from mlflow_backend.places.kubernetes.client.observe import Change
-from mlflow_backend.places.kubernetes.look import newest
+from mlflow_backend.places.kubernetes.members import deciding
 from mlflow_backend.places.kubernetes.ownership import Claim
 from mlflow_backend.places.kubernetes.wait import LOG_AGAIN_S, SubmittedJob, Waiting
 from mlflow_backend.progress import Progress
@@ -58,7 +58,7 @@ def test_the_pod_that_counts_is_the_same_as_for_all_who_look_at_the_run():
         wait = waiting()
         for item in order:
             wait._take(Change("Pod", item["metadata"]["name"], item))
-        assert wait._watched().pod is second is newest((first, second))
+        assert wait._watched().pod is second is deciding((first, second))
 
 
 class Pauses:

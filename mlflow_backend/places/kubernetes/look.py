@@ -1,5 +1,5 @@
-"""What the cluster shows of one run: its own Job, the newest pod of that Job, and the events that
-say more.
+"""What the cluster shows of one run: its own Job, the pod of that Job that decides how the run is,
+and the events that say more.
 """
 
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlflow_backend.places.kubernetes import diagnose
+from mlflow_backend.places.kubernetes.members import deciding
 from mlflow_backend.places.kubernetes.objects import labels
 from mlflow_backend.places.kubernetes.ownership import (
     Claim,
@@ -14,7 +15,7 @@ from mlflow_backend.places.kubernetes.ownership import (
     claim_of,
     is_claimed,
     is_labelled,
-    owner_uid,
+    is_part_of,
 )
 
 Object = Mapping[str, Any]
@@ -22,8 +23,8 @@ Object = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Seen:
-    """What the cluster shows of the Job of `claim` at `now_s`, its own time: Job and newest pod,
-    None when there is none, and events.
+    """What the cluster shows of the Job of `claim` at `now_s`, its own time: the Job, the pod that
+    decides how the run is (`members.deciding`), None when there is none, and events.
 
     `events` are those of the pod, or of the Job while it has none. `room` says what is free on the
     nodes, if known. `stray` is the Job of a submit that may have broken off: it has the run's name
@@ -67,13 +68,8 @@ def look_for(cluster: Any, run_id: str, claim: Claim | None) -> Seen:
         )
     job = job if job and is_claimed(claim, run_id, job) else None
     pods, _ = cluster.list_objects("Pod", f"{labels.RUN}={run_id}")
-    pod = newest(item for item in pods if owner_uid(item) == claim.job_uid)
+    pod = deciding(item for item in pods if is_part_of(claim, item))
     return Seen(job, pod, _events(cluster, claim, job, pod), cluster.now_s(), claim=claim)
-
-
-def newest(pods: Any) -> Object | None:
-    """The pod that counts: of the lowest index the latest attempt, an earlier one is over."""
-    return max(pods, key=_rank, default=None)
 
 
 def needs_events(job: Object | None, pod: Object | None) -> bool:
@@ -107,19 +103,3 @@ def _events(cluster, claim, job, pod) -> Sequence[Object]:
 def _of(uid: str, events: Sequence[Object]) -> list[Object]:
     """Without events of an earlier object of the same name."""
     return [event for event in events if (event.get("involvedObject") or {}).get("uid", uid) == uid]
-
-
-def _rank(pod: Object) -> tuple[int, int, str, str]:
-    """https://kubernetes.io/docs/reference/labels-annotations-taints/#batch-kubernetes-io-job-completion-index
-    and -failure-count.
-    """
-    notes = pod["metadata"].get("annotations") or {}
-    index, attempt = (
-        _number(notes.get(f"batch.kubernetes.io/job-{name}"))
-        for name in ("completion-index", "index-failure-count")
-    )
-    return -index, attempt, pod["metadata"]["creationTimestamp"], pod["metadata"].get("uid", "")
-
-
-def _number(text: str | None) -> int:
-    return int(text) if text and text.isdigit() else 0

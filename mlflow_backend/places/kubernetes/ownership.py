@@ -8,8 +8,16 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mlflow_backend.places.kubernetes import diagnose
+from mlflow_backend.places.kubernetes.members import member_of
 from mlflow_backend.places.kubernetes.objects import labels
-from mlflow_runner.contract.tags import TAG_CLUSTER, TAG_JOB, TAG_JOB_UID, TAG_SUBMITTED
+from mlflow_runner.contract.tags import (
+    TAG_CLUSTER,
+    TAG_INDEX,
+    TAG_JOB,
+    TAG_JOB_UID,
+    TAG_SUBMITTED,
+)
+from mlflow_runner.contract.topology import number
 
 Object = Mapping[str, Any]
 
@@ -41,12 +49,13 @@ class Known:
 
 class Claim(NamedTuple):
     """The Job that a run names: `cluster_id` is the uid of its namespace. Without `job_uid` the
-    submit is under way, or broke off.
+    submit is under way, or broke off. `index` is the run's own where the Job has several runs.
     """
 
     job_name: str
     job_uid: str | None
     cluster_id: str | None
+    index: int | None = None
 
 
 def claim_of(run: Known) -> Claim | None:
@@ -54,10 +63,12 @@ def claim_of(run: Known) -> Claim | None:
 
     None where they do not say in which cluster: such a run is never settled.
     """
-    job_name, cluster_id = run.tags.get(TAG_JOB), run.tags.get(TAG_CLUSTER)
-    return (
-        Claim(job_name, run.tags.get(TAG_JOB_UID), cluster_id) if job_name and cluster_id else None
-    )
+    tags = run.tags
+    job_name, cluster_id = tags.get(TAG_JOB), tags.get(TAG_CLUSTER)
+    if not (job_name and cluster_id):
+        return None
+    index = number(tags[TAG_INDEX], 0) if TAG_INDEX in tags else None
+    return Claim(job_name, tags.get(TAG_JOB_UID), cluster_id, index)
 
 
 def is_claimed(claim: Claim, run_id: str, job: Object) -> bool:
@@ -74,6 +85,12 @@ def is_labelled(run_id: str, job: Object) -> bool:
     """
     found = job["metadata"].get("labels") or {}
     return found.get(labels.MANAGED_BY) == labels.PREFIX and found.get(labels.RUN) == run_id
+
+
+def is_part_of(claim: Claim, pod: Object) -> bool:
+    """Whether the Job of the claim made the pod, and the pod is of the claim's index."""
+    is_own = owner_uid(pod) == claim.job_uid
+    return is_own and claim.index in (None, member_of(pod).index)
 
 
 def owner_uid(pod: Object) -> str | None:

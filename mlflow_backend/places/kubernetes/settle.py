@@ -16,11 +16,13 @@ from mlflow_backend.errors import TrackingError, TrackingUnavailable
 from mlflow_backend.places.kubernetes import diagnose
 from mlflow_backend.places.kubernetes.diagnose import Diagnosis, room
 from mlflow_backend.places.kubernetes.look import Seen, is_active, needs_events
+from mlflow_backend.places.kubernetes.members import member_of, topology_of
 from mlflow_backend.places.kubernetes.objects import labels
 from mlflow_backend.places.kubernetes.ownership import Known, claim_of
 from mlflow_runner.contract.answers import Refused
 from mlflow_runner.contract.causes import Cause
 from mlflow_runner.contract.ending import (
+    ends_with_parent,
     is_by_hand,
     is_marked_failed,
     is_told,
@@ -28,14 +30,12 @@ from mlflow_runner.contract.ending import (
 )
 from mlflow_runner.contract.tags import (
     TAG_CAUSE,
-    TAG_JOB,
     TAG_MESSAGE,
-    TAG_NODE,
     TAG_PARENT,
     TAG_POD,
     TAG_STATUS,
-    TAG_TARGET,
 )
+from mlflow_runner.contract.topology import NODES
 
 log = logging.getLogger("mlflow_compute")
 decisions = logging.getLogger(__name__)
@@ -244,22 +244,10 @@ def _below(runs: Runs, root: Known) -> Iterator[tuple[Known, str]]:
         found = {
             child.run_id: child
             for child in children
-            if child.run_id not in known and _ends_with(root, child)
+            if child.run_id not in known and ends_with_parent(child.tags, root.tags.get(TAG_POD))
         }
         known.update(found)
         stack += [(child, run.run_id, False) for child in reversed(found.values())]
-
-
-def _ends_with(root: Known, child: Known) -> bool:
-    """Whether nothing but its parent's process could tell the end of a nested run: it has no Job,
-    and no runner of its own.
-
-    A run on "this machine" has a runner there. It dies with the root's pod where that is the
-    machine: its tags then name the pod.
-    """
-    pod = root.tags.get(TAG_POD)
-    in_its_pod = pod is not None and pod in (child.tags.get(TAG_NODE), child.tags.get(TAG_POD))
-    return TAG_JOB not in child.tags and (TAG_TARGET not in child.tags or in_its_pod)
 
 
 def start_timeout_s(job: Mapping[str, Any] | None) -> float | None:
@@ -269,7 +257,7 @@ def start_timeout_s(job: Mapping[str, Any] | None) -> float | None:
 
 
 def _judge_job(seen: Seen, was_stopped: bool) -> Verdict:
-    end = diagnose.ended(seen.job, seen.pod, seen.events)
+    end = _end(seen)
     if end:
         is_vague = end.cause in (Cause.UNKNOWN, Cause.EXIT_CODE) and not (
             seen.pod and diagnose.told_by_runner(seen.pod)
@@ -283,6 +271,18 @@ def _judge_job(seen: Seen, was_stopped: bool) -> Verdict:
     if trouble and left_s <= 0:
         return Verdict(True, trouble, remove_job=seen.job is not None)
     return Verdict(False, look_again_s=left_s if math.isfinite(left_s) else None)
+
+
+def _end(seen: Seen) -> Diagnosis | None:
+    """The end that Job and pod show. Of several nodes the failed one is named, and a node that
+    finished ends nothing while others run.
+    """
+    end, topology = diagnose.ended(seen.job, seen.pod, seen.events), topology_of(seen.job)
+    if end is None or seen.pod is None or topology.kind != NODES:
+        return end
+    if end.status == "FINISHED":
+        return None if is_active(seen.job) else end
+    return replace(end, summary=f"{topology.name(member_of(seen.pod).index)}: {end.summary}")
 
 
 def _until_release(seen: Seen) -> float | None:
@@ -328,7 +328,8 @@ def _trouble(seen: Seen) -> tuple[Diagnosis | None, float]:
         else trouble.since_s
     )
     hopeless_s = max(0.0, began_s + patience_s - seen.now_s)
-    first_s = _created_s(seen.pod if seen.pod and _is_retry(seen.pod) else seen.job)
+    # the time to start counts for each pod that follows another
+    first_s = _created_s(seen.pod if seen.pod and member_of(seen.pod).attempt > 1 else seen.job)
     late_s = max(0.0, first_s + (math.inf if timeout_s is None else timeout_s) - seen.now_s)
     if trouble:
         return trouble.diagnosis, min(hopeless_s, late_s)
@@ -337,12 +338,6 @@ def _trouble(seen: Seen) -> tuple[Diagnosis | None, float]:
 
 def _created_s(item: Mapping[str, Any]) -> float:
     return diagnose.seconds(item["metadata"]["creationTimestamp"])
-
-
-def _is_retry(pod: Mapping[str, Any]) -> bool:
-    """Whether another pod of the Job ran before: the time to start counts for each pod then."""
-    notes = pod["metadata"].get("annotations") or {}
-    return notes.get("batch.kubernetes.io/job-index-failure-count", "0") != "0"
 
 
 def _broken_submit(run: Known, seen: Seen) -> Verdict:

@@ -15,8 +15,9 @@ from mlflow_backend.places.kubernetes.client.api import Cluster
 from mlflow_backend.places.kubernetes.client.observe import Change, Observer
 from mlflow_backend.places.kubernetes.diagnose import room
 from mlflow_backend.places.kubernetes.log import PodLog, end_line
-from mlflow_backend.places.kubernetes.look import Seen, look, look_for, newest
-from mlflow_backend.places.kubernetes.ownership import Claim, Known, claim_of, owner_uid
+from mlflow_backend.places.kubernetes.look import Seen, look, look_for
+from mlflow_backend.places.kubernetes.members import by_index, deciding
+from mlflow_backend.places.kubernetes.ownership import Claim, Known, claim_of, is_part_of
 from mlflow_backend.places.kubernetes.runs import ClientRuns
 from mlflow_backend.places.kubernetes.settle import foresee, has_ended, judge, settle
 from mlflow_backend.progress import Progress
@@ -82,7 +83,8 @@ class Waiting:
         self._changes = changes
         self._claim = submitted.claim
         self._job: Mapping[str, Any] | None = {}  # empty: not seen yet; None: deleted
-        self._pod: Mapping[str, Any] | None = None
+        self._pods: dict[int, Mapping[str, Any]] = {}  # the latest attempt at each index
+        self._pod: Mapping[str, Any] | None = None  # of these, the one whose output is shown
         self._events: Sequence[Mapping[str, Any]] = ()
         self._pod_changed = threading.Event()
         self._log: threading.Thread | None = None
@@ -158,24 +160,26 @@ class Waiting:
             self._claim.job_uid,
         ):
             self._job = change.value
-        elif (
-            change.kind == "Pod"
-            and change.value is not None
-            and owner_uid(change.value) == self._claim.job_uid
-        ):
-            self._take_pod(change.value)
-        elif (
-            change.kind == "Pod"
-            and self._pod is not None
-            and change.name == self._pod["metadata"]["name"]
-        ):
-            # the evidence outlives its pod
-            self._pod = change.last if diagnose.is_over(change.last) else None
+        elif change.kind == "Pod" and change.value is not None:
+            if is_part_of(self._claim, change.value):
+                self._take_pod(change.value)
+        elif change.kind == "Pod":
+            self._lose_pod(change.name, change.last)
+
+    def _lose_pod(self, name: str, last) -> None:
+        """A pod is gone; one that was over is evidence, and outlives it."""
+        for index, pod in list(self._pods.items()):
+            if pod["metadata"]["name"] == name:
+                del self._pods[index]
+                if diagnose.is_over(last):
+                    self._pods[index] = last
+        self._pod = self._pods.get(min(self._pods, default=0))
 
     def _take_pod(self, pod) -> None:
+        self._pods = by_index((*self._pods.values(), pod))
+        if pod is not self._pods[min(self._pods)]:
+            return  # another one has replaced it, or it is not the one whose output is shown
         if self._pod is not None and pod["metadata"]["name"] != self._pod["metadata"]["name"]:
-            if newest((self._pod, pod)) is self._pod:
-                return  # an earlier pod of this Job, which another one has replaced
             self._pod, self._log, self._events = None, None, ()
         if self._pod is None or _state(pod) != _state(self._pod):
             self._explain_at = time.monotonic() + EXPLAIN_AFTER_S
@@ -198,7 +202,7 @@ class Waiting:
         submitted = self._submitted
         return Seen(
             self._job,
-            self._pod,
+            deciding(self._pods.values()),
             self._events,
             submitted.cluster.now_s(),
             self._room,

@@ -12,10 +12,15 @@ from mlflow_runner.contract.tags import (
     TAG_ATTEMPT,
     TAG_CAUSE,
     TAG_EXIT_CODE,
+    TAG_INDEX,
+    TAG_JOB,
     TAG_MESSAGE,
+    TAG_NODE,
     TAG_POD,
     TAG_STATUS,
+    TAG_TARGET,
 )
+from mlflow_runner.contract.topology import Member, number
 
 TERMINAL = ("FINISHED", "FAILED", "KILLED")
 MESSAGE_CHARS = 5000
@@ -74,16 +79,19 @@ def is_told(status: str, tags: Mapping[str, str]) -> bool:
     )
 
 
-def is_superseded(found: RunInfo, state: State) -> bool:
-    """Whether another pod has taken the run over: a node that was taken for lost may still run the
-    earlier one.
+def speaks_for(found: RunInfo, state: State) -> bool:
+    """Whether the pod of `state` tells the status of this run: a pod that another one has replaced
+    does not (a node that was believed lost may still run it), nor one of another index.
     """
-    told, pod = found.tags.get(TAG_ATTEMPT, "1"), found.tags.get(TAG_POD)
-    # every user of the server may write tags
-    attempt = int(told) if told.isascii() and told.isdigit() else 1
-    return attempt > state.attempt or (
-        attempt == state.attempt and None not in (pod, state.pod) and pod != state.pod
+    tags = found.tags
+    index, attempt = (
+        number(tags.get(TAG_INDEX, ""), state.index),
+        number(tags.get(TAG_ATTEMPT, ""), 1),
     )
+    last, pod = Member(index, attempt), tags.get(TAG_POD)
+    if not state.speaks or index != state.index or last.replaces(state.member):
+        return False
+    return last != state.member or None in (pod, state.pod) or pod == state.pod
 
 
 def ending(found: RunInfo, state: State) -> Optional[Ending]:
@@ -94,7 +102,7 @@ def ending(found: RunInfo, state: State) -> Optional[Ending]:
     here. A script that marks its run FAILED and exits with 0 has failed. Writing the same end again
     changes nothing.
     """
-    if is_superseded(found, state):
+    if not speaks_for(found, state):
         return None
     told, by_hand = found.tags.get(TAG_CAUSE), is_by_hand(found.status, found.tags)
     if state.status == "FINISHED" and is_marked_failed(found.status, found.tags):
@@ -137,6 +145,17 @@ def is_marked_failed(status: str, tags: Mapping[str, str]) -> bool:
 def marked_failed(exit_code: Optional[int]) -> str:
     """The message of such an end."""
     return f"The command exited with code {exit_code}, but the script marked the run FAILED."
+
+
+def ends_with_parent(child: Mapping[str, str], pod: Optional[str]) -> bool:
+    """Whether a nested run with these tags has neither a Job nor a runner of its own that could
+    tell its end.
+
+    A runner in the parent's `pod` has died with it: its tags name the pod, as the machine that it
+    is on or as its own.
+    """
+    in_pod = pod is not None and pod in (child.get(TAG_NODE), child.get(TAG_POD))
+    return TAG_JOB not in child and (TAG_TARGET not in child or in_pod)
 
 
 def _own(state: State, status: str, cause: Optional[str], message: Optional[str]) -> Ending:

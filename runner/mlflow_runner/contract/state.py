@@ -4,6 +4,8 @@ import json
 import os
 from typing import Dict, Optional
 
+from mlflow_runner.contract.topology import Member
+
 FILE_NAME = "state.json"
 DATA, STATE, QUIT = b"d", b"s", b"q"
 """What the reporter reads from its standard input: new output, a new state, end now.
@@ -19,7 +21,8 @@ RESERVE_BYTES = 64 * 1024
 
 
 class State:
-    """How far the run is.
+    """How far the run is, for the pod at `index` of its Job. `speaks`: this pod tells MLflow the
+    run's status.
 
     `phases` are durations in seconds; `status` is set once it has ended, SCHEDULED if it will be
     retried.
@@ -37,6 +40,8 @@ class State:
         pod: Optional[str] = None,
         job_uid: Optional[str] = None,
         attempt: int = 1,
+        index: int = 0,
+        speaks: bool = True,
         phases: Optional[Dict[str, float]] = None,
     ):
         self.started = started
@@ -49,7 +54,14 @@ class State:
         self.pod = pod
         self.job_uid = job_uid
         self.attempt = attempt
+        self.index = index
+        self.speaks = speaks
         self.phases = phases or {}
+
+    @property
+    def member(self) -> Member:
+        """The pod's place in its Job."""
+        return Member(self.index, self.attempt)
 
     @staticmethod
     def reserve(directory: str) -> None:

@@ -11,6 +11,7 @@ import json
 from typing import NamedTuple, Optional, Tuple
 
 from mlflow_runner.contract.causes import Cause
+from mlflow_runner.contract.topology import Topology
 
 SUBMISSION_FILE = "run.json"
 
@@ -109,6 +110,7 @@ class Submission(NamedTuple):
     mark: str = ""
     credential_hosts: Tuple[str, ...] = ()
     own_dirs: Tuple[str, ...] = ()
+    topology: Topology = Topology()
 
     def to_json(self) -> str:
         """Canonical JSON: equal submissions give equal text."""
@@ -148,6 +150,7 @@ class Submission(NamedTuple):
             fields["environment"] = Environment(variables=variables, **fields["environment"])
         fields["phases"] = tuple((name, value) for name, value in fields.get("phases", ()))
         fields["retry_on"] = tuple(fields.get("retry_on", ()))
+        fields["topology"] = Topology(*fields.get("topology", ()))
         for name in ("secrets_dirs", "credential_hosts", "own_dirs"):
             fields[name] = tuple(fields.get(name, ()))
         fields["downloads"] = tuple(Download(**item) for item in fields.get("downloads", ()))

@@ -2,12 +2,12 @@
 will tell their end.
 """
 
-from typing import Callable, List, Mapping, Optional, Tuple
+from typing import Callable, List, Optional, Tuple
 
 from mlflow_runner.contract.answers import Refused, RunInfo
-from mlflow_runner.contract.ending import end_tags
+from mlflow_runner.contract.ending import end_tags, ends_with_parent
 from mlflow_runner.contract.outcome import Outcome
-from mlflow_runner.contract.tags import TAG_JOB, TAG_NODE, TAG_PARENT, TAG_POD, TAG_TARGET
+from mlflow_runner.contract.tags import TAG_PARENT
 
 CHILDREN = 10_000
 """So many end with one run, theirs included."""
@@ -38,17 +38,6 @@ def end_children(
             say(f"run {child.run_id}, which this run began, cannot be ended: {error}")
 
 
-def ends_with(child: Mapping[str, str], pod: Optional[str]) -> bool:
-    """Whether a nested run with these tags has neither a Job nor a runner of its own that could
-    tell its end.
-
-    A runner in the parent's `pod` has died with it: its tags name the pod, as the machine that it
-    is on or as its own.
-    """
-    in_pod = pod is not None and pod in (child.get(TAG_NODE), child.get(TAG_POD))
-    return TAG_JOB not in child and (TAG_TARGET not in child or in_pod)
-
-
 def _below(run, root: RunInfo, pod: Optional[str]) -> List[Tuple[RunInfo, str]]:
     """The runs that end with `root`, each with its parent's id and before all below it; known
     before the first ends, which moves pages.
@@ -63,7 +52,7 @@ def _below(run, root: RunInfo, pod: Optional[str]) -> List[Tuple[RunInfo, str]]:
                 if (
                     len(found) < CHILDREN
                     and child.run_id not in known
-                    and ends_with(child.tags, pod)
+                    and ends_with_parent(child.tags, pod)
                 ):
                     known.add(child.run_id)
                     found.append((child, parent_id))

@@ -1,4 +1,4 @@
-"""The log channel: the spool as numbered artifacts `logs/STAMP.000000.txt`, each but the last
+"""The log channel: the spool as numbered artifacts `FOLDER/STAMP.000000.txt`, each but the last
 ending at the end of a line.
 """
 
@@ -24,9 +24,10 @@ class Log(Channel):
 
     name = "the log"
 
-    def __init__(self, directory, say: Callable[[str], None]):
+    def __init__(self, directory, say: Callable[[str], None], folder: str = "logs"):
         progress = Progress(directory, "log")
         super().__init__(progress, say)
+        self._folder = folder
         self._reader = SpoolReader(directory, progress.get("offset", 0))
         self._stamp: str = progress.get("stamp", "") or time.strftime(
             "%Y-%m-%dT%H-%M-%SZ", time.gmtime()
@@ -52,7 +53,7 @@ class Log(Channel):
         tail = b"" if is_final or not closing else self._last_words
         if len(data) + len(tail) == self._sent_bytes and not is_final:
             return False
-        run.upload(f"logs/{self._stamp}.{self._number:06d}.txt", note + data + tail)
+        run.upload(f"{self._folder}/{self._stamp}.{self._number:06d}.txt", note + data + tail)
         if not is_final:
             self._sent_bytes = len(data) + len(tail)
             return False

@@ -56,9 +56,10 @@ class Report:
                 submission.tracking_uri, submission.run_id, submission.credential_hosts
             ),
         )
+        first = State.read(directory)
         self._log, self._files = (
-            Log(directory, say),
-            Files(directory, say, files_to_keep(submission)),
+            Log(directory, say, submission.topology.log_folder(first.index)),
+            Files(directory, say, files_to_keep(submission) if first.speaks else ()),
         )
         self._passed, self._pass_done = os.pipe()
         self._uploads = Uploads(
@@ -138,10 +139,11 @@ class Report:
 
     def _finish(self, state, outcome):
         until_s = time.monotonic() + min(AFTER_END_S, self._submission.report_timeout_s)
-        if outcome.status in ("FAILED", "KILLED") and outcome.cause != Cause.TERMINATED:
+        is_over = outcome.status in ("FAILED", "KILLED") and outcome.cause != Cause.TERMINATED
+        if is_over and state.speaks:
             self._until(until_s, lambda: self._end_children(state, outcome))
         self._listen(until_s, self._uploads.are_settled)
-        if missing := self._missing():
+        if state.speaks and (missing := self._missing()):
             self._attempt(lambda: self._status.tell_tags(missing))
 
     def _end_children(self, state, outcome) -> bool:

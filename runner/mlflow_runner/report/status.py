@@ -6,7 +6,7 @@ from typing import Callable, Dict, Optional
 
 from mlflow_runner.contract.answers import Denied, Missing, Refused, RunInfo, Unavailable
 from mlflow_runner.contract.causes import Cause
-from mlflow_runner.contract.ending import TERMINAL, ending, is_superseded, is_told
+from mlflow_runner.contract.ending import TERMINAL, ending, is_told, speaks_for
 from mlflow_runner.contract.outcome import TOLD, Outcome
 from mlflow_runner.contract.state import State
 from mlflow_runner.contract.tags import (
@@ -109,7 +109,7 @@ def tell_running(run, found: RunInfo, state: State) -> Dict[str, str]:
     """
     stopped_before = found.status == "KILLED" and found.tags.get(TAG_CAUSE) == Cause.TERMINATED
     if (
-        is_superseded(found, state)
+        not speaks_for(found, state)
         or is_told(found.status, found.tags)
         or (found.status == "KILLED" and not stopped_before)
     ):
@@ -140,7 +140,7 @@ def tell_end(run, found: RunInfo, state: State, tags: Dict[str, str]) -> Outcome
             TOLD,
             state.status,
             state.cause,
-            "Another pod has taken this run over: its end is not this one's.",
+            "Another pod tells the end of this run.",
         )
     metrics = {f"compute/{name}_s": value for name, value in state.phases.items()}
     stale = [tag for tag in end.remove if tag in found.tags]

@@ -37,12 +37,15 @@ class Run:
         tracking_variables.strip(os.environ)
         self._submission = submission
         self._started_s = self._phase_start = started_s
+        index = int(os.environ.get("JOB_COMPLETION_INDEX") or 0)
         self._state = State(
             node=os.environ.get("MLFLOW_COMPUTE_NODE"),
             image=os.environ.get("MLFLOW_COMPUTE_IMAGE"),
             pod=os.environ.get("MLFLOW_COMPUTE_POD"),
             job_uid=os.environ.get("MLFLOW_COMPUTE_JOB_UID"),
             attempt=1 + int(os.environ.pop("MLFLOW_COMPUTE_FAILURES", "") or 0),
+            index=index,
+            speaks=submission.topology.reports(index),
             phases=dict(submission.phases),
         )
         self._scratch = submission.scratch_dir
@@ -147,7 +150,6 @@ class Run:
         if self._made and self._submission.cache_limit_bytes is not None:
             self._clean_cache()
         self._state.started = True
-        self._state.write(self._scratch)
         self._start_reporter()
 
     def _phase(self, name):
@@ -176,6 +178,7 @@ class Run:
                 self._cleaner.kill()
 
     def _start_reporter(self):
+        self._state.write(self._scratch)  # the reporter tells an end even if this process is killed
         self._reporter.start(self._submission, self._supervisor)
 
     def _command_env(self) -> dict:

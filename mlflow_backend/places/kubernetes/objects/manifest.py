@@ -119,6 +119,7 @@ def job(
         f"{PREFIX}/source": identity.source,
         f"{PREFIX}/snapshot": submission.archive.sha256 if submission.archive else None,
         labels.MARK: submission.mark,
+        labels.TOPOLOGY: str(submission.topology) if submission.topology.size > 1 else None,
         labels.START_TIMEOUT: str(target.start_timeout) if target.start_timeout else None,
         "kubectl.kubernetes.io/default-container": CONTAINER,
     }
