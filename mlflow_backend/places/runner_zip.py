@@ -1,4 +1,4 @@
-"""The runner as one zip, so that client and runner never differ in version."""
+"""The runner as one zip, so that client and runner always have the same version."""
 
 import functools
 import io
@@ -14,7 +14,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 
 @functools.cache
 def build() -> bytes:
-    """The zip's bytes, the same for the same sources; `python3 FILE run` starts it."""
+    """The zip, the same for the same sources; `python3 FILE run` starts it."""
     import mlflow_runner
 
     root = Path(mlflow_runner.__file__).parent

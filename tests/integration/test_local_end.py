@@ -116,7 +116,7 @@ def test_an_end_that_cannot_be_told_is_one_error_and_is_told_by_a_later_wait(
     with pytest.raises(
         ExecutionException,
         match=f"^run {submitted.run_id} ended FAILED, exit code 3, cause "
-        "ExitCode, but MLflow could not be told: ",
+        "ExitCode, but the end could not be written to MLflow: ",
     ):
         submitted.wait()
     assert nothing_is_left(tmp_path), "the folder holds credentials"

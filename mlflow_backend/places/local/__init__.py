@@ -1,1 +1,1 @@
-"""A run on this machine: the same runner as in a pod, as a child process or in a container."""
+"""Runs on this machine: the same runner as in a pod, in a child process or a container."""

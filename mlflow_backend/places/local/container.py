@@ -1,10 +1,10 @@
-"""A run in a container on this machine: the runner as its first process, everything under the paths
-it has here.
+"""A run in a container on this machine: the runner is its first process, and all folders have the
+same paths inside as outside.
 """
 
 import os
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from mlflow_backend import addresses
@@ -22,37 +22,21 @@ def command(
     variables: Iterable[str],
     options: Mapping[str, str | bool],
 ) -> list[str]:
-    """`docker run ... IMAGE`, with python3 in the place of the image's own entry point as in a pod;
-    the runner's arguments go behind it.
+    """`docker run ... IMAGE` with the entry point python3, as in a pod; the runner's arguments
+    follow it.
 
-    `variables` are names whose values the docker client takes from its environment, so that none is
+    `variables` are names whose values the docker client reads from its environment, so that none is
     in a process list. `options` are those of `mlflow run --docker-args`.
     """
-    mounts = [
-        f"{project.work_dir}:{CODE_DIR}",
-        f"{project.work_dir}:{project.work_dir}",
-        f"{scratch}:{scratch}",
-    ]
-    mounts += [f"{path}:{path}:ro" for path in inputs if not path.is_relative_to(project.work_dir)]
-    mounts += [
-        f"{folder}:{folder}"
-        for folder in dict.fromkeys(map(local_folder, (tracking_uri, artifact_uri)))
-        if folder
-    ]
-    argv = [
-        "docker",
-        "run",
-        "--rm",
-        "--user",
-        f"{os.getuid()}:{os.getgid()}",
-        "--workdir",
-        CODE_DIR,
-        "--env",
-        f"HOME={scratch}",
-    ]
+    argv = ["docker", "run", "--rm", "--user", f"{os.getuid()}:{os.getgid()}"]
+    argv += ["--workdir", CODE_DIR, "--env", f"HOME={scratch}"]
     if addresses.is_loopback(urllib.parse.urlsplit(tracking_uri).hostname or ""):
         argv += ["--network", "host"]
-    for mount in (*mounts, *docker.volumes):
+    for mount in (
+        *_code_mounts(project, scratch, inputs),
+        *_store_mounts(tracking_uri, artifact_uri),
+        *docker.volumes,
+    ):
         argv += ["--volume", mount]
     for name in (*variables, *docker.variables, *docker.inherited):
         argv += ["--env", name]
@@ -62,8 +46,23 @@ def command(
     return [*argv, "--entrypoint", "python3", docker.image]
 
 
+def _code_mounts(project: Project, scratch: Path, inputs: Iterable[Path]) -> Iterator[str]:
+    yield f"{project.work_dir}:{CODE_DIR}"
+    yield f"{project.work_dir}:{project.work_dir}"
+    yield f"{scratch}:{scratch}"
+    for path in inputs:
+        if not path.is_relative_to(project.work_dir):
+            yield f"{path}:{path}:ro"
+
+
+def _store_mounts(tracking_uri: str, artifact_uri: str) -> Iterator[str]:
+    for folder in dict.fromkeys(map(local_folder, (tracking_uri, artifact_uri))):
+        if folder:
+            yield f"{folder}:{folder}"
+
+
 def local_folder(uri: str) -> str | None:
-    """The folder of this machine that a tracking or artifact URI means; None for a server."""
+    """The folder of this machine that a tracking or artifact URI names; None for a server."""
     parts = urllib.parse.urlsplit(uri)
     if parts.scheme == "sqlite":
         return os.path.dirname(parts.path)
@@ -72,11 +71,11 @@ def local_folder(uri: str) -> str | None:
     return None
 
 
-def why_not_started(docker: DockerEnv, code: int, told: str) -> str:
-    """A sentence for a container whose runner never began; `told` is the docker client's last
-    words.
+def why_not_started(docker: DockerEnv, code: int, output: str) -> str:
+    """A sentence for a container whose runner did not start; `output` is the end of the docker
+    client's.
     """
-    last = told.strip().splitlines()[-1] if told.strip() else f"exit code {code}"
+    last = output.strip().splitlines()[-1] if output.strip() else f"exit code {code}"
     if code in (126, 127):
         return (
             f"The image {docker.image} has no python3, which the runner needs ({last}): add it to "

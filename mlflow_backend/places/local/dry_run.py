@@ -13,15 +13,15 @@ from mlflow_backend.request.project import Project
 def dry_run(
     config: BackendConfig, project: Project, experiment_id: str, client_uri: str, progress: Progress
 ) -> str:
-    """What would run, as YAML. Raises ComputeError."""
+    """A description of the run, as YAML. Raises ComputeError."""
     prepared = prepare(config, project, experiment_id, client_uri, progress)
     scratch.discard(prepared.scratch)
-    progress.say("dry run: this would run on this machine; nothing is created")
+    progress.say("dry run: the run would start on this machine; nothing is created")
     return describe(prepared.plan)
 
 
 def describe(plan: Plan) -> str:
-    """The parts of the plan that a user decides, as YAML, without credentials."""
+    """The parts of the plan that a user chooses, as YAML, without credentials."""
     public = plan.without_secrets()
     draft = public.submission
     shown = {

@@ -1,10 +1,11 @@
-"""How a run on this machine ended, and telling it from here where its reporter could not: by the
-same rules as the reporter's.
+"""How a run on this machine ended, and writing the end to MLflow where its reporter could not, by
+the same rules.
 """
 
 from collections.abc import Callable, Mapping
 
 from mlflow_backend.errors import TrackingError, TrackingUnavailable
+from mlflow_backend.tracking.answers import ERROR_CODES
 from mlflow_runner.contract.answers import Missing, Refused, Unavailable
 from mlflow_runner.contract.causes import Cause
 from mlflow_runner.contract.ending import describe, is_told
@@ -16,67 +17,65 @@ from mlflow_runner.report.status import tell_end
 from mlflow_runner.tracking.client import ClientRun
 
 WhyNotStarted = Callable[[int, str], str]
+"""Explains the exit code and the last output of a process that ended before its runner started."""
 
 
 def final_state(state: State, code: int, cancelled: bool, why_not_started: str | None) -> State:
-    """The state that the runner left, completed where the runner ended before it knew how the run
-    ends.
+    """The state that the runner left, completed where the runner ended before it knew the run's
+    end.
 
-    `code` is that of its process, as Popen gives it; `why_not_started` a sentence for a runner that
-    never began.
+    `code` is that of its process, as Popen returns it; `why_not_started` a sentence for a runner
+    that did not start.
     """
-    if state.status:
-        return state
-    # what `docker run` returns is as a shell gives it already
-    state.exit_code = 128 - code if code < 0 else code
-    if cancelled:
-        state.status, state.cause, state.message = (
-            "KILLED",
-            Cause.CANCELLED,
-            ("The run was cancelled before its command was started."),
-        )
-    elif why_not_started and not state.started:
-        state.status, state.cause, state.message = (
-            "FAILED",
-            Cause.ENVIRONMENT_ERROR,
-            why_not_started,
-        )
-    elif code < 0 or code >= 128:
-        state.status, state.cause, state.message = (
-            "FAILED",
-            Cause.RUNNER_LOST,
-            ("The runner was killed from outside."),
-        )
-    else:
-        state.status, state.cause = "FAILED", Cause.RUNNER_ERROR
-        state.message = (
-            f"The runner exited with code {code} before the run's end was known: see its output."
-        )
+    if not state.status:
+        # `docker run` returns a code as a shell does
+        state.exit_code = 128 - code if code < 0 else code
+        state.status = "KILLED" if cancelled else "FAILED"
+        state.cause, state.message = _explain(state, code, cancelled, why_not_started)
     return state
 
 
+def _explain(
+    state: State, code: int, cancelled: bool, why_not_started: str | None
+) -> tuple[Cause, str]:
+    if cancelled:
+        return Cause.CANCELLED, "The run was cancelled before its command started."
+    if why_not_started and not state.started:
+        return Cause.ENVIRONMENT_ERROR, why_not_started
+    if code < 0 or code >= 128:
+        return Cause.RUNNER_LOST, "The runner was killed from outside."
+    return Cause.RUNNER_ERROR, f"The runner exited with code {code} before the run ended."
+
+
 def settle(run_id: str, tracking_uri: str, state: State, tags: Mapping[str, str]) -> Outcome:
-    """Write the end of `state` with this process's own login, `tags` with it, unless an end was
-    told already.
+    """Write the end of `state` and `tags` with this process's own login, unless MLflow has an end.
 
     Raises TrackingError.
     """
     try:
-        run = ClientRun(tracking_uri, run_id)
-        found = run.get()
-        if found.deleted:
-            return Outcome(DELETED)
-        if is_told(found.status, found.tags):
-            return Outcome(
-                TOLD, found.status, found.tags.get(TAG_CAUSE), found.tags.get(TAG_MESSAGE)
-            )
-        outcome = tell_end(run, found, state, dict(tags))
-        if outcome.status in ("FAILED", "KILLED"):
-            end_children(run, found, outcome, pod=None)
-        return outcome
+        return _settle(ClientRun(tracking_uri, run_id), state, dict(tags))
     except Missing:
         return Outcome(DELETED)
-    except (Unavailable, Refused) as error:
-        kind = TrackingUnavailable if isinstance(error, Unavailable) else TrackingError
-        ended = describe(str(state.status), state.exit_code, state.cause, None)
-        raise kind(f"run {run_id} ended {ended}, but MLflow could not be told: {error}") from None
+    except Unavailable as error:
+        raise TrackingUnavailable(_untold(run_id, state, error)) from None
+    except Refused as error:
+        raise TrackingError(
+            _untold(run_id, state, error), code=ERROR_CODES.get(type(error)), hint=error.hint
+        ) from None
+
+
+def _settle(run: ClientRun, state: State, tags: dict[str, str]) -> Outcome:
+    info = run.get()
+    if info.deleted:
+        return Outcome(DELETED)
+    if is_told(info.status, info.tags):
+        return Outcome(TOLD, info.status, info.tags.get(TAG_CAUSE), info.tags.get(TAG_MESSAGE))
+    outcome = tell_end(run, info, state, tags)
+    if outcome.status in ("FAILED", "KILLED"):
+        end_children(run, info, outcome, pod=None)
+    return outcome
+
+
+def _untold(run_id: str, state: State, error: Exception) -> str:
+    end = describe(str(state.status), state.exit_code, state.cause, None)
+    return f"run {run_id} ended {end}, but the end could not be written to MLflow: {error}"

@@ -1,4 +1,4 @@
-"""Decide everything about a run on this machine: the plan, and what it takes to carry it out."""
+"""Decide everything about a run on this machine: the plan, and what its start needs."""
 
 import os
 import shutil
@@ -29,34 +29,34 @@ CACHE_BYTES = 50_000_000_000
 """Environments and packages of runs on this machine, before the least recently used ones are
 removed.
 """
-KEPT = Limits(bytes=20_000_000, remedy="name what is no code in .mlflowignore")
-"""A run here does not need the archive, so it must not wait long for it: this much takes about a
-second.
+ARCHIVE_LIMITS = Limits(bytes=20_000_000, remedy="exclude what is not code in .mlflowignore")
+"""A run here does not need the archive of its code, and should not wait for it: this much takes
+about a second.
 """
 REPORT_TIMEOUT_S = 60.0
-"""How long the reporter tries to tell the end.
+"""How long the reporter tries to write the end.
 
-It is short: this process tells it then, with the login that made the run.
+It is short: after that this process writes it, with the login that created the run.
 """
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan, and what it takes to carry it out: the run's own folder, the project's docker_env,
-    the lock, and the variables of the tracking URI's login.
+    """A plan, and what its start needs: the run's own folder, the project's docker_env, the lock,
+    and the variables of the tracking URI's login.
     """
 
     plan: Plan
     scratch: Path
     docker: DockerEnv | None
-    kept: locks.CachedLock | None
+    lock: locks.CachedLock | None
     login: Mapping[str, str] = field(repr=False)
 
 
 def prepare(
     config: BackendConfig, project: Project, experiment_id: str, client_uri: str, progress: Progress
 ) -> Prepared:
-    """Decide everything; nothing is created but the folder `scratch`, which is gone after an error.
+    """Decide everything; only the folder `scratch` is created, and removed after an error.
 
     Raises ComputeError.
     """
@@ -80,9 +80,9 @@ def _prepare(
     placed, downloads = _place_inputs(project, scratch, confined=docker is not None)
     tracking_uri, login = uris.split_credentials(uris.for_here(client_uri))
     command = projects.command(project, placed)
-    kept = None
+    lock = None
     if config.builds_environment and not docker:
-        kept = _lock(project, client_uri, progress)
+        lock = _lock(project, client_uri, progress)
     draft = Submission(
         run_id=UNKNOWN_RUN,
         experiment_id=str(experiment_id),
@@ -91,33 +91,31 @@ def _prepare(
         project_dir=CODE_DIR if docker else str(project.work_dir),
         scratch_dir=str(scratch),
         cache_dir=str(locks.cache_dir()),
-        keep_archive=_keep_code(project, scratch, progress),
+        keep_archive=_archive_code(project, scratch, progress),
         downloads=downloads,
-        environment=kept.environment if kept else None,
+        environment=lock.environment if lock else None,
         cache_limit_bytes=CACHE_BYTES,
-        phases=kept.phases if kept else (),
+        phases=lock.phases if lock else (),
         report_timeout_s=REPORT_TIMEOUT_S,
         credential_hosts=tracking_variables.credential_hosts(os.environ),
         own_dirs=tuple(str(folder) for folder in (scratch, project.fetched) if folder),
     )
     place = Place("local", "this machine", {})
     plan = Plan(Source.of(project), place, draft, mlflow_internals.user())
-    return Prepared(plan, scratch, docker, kept, login)
+    return Prepared(plan, scratch, docker, lock, login)
 
 
 def _lock(project: Project, client_uri: str, progress: Progress) -> locks.CachedLock | None:
-    kept = locks.obtain(
+    lock = locks.obtain(
         project.work_dir, project.environment_files, platforms.of_this_machine(), HERE, progress
     )
-    if kept and (warning := versions.client_warning(kept.mlflow, client_uri)):
+    if lock and (warning := versions.client_warning(lock.mlflow, client_uri)):
         progress.say(warning)
-    return kept
+    return lock
 
 
 def _scratch_dir(storage_dir: str | None) -> Path:
-    """A folder of the run's own, below `storage_dir` (the option --storage-dir) if that is
-    given.
-    """
+    """The run's own folder, below `storage_dir` (the option --storage-dir) if that is given."""
     if storage_dir:
         os.makedirs(storage_dir, exist_ok=True)
     return scratch_folders.make(storage_dir)
@@ -126,7 +124,9 @@ def _scratch_dir(storage_dir: str | None) -> Path:
 def _place_inputs(
     project: Project, scratch: Path, confined: bool
 ) -> tuple[dict[str, str], tuple[Download, ...]]:
-    """Local files stay where they are; what is remote is downloaded below `scratch`."""
+    """The values of file parameters, and what is downloaded for them below `scratch`; local files
+    stay where they are.
+    """
     placed, downloads = {}, []
     for parameter in projects.file_parameters(project, confined):
         path = str(
@@ -139,15 +139,15 @@ def _place_inputs(
     return placed, tuple(downloads)
 
 
-def _keep_code(project: Project, scratch: Path, progress: Progress) -> str | None:
-    """An archive of the code for the run's artifacts; a project too large for that still runs
-    here.
+def _archive_code(project: Project, scratch: Path, progress: Progress) -> str | None:
+    """The path of an archive of the code for the run's artifacts; None if the project is too large
+    or cannot be archived, which does not stop the run.
     """
     try:
-        taken = snapshot.take(project_files(project.work_dir, KEPT), {}, KEPT)
+        archive = snapshot.take(project_files(project.work_dir, ARCHIVE_LIMITS), {}, ARCHIVE_LIMITS)
     except SnapshotError as error:
         progress.say(f"the code is not kept with the run: {error}")
         return None
-    kept = shutil.move(taken.path, scratch / snapshot.FILE_NAME)
-    taken.discard()
-    return str(kept)
+    path = shutil.move(archive.path, scratch / snapshot.FILE_NAME)
+    archive.discard()
+    return str(path)

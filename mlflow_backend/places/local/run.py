@@ -1,6 +1,7 @@
 """A run whose runner is a child of this process."""
 
 import codecs
+import os
 import subprocess
 import threading
 import time
@@ -22,35 +23,34 @@ from mlflow_runner.contract.state import State
 from mlflow_runner.contract.tags import TAG_LOG
 from mlflow_runner.report.log import Log
 
-TOLD_BY_ORPHAN_S = 10.0
-"""The reporter outlives a runner that was killed, and tells the end and the last of the log: this
-is how long it is waited for.
+ORPHAN_S = 10.0
+"""The reporter outlives a runner that was killed, and reports the end and the rest of the log: how
+long to wait for it.
 """
 STOP_MARGIN_S = 10.0
-"""Reporting may take so long after the grace period of a cancelled run; then the runner is told
-again, which ends the reporting.
+"""How long reporting may take after the grace period of a cancelled run; then a second signal ends
+it.
 """
+BLOCK_BYTES = 65536
+LAST_CHARS = 2000
 
 
-class LocalRun(SubmittedRun):
-    """The runner's process. Its output is kept until `wait` shows it. `tracking_uri` is the
+class LocalRun(SubmittedRun):  # type: ignore[misc]  # mypy does not follow MLflow's imports
+    """The runner's process. `progress` shows its output, None for no output. `tracking_uri` is the
     client's own.
-
-    `why_not_started` explains an exit code and last words of a process that ended before the runner
-    began in it.
     """
 
     def __init__(
         self,
         run_id: str,
-        process: subprocess.Popen,
+        process: subprocess.Popen[bytes],
         progress: Progress | None,
         scratch: Path,
         project: Project,
         why_not_started: WhyNotStarted | None,
         tracking_uri: str,
         grace_period_s: float,
-    ):
+    ) -> None:
         super().__init__()
         self._run_id = run_id
         self._process = process
@@ -60,7 +60,7 @@ class LocalRun(SubmittedRun):
         self._why_not_started = why_not_started
         self._tracking_uri = tracking_uri
         self._grace_period_s = grace_period_s
-        self._last_words = ""
+        self._last_output = ""
         self._cancelled = False
         self._lock = threading.Lock()
         self._left: _Left | None = None
@@ -71,14 +71,15 @@ class LocalRun(SubmittedRun):
 
     @property
     def run_id(self) -> str:
+        """The id of the run in MLflow."""
         return self._run_id
 
     @as_mlflow_does()
     def wait(self) -> bool:
         """Wait for the run's end; True if it FINISHED.
 
-        The end is the one that the runner has told MLflow. Where it could not, the end is written
-        from here by the same rules; raises ExecutionException when that is not possible either.
+        Where the runner could not write the end to MLflow, it is written from here by the same
+        rules; raises ExecutionException when that is not possible either.
         """
         self._process.wait()
         return self._settled() == "FINISHED"
@@ -86,13 +87,12 @@ class LocalRun(SubmittedRun):
     @as_mlflow_does()
     def get_status(self) -> str:
         """The run's status in MLflow: SCHEDULED, RUNNING, FINISHED, FAILED or KILLED."""
-        return mlflow_runs.get_run(self._run_id).info.status
+        return str(mlflow_runs.get_run(self._run_id).info.status)
 
     @as_mlflow_does()
     def cancel(self) -> None:
-        """Stop the command and wait until the run is KILLED in MLflow.
-
-        A run that has ended stays as it is.
+        """Stop the command and wait until the run is KILLED in MLflow; a run that has ended does
+        not change.
         """
         if self._process.poll() is None:
             self._cancelled = True
@@ -104,27 +104,25 @@ class LocalRun(SubmittedRun):
         try:
             self._process.wait(self._grace_period_s + STOP_MARGIN_S)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            # the tracking server is away, and the user does not want to wait
+            # the tracking server does not answer, or the user does not want to wait
             self._process.terminate()
             self._process.wait()
 
     def _settled(self) -> str:
-        """The end of the run whose process has ended, known to MLflow.
+        """The status in MLflow of the run whose process has ended.
 
-        The first caller finds it, every other gets the same.
+        The first caller determines it, every other gets the same.
         """
         with self._lock:
             if self._end is None:
                 left = self._collect()
-                outcome = (
-                    left.outcome
-                    if left.outcome and left.outcome.kind in (TOLD, DELETED)
-                    else self._tell(left)
-                )
-                self._end = "KILLED" if outcome.kind == DELETED else outcome.status
+                outcome = left.outcome
+                if outcome is None or outcome.kind not in (TOLD, DELETED):
+                    outcome = self._settle(left)
+                self._end = "KILLED" if outcome.kind == DELETED else str(outcome.status)
             return self._end
 
-    def _tell(self, left: "_Left") -> Outcome:
+    def _settle(self, left: "_Left") -> Outcome:
         outcome = settle(self._run_id, self._tracking_uri, left.state, left.missing)
         if self._progress and outcome.kind == TOLD:
             self._progress.say(
@@ -133,17 +131,14 @@ class LocalRun(SubmittedRun):
         return outcome
 
     def _collect(self) -> "_Left":
-        """What the runner left.
-
-        It is read once: the folder, which holds credentials, is removed.
-        """
+        """What the runner left, read once: the folder, which holds credentials, is removed."""
         if self._left is None:
             try:
                 self._reader.join(5)
                 code = self._process.returncode
-                outcome = Outcome.read(str(self._scratch)) or self._told_by_orphan(code)
+                outcome = Outcome.read(str(self._scratch)) or self._wait_for_orphan(code)
                 why = (
-                    self._why_not_started(code, self._last_words)
+                    self._why_not_started(code, self._last_output)
                     if self._why_not_started and code
                     else None
                 )
@@ -156,11 +151,11 @@ class LocalRun(SubmittedRun):
                 self._remove_folders()
         return self._left
 
-    def _told_by_orphan(self, code: int) -> Outcome | None:
-        """The outcome of a reporter that outlives its runner; None when there is none, or it takes
-        too long.
+    def _wait_for_orphan(self, code: int) -> Outcome | None:
+        """The outcome of a reporter that outlives its runner; None if there is none, or it takes
+        longer than ORPHAN_S.
         """
-        deadline = time.monotonic() + TOLD_BY_ORPHAN_S
+        deadline = time.monotonic() + ORPHAN_S
         while (
             code < 0
             and self._why_not_started is None
@@ -183,10 +178,12 @@ class LocalRun(SubmittedRun):
         self._process.wait()
 
     def _copy(self) -> None:
+        if (output := self._process.stdout) is None:
+            return
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        while block := self._process.stdout.read1(65536):
+        while block := os.read(output.fileno(), BLOCK_BYTES):
             text = decoder.decode(block)
-            self._last_words = (self._last_words + text)[-2000:]
+            self._last_output = (self._last_output + text)[-LAST_CHARS:]
             self._show(text)
 
     def _show(self, text: str) -> None:
@@ -194,15 +191,14 @@ class LocalRun(SubmittedRun):
             if self._progress:
                 self._progress.output(text)
         except (OSError, ValueError):
-            # standard output is closed (`| head -1`); the run goes on, and its output is read all
-            # the same
+            # standard output is closed (`| head -1`): the run continues, and its output is read
             self._progress = None
 
 
-def _remove_folders(process: subprocess.Popen, scratch: Path, project: Project) -> None:
-    """Also where nothing waits for the run.
+def _remove_folders(process: subprocess.Popen[bytes], scratch: Path, project: Project) -> None:
+    """Remove the folders of a process that has ended, whether or not a client waits for it.
 
-    A runner that outlives this process removes them at its end.
+    A runner that outlives this process removes them itself.
     """
     if process.poll() is not None:
         scratch_folders.discard(scratch)
@@ -210,7 +206,7 @@ def _remove_folders(process: subprocess.Popen, scratch: Path, project: Project) 
 
 
 class _Left(NamedTuple):
-    """What is left of a run whose process has ended; `missing` are tags that say what of the log
+    """What a run leaves whose process has ended; `missing` are tags that say which part of the log
     was not sent.
     """
 

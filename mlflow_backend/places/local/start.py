@@ -1,11 +1,11 @@
-"""Start the runner: as a child process of this Python, or as the first process of a container."""
+"""Start the runner: in a child process, or as the first process of a container."""
 
 import functools
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from mlflow_backend.environment import locks
 from mlflow_backend.environment.indexes import index_settings
 from mlflow_backend.places import runner_zip
 from mlflow_backend.places.local import container as docker_run
+from mlflow_backend.places.local.end import WhyNotStarted
 from mlflow_backend.request import project as projects
 from mlflow_backend.request.backend_config import BackendConfig
 from mlflow_backend.request.docker_env import DockerEnv
@@ -23,17 +24,14 @@ from mlflow_runner.processes.program import ISOLATED
 
 
 class Launch(NamedTuple):
-    """Where the runner is started: what stands before its command, and the variables it gets in
+    """How the runner is started: the command that its arguments are appended to, and variables in
     addition to those of this process.
-
-    `why_not_started` explains an exit code and last words of a process that ended before the runner
-    began in it.
     """
 
     prefix: list[str]
     variables: Mapping[str, str]
     stderr: int | None = None
-    why_not_started: Callable[[int, str], str] | None = None
+    why_not_started: WhyNotStarted | None = None
 
 
 def in_container(
@@ -44,6 +42,7 @@ def in_container(
     config: BackendConfig,
     credentials: Mapping[str, str],
 ) -> Launch:
+    """The launch in a container of the project's docker_env."""
     inputs = [
         parameter.local
         for parameter in projects.file_parameters(project, confined=True)
@@ -68,15 +67,17 @@ def in_container(
     )
 
 
-def access(kept: locks.CachedLock, scratch: Path) -> dict[str, str]:
-    """Variables that lead the runner to package indexes: files that only this user can read."""
-    found = {
+def access(lock: locks.CachedLock, scratch: Path) -> dict[str, str]:
+    """Variables with which the runner reaches package indexes; logins are in files that only this
+    user can read.
+    """
+    variables = {
         name: _private_file(scratch / name.lower(), content)
-        for name, content in kept.secrets().items()
+        for name, content in lock.secrets().items()
     }
     if bundle := index_settings.own_ca_bundle():
-        found["SSL_CERT_FILE"] = bundle
-    return found
+        variables["SSL_CERT_FILE"] = bundle
+    return variables
 
 
 def _private_file(path: Path, content: bytes) -> str:
@@ -85,12 +86,13 @@ def _private_file(path: Path, content: bytes) -> str:
     return str(path)
 
 
-def start(submission: Submission, launch: Launch) -> subprocess.Popen:
+def start(submission: Submission, launch: Launch) -> subprocess.Popen[bytes]:
+    """Start the runner of a run; its standard output is a pipe."""
     scratch = Path(submission.scratch_dir)
     runner, text = scratch / "runner.pyz", scratch / "run.json"
     runner.write_bytes(runner_zip.build())
     text.write_text(submission.to_json())
-    # `python` is the one that runs us, in an activated environment or not
+    # `python` is this one, whether or not its environment is activated
     here = os.path.dirname(sys.executable)
     env = {
         **os.environ,
@@ -99,12 +101,12 @@ def start(submission: Submission, launch: Launch) -> subprocess.Popen:
         "MLFLOW_COMPUTE_NODE": socket.gethostname(),
     }
     if env.get("MPLBACKEND", "").startswith("module://"):
-        del env["MPLBACKEND"]  # a notebook's own, which the project's environment need not have
+        del env["MPLBACKEND"]  # a notebook's, which the project's environment may lack
     return subprocess.Popen(
         [*launch.prefix, ISOLATED, str(runner), "run", str(text)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=launch.stderr,
         env=env,
-        start_new_session=True,  # Ctrl-C is ours to pass on, once
+        start_new_session=True,  # only this process passes Ctrl-C on
     )

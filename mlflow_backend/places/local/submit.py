@@ -1,4 +1,4 @@
-"""Start a project here: its own folder is where it runs."""
+"""Start a project on this machine, in its own folder."""
 
 import sys
 from pathlib import Path
@@ -22,8 +22,8 @@ def submit(
 ) -> LocalRun:
     """Start the project in its own folder and return without waiting for it.
 
-    Raises ComputeError; before the MLflow run is created nothing is left behind, after it the run
-    is FAILED with its cause.
+    Raises ComputeError: before the MLflow run is created nothing remains, after it the run is
+    FAILED with its cause.
     """
     prepared = prepare(config, project, experiment_id, client_uri, progress)
     try:
@@ -54,8 +54,8 @@ def _begin(
     tags = {TAG_TARGET: "local", **({TAG_ENVIRONMENT: key} if key else {})}
     mlflow_runs.schedule(run_id, mlflow_runs.params(project), tags)
     variables = dict(prepared.login)
-    if prepared.kept:
-        variables |= access(prepared.kept, prepared.scratch)
+    if prepared.lock:
+        variables |= access(prepared.lock, prepared.scratch)
     if prepared.docker:
         launch = in_container(
             prepared.docker, project, submission, run.info.artifact_uri, config, variables
