@@ -201,6 +201,6 @@ def test_a_run_that_is_not_there_or_of_no_cluster_is_named(server, project):
     here = run_here(project("true"), HERE).run_id
     assert f"run {here}: was not sent to a cluster" in command("cancel", here, code=1).stderr
     assert (
-        "there is none of this name; did you mean 'Default'?"
+        "there is no experiment of this name: did you mean 'Default'?"
         in command("runs", "--experiment", "Defalt", code=1).stderr
     )

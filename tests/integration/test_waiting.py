@@ -231,7 +231,7 @@ def test_a_wait_for_a_run_that_another_submit_is_taking_up_ends(server, cluster)
     run_id = new_run(**{"compute.job": "", "compute.job_uid": ""})
     with pytest.raises(
         ExecutionException,
-        match="another submit has taken it up, and it goes on: Job j is not waited for",
+        match="another submit continues it; Job j no longer",
     ):
         client(cluster, run_id).wait()
 
@@ -330,7 +330,7 @@ def test_a_cancel_deletes_the_job_while_mlflow_is_away(server, cluster, monkeypa
     cluster.add(mine := job("j", run_id), pod(mine))
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     use("http://127.0.0.1:9", monkeypatch)
-    with pytest.raises(ExecutionException, match="Job j is deleted, but MLflow could not be told"):
+    with pytest.raises(ExecutionException, match="Job j is deleted, but its run could not be updated"):
         client(cluster, run_id).cancel()
     assert cluster.deleted == [("j", "uid-of-j")]
 

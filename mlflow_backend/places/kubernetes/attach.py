@@ -27,6 +27,10 @@ def attach(run: Any, stream: bool, progress: Progress) -> SubmittedJob:
     """
     cluster, known = cluster_of(run), runs.known(run)
     claim = claim_of(known)
+    if claim is None:
+        raise ClusterError(
+            f"run {known.run_id}: its tags name no cluster that it was sent to", code="NotFound"
+        )
     seen = look_for(cluster, known.run_id, claim)
     job = seen.job or seen.stray or {}
     pod = job.get("spec", {}).get("template", {}).get("spec", {})
@@ -78,8 +82,9 @@ def cluster_of(run: Any) -> Cluster:
     identity = cluster.identity()
     if identity is None:
         raise ClusterError(
-            f"{where}: its uid cannot be read, so whether run {run_id} was sent there is unknown: "
-            "ask for the right to get it"
+            f"{where}: its uid cannot be read, so whether run {run_id} was sent there is unknown",
+            code="ClusterForbidden",
+            hint="ask an administrator for the right to get the namespace",
         )
     if identity != tags[TAG_CLUSTER]:
         raise UnknownCluster(

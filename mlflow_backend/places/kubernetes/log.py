@@ -34,7 +34,7 @@ class PodLog:
         """
         if not self._last:
             return None
-        second, _, zone = STAMPED.fullmatch(self._last + b" ").groups()[:3]
+        second, _, zone = _parts(self._last)
         shown_s = datetime.fromisoformat(
             (second + zone).decode().replace("Z", "+00:00")
         ).timestamp()
@@ -69,12 +69,20 @@ def end_line(run_id: str, mark: str) -> bytes:
 
 def mark_of(job: Mapping[str, Any] | None) -> str:
     """The mark of a Job's runner, as its annotation has it."""
-    return ((job or {}).get("metadata", {}).get("annotations") or {}).get(labels.MARK, "")
+    return str(((job or {}).get("metadata", {}).get("annotations") or {}).get(labels.MARK, ""))
 
 
 def _rank(stamp: bytes) -> tuple[bytes, bytes]:
     """Orders times of one zone whatever the number of their decimals: the kubelet leaves zeros at
     the end out.
     """
-    second, fraction, _ = STAMPED.fullmatch(stamp + b" ").groups()[:3]
+    second, fraction, _ = _parts(stamp)
     return second, (fraction or b".").ljust(10, b"0")
+
+
+def _parts(stamp: bytes) -> tuple[bytes, bytes, bytes]:
+    """Second, fraction and zone of an RFC 3339 time. Raises ValueError for another text."""
+    match = STAMPED.fullmatch(stamp + b" ")
+    if match is None:
+        raise ValueError(f"{stamp!r} is not a time")
+    return match[1], match[2] or b"", match[3]

@@ -87,16 +87,16 @@ def is_active(job: Object | None) -> bool:
     )
 
 
-def _events(cluster, claim, job, pod) -> Sequence[Object]:
-    if needs_events(job, pod):
-        item = pod or job
+def _events(cluster: Any, claim: Claim, job: Object | None, pod: Object | None) -> Sequence[Object]:
+    item = pod or job
+    if item and needs_events(job, pod):
         return _of(
             item["metadata"]["uid"],
             cluster.list_events("Pod" if pod else "Job", item["metadata"]["name"]),
         )
-    if job and pod is None:  # of a pod that is gone, events may still say why
+    if job and pod is None and claim.job_uid:  # of a pod that is gone, events may still say why
         gone = diagnose.created_pods(_of(claim.job_uid, cluster.list_events("Job", claim.job_name)))
-        return cluster.list_events("Pod", gone[-1]) if gone else ()
+        return list(cluster.list_events("Pod", gone[-1])) if gone else ()
     return ()
 
 

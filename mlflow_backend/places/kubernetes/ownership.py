@@ -49,13 +49,13 @@ class Known:
 
 class Claim(NamedTuple):
     """The Job that a run names: `cluster_id` is the uid of its namespace. Without `job_uid` the
-    submit is under way, or broke off. `index` is the run's own where the Job has several runs.
+    submit is under way, or broke off. `only_index` is the run's where the Job has several runs.
     """
 
     job_name: str
     job_uid: str | None
     cluster_id: str | None
-    index: int | None = None
+    only_index: int | None = None
 
 
 def claim_of(run: Known) -> Claim | None:
@@ -90,7 +90,7 @@ def is_labelled(run_id: str, job: Object) -> bool:
 def is_part_of(claim: Claim, pod: Object) -> bool:
     """Whether the Job of the claim made the pod, and the pod is of the claim's index."""
     is_own = owner_uid(pod) == claim.job_uid
-    return is_own and claim.index in (None, member_of(pod).index)
+    return is_own and claim.only_index in (None, member_of(pod).index)
 
 
 def owner_uid(pod: Object) -> str | None:

@@ -13,7 +13,7 @@ from mlflow_runner.contract.causes import Cause
 from mlflow_runner.contract.tags import TAG_CAUSE, TAG_MESSAGE
 
 
-class ClusterRun(SubmittedRun):
+class ClusterRun(SubmittedRun):  # type: ignore[misc]  # MLflow has no types
     """One run as a Kubernetes Job. `run_id` is the MLflow run's."""
 
     def __init__(self, submitted: SubmittedJob):
@@ -71,7 +71,10 @@ class ClusterRun(SubmittedRun):
             self._wait_until_gone(job_uid)
         if untold:
             raise TrackingError(
-                f"Job {self.job_name} is deleted, but MLflow could not be told: {untold}"
+                f"Job {self.job_name} is deleted, but its run could not be updated: "
+                f"{untold.message}",
+                code=untold.code,
+                hint=f"cancel it again: mlflow-compute cancel {self.run_id}",
             )
 
     def _mark_cancelled(self) -> TrackingError | None:
@@ -103,10 +106,13 @@ class ClusterRun(SubmittedRun):
         if not is_labelled(self.run_id, job):
             raise ClusterError(
                 f"Job {self.job_name}: the tags of run {self.run_id} name it, but its labels do "
-                "not name the run: it is left alone; check who wrote the tags"
+                "not name the run: it is left unchanged",
+                code="WrongOwner",
+                hint="check who wrote the tags",
             )
-        cluster.delete_job(self.job_name, job["metadata"]["uid"])
-        return job["metadata"]["uid"]
+        found_uid = str(job["metadata"]["uid"])
+        cluster.delete_job(self.job_name, found_uid)
+        return found_uid
 
     def _wait_until_gone(self, job_uid: str) -> None:
         timeout_s = self._submitted.grace_period_s + POD_GONE_S
@@ -114,5 +120,6 @@ class ClusterRun(SubmittedRun):
             self._submitted.cluster, f"{labels.RUN}={self.run_id}", job_uid, timeout_s
         ):
             raise ClusterError(
-                f"Job {self.job_name}: deleted, but its pod is still there after the grace period"
+                f"Job {self.job_name}: deleted, but its pod is still there after the grace period",
+                hint=f"look at its node: kubectl get pods -o wide -l {labels.RUN}={self.run_id}",
             )

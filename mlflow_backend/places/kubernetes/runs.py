@@ -62,7 +62,9 @@ def run_of(run_id: str) -> Any:
     """
     run = mlflow_runs.get_run(run_id)
     if TAG_JOB not in run.data.tags:
-        raise TrackingError(f"run {run_id}: was not sent to a cluster (it has no tag {TAG_JOB})")
+        raise TrackingError(
+            f"run {run_id}: was not sent to a cluster (it has no tag {TAG_JOB})", code="NotFound"
+        )
     return run
 
 
@@ -105,7 +107,9 @@ def experiments_of(names: Sequence[str]) -> list[str]:
             known_names = [] if experiment else [item.name for item in _listed_experiments()]
         if experiment is None:
             raise TrackingError(
-                f"--experiment {name}: there is none of this name; {nearest(name, known_names)}"
+                f"--experiment {name}: there is no experiment of this name",
+                code="NotFound",
+                hint=nearest(name, known_names),
             )
         found.append(experiment.experiment_id)
     return found

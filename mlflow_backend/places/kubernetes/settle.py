@@ -120,10 +120,10 @@ def judge(run: Known, seen: Seen) -> Verdict:
     What is seen of another Job than the one that the run names now says nothing about the run.
     """
     claim = claim_of(run)
-    is_own = claim is not None and claim == seen.claim
     if has_ended(run):
+        is_own = claim is not None and claim == seen.claim
         return Verdict(True, remove_job=is_own and _is_in_the_way(run, seen))
-    if not is_own:
+    if claim is None or claim != seen.claim:
         return Verdict(False)
     if run.status == "KILLED" and is_by_hand(run.status, run.tags):
         return Verdict(
@@ -169,7 +169,7 @@ def settle(runs: Runs, cluster: Any, run: Known, seen: Seen) -> Verdict:
         verdict = judge(run, seen)
     if verdict.end:
         runs.end(run.run_id, verdict.end)
-    if verdict.release_pod:
+    if verdict.release_pod and seen.pod:
         names = seen.pod["metadata"]
         cluster.release_pod(names["name"], names["uid"], by_force="deletionTimestamp" in names)
     job = seen.job or seen.stray
@@ -195,7 +195,7 @@ def end_children(runs: Runs, parent: Known, end: Diagnosis | None) -> int:
     status = end.status if end else parent.status
     if status not in ("FAILED", "KILLED") or parent.is_deleted:
         return 0
-    cause = end.cause if end else parent.tags.get(TAG_CAUSE)
+    cause = end.cause if end else _cause_of(parent)
     told = end.message if end else parent.tags.get(TAG_MESSAGE, "")
     count = 0
     for child, parent_id in _below(runs, parent):
@@ -223,6 +223,12 @@ def end_children(runs: Runs, parent: Known, end: Diagnosis | None) -> int:
                 error,
             )
     return count
+
+
+def _cause_of(run: Known) -> Cause | None:
+    """The cause in the run's tags, which everyone may write; None for a word that is not one."""
+    word = run.tags.get(TAG_CAUSE)
+    return Cause(word) if word in [*Cause] else None
 
 
 def _below(runs: Runs, root: Known) -> Iterator[tuple[Known, str]]:
@@ -314,26 +320,28 @@ def _trouble(seen: Seen) -> tuple[Diagnosis | None, float]:
     when nothing says so.
     """
     if late := diagnose.overdue(seen.job, seen.pod, seen.now_s):
-        return late.diagnosis, late.patience_s
-    if not needs_events(seen.job, seen.pod):
+        return late.diagnosis, _or_forever(late.patience_s)
+    item = seen.pod or seen.job
+    if item is None or not needs_events(seen.job, seen.pod):
         return None, math.inf
     trouble, timeout_s = (
         diagnose.cannot_start(seen.pod, seen.job, seen.events, seen.room),
         start_timeout_s(seen.job),
     )
-    patience_s = math.inf if trouble is None or trouble.patience_s is None else trouble.patience_s
-    began_s = (
-        _created_s(seen.pod or seen.job)
-        if trouble is None or trouble.since_s is None
-        else trouble.since_s
-    )
+    patience_s = _or_forever(trouble.patience_s if trouble else None)
+    began_s = _created_s(item) if trouble is None or trouble.since_s is None else trouble.since_s
     hopeless_s = max(0.0, began_s + patience_s - seen.now_s)
     # the time to start counts for each pod that follows another
-    first_s = _created_s(seen.pod if seen.pod and member_of(seen.pod).attempt > 1 else seen.job)
-    late_s = max(0.0, first_s + (math.inf if timeout_s is None else timeout_s) - seen.now_s)
+    is_retry = seen.pod is not None and member_of(seen.pod).attempt > 1
+    first_s = _created_s(item if is_retry else seen.job or item)
+    late_s = max(0.0, first_s + _or_forever(timeout_s) - seen.now_s)
     if trouble:
         return trouble.diagnosis, min(hopeless_s, late_s)
     return (diagnose.not_started(seen.pod, seen.job, timeout_s) if timeout_s else None), late_s
+
+
+def _or_forever(patience_s: float | None) -> float:
+    return math.inf if patience_s is None else patience_s
 
 
 def _created_s(item: Mapping[str, Any]) -> float:

@@ -22,6 +22,7 @@ from mlflow_backend.places.kubernetes.runs import ClientRuns
 from mlflow_backend.places.kubernetes.settle import foresee, has_ended, judge, settle
 from mlflow_backend.progress import Progress
 
+Object = Mapping[str, Any]
 EXPLAIN_AFTER_S = 2.0
 """A pod that does not run after this time gets its events read, and again after twice the time
 each.
@@ -82,10 +83,10 @@ class Waiting:
         self._submitted = submitted
         self._changes = changes
         self._claim = submitted.claim
-        self._job: Mapping[str, Any] | None = {}  # empty: not seen yet; None: deleted
-        self._pods: dict[int, Mapping[str, Any]] = {}  # the latest attempt at each index
-        self._pod: Mapping[str, Any] | None = None  # of these, the one whose output is shown
-        self._events: Sequence[Mapping[str, Any]] = ()
+        self._job: Object | None = {}  # empty: not seen yet; None: deleted
+        self._pods: dict[int, Object] = {}  # the latest attempt at each index
+        self._pod: Object | None = None  # of these, the one whose output is shown
+        self._events: Sequence[Object] = ()
         self._pod_changed = threading.Event()
         self._log: threading.Thread | None = None
         self._log_is_whole = False
@@ -145,12 +146,13 @@ class Waiting:
             return
         other = f" as Job {claim.job_name}" if claim else ""
         raise ClusterError(
-            f"run {run.run_id}: another submit has taken it up, and it goes on{other}: Job "
-            f"{self._claim.job_name} is not waited for any longer; wait for the run with: "
-            f"mlflow-compute wait {run.run_id}"
+            f"run {run.run_id}: another submit continues it{other}; Job {self._claim.job_name} no "
+            "longer decides how it ends",
+            code="WrongOwner",
+            hint=f"wait for the run with: mlflow-compute wait {run.run_id}",
         )
 
-    def _take(self, change) -> None:
+    def _take(self, change: Change) -> None:
         if change.kind == "Error":
             raise change.value
         if change.kind == "Job" and (change.value or change.last or {}).get("metadata", {}).get(
@@ -166,16 +168,16 @@ class Waiting:
         elif change.kind == "Pod":
             self._lose_pod(change.name, change.last)
 
-    def _lose_pod(self, name: str, last) -> None:
+    def _lose_pod(self, name: str, last: Object | None) -> None:
         """A pod is gone; one that was over is evidence, and outlives it."""
         for index, pod in list(self._pods.items()):
             if pod["metadata"]["name"] == name:
                 del self._pods[index]
-                if diagnose.is_over(last):
+                if last and diagnose.is_over(last):
                     self._pods[index] = last
         self._pod = self._pods.get(min(self._pods, default=0))
 
-    def _take_pod(self, pod) -> None:
+    def _take_pod(self, pod: Object) -> None:
         self._pods = by_index((*self._pods.values(), pod))
         if pod is not self._pods[min(self._pods)]:
             return  # another one has replaced it, or it is not the one whose output is shown
@@ -301,20 +303,22 @@ class Waiting:
                 return
             self._submitted.cluster.closing.wait(min(1.0, left_s))
 
-    def _with_patience(self, ask: Callable[[], Any]) -> Any:
+    def _with_patience(self, ask: Callable[[], Known | None]) -> Known | None:
         """A tracking server or cluster that does not answer for a while is no reason to leave the
         run alone; a refusal is.
         """
         import tenacity
 
-        said = self._submitted.progress.say
-        return tenacity.Retrying(
+        def say(state: tenacity.RetryCallState) -> None:
+            error = state.outcome and state.outcome.exception()
+            self._submitted.progress.say(f"could not read the run's status, retrying: {error}")
+
+        retrying = tenacity.Retrying(
             wait=tenacity.wait_random_exponential(max=MAX_BACKOFF_S),
             retry=tenacity.retry_if_exception_type((TrackingUnavailable, ClusterUnavailable)),
-            before_sleep=lambda state: said(
-                f"could not read the run's status, retrying: {state.outcome.exception()}"
-            ),
-        )(ask)
+            before_sleep=say,
+        )
+        return retrying(ask)
 
     def _follow_log(self, pod: str) -> None:
         """Show the log; taken up again after the last line shown when the connection breaks."""
@@ -338,7 +342,7 @@ class Waiting:
                 pass
             except ClusterError as error:
                 if not self._is_replaced(pod):
-                    submitted.progress.say(f"the output cannot be shown: {error}")
+                    submitted.progress.say(f"the output could not be read: {error}")
                 return
             self._pod_changed.wait(again_s)
             self._pod_changed.clear()
@@ -358,7 +362,7 @@ class Waiting:
         return self._pod is not None and self._pod["metadata"]["name"] != pod
 
 
-def _may_linger(pod) -> bool:
+def _may_linger(pod: Object | None) -> bool:
     """Whether the pod has containers that may go on after the run's."""
     return (
         pod is not None
@@ -367,7 +371,7 @@ def _may_linger(pod) -> bool:
     )
 
 
-def _state(pod) -> tuple:
+def _state(pod: Object) -> tuple[Any, ...]:
     statuses = [
         *(pod["status"].get("initContainerStatuses") or ()),
         *(pod["status"].get("containerStatuses") or ()),

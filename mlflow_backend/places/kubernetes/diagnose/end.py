@@ -86,8 +86,7 @@ def overdue(job: Object | None, pod: Object | None, now_s: float) -> Trouble | N
 
     Its container may still run there, which cannot be known. The patience is what is left of it.
     """
-    due = pod and pod["metadata"].get("deletionTimestamp")
-    if not due or is_over(pod):
+    if pod is None or is_over(pod) or not (due := pod["metadata"].get("deletionTimestamp")):
         return None
     left_s = max(0.0, seconds(due) + LOST_PATIENCE_S - now_s)
     if job is None:
@@ -102,7 +101,7 @@ def overdue(job: Object | None, pod: Object | None, now_s: float) -> Trouble | N
         )
     words = pod_condition(pod, "DisruptionTarget").get("message") or node_of(pod)
     return Trouble(
-        Diagnosis("FAILED", Cause.NODE_LOST, "The node does not answer any more", words, AGAIN),
+        Diagnosis("FAILED", Cause.NODE_LOST, "The node stopped answering", words, AGAIN),
         left_s,
     )
 
@@ -127,18 +126,18 @@ def created_pods(events: Sequence[Object]) -> list[str]:
     )
 
 
-def may_retry(job) -> bool:
+def may_retry(job: Object | None) -> bool:
     """Whether another pod may follow a failed one: the Job alone counts them."""
-    return bool(job.get("spec", {}).get("backoffLimitPerIndex"))
+    return bool((job or {}).get("spec", {}).get("backoffLimitPerIndex"))
 
 
-def _stopped_from_outside(pod) -> bool:
+def _stopped_from_outside(pod: Object) -> bool:
     told = told_by_runner(pod)
     disrupted = pod_condition(pod, "DisruptionTarget").get("status") == "True"
     return disrupted or (told is not None and told.cause == Cause.TERMINATED)
 
 
-def _of_pod(pod, failed) -> Diagnosis:
+def _of_pod(pod: Object, failed: Object | None) -> Diagnosis:
     """The checks in the order in which they are to be believed."""
     if failed and failed.get("reason") == "DeadlineExceeded":
         return _of_job(failed, exit_code(pod))
@@ -164,7 +163,7 @@ def _of_pod(pod, failed) -> Diagnosis:
     )
 
 
-def _node(pod) -> Diagnosis | None:
+def _node(pod: Object) -> Diagnosis | None:
     status, disruption = pod.get("status", {}), pod_condition(pod, "DisruptionTarget")
     why = disruption.get("reason")
     words = disruption.get("message") or status.get("message") or ""
@@ -190,7 +189,7 @@ def _node(pod) -> Diagnosis | None:
     return None
 
 
-def _eviction(pod) -> Diagnosis | None:
+def _eviction(pod: Object) -> Diagnosis | None:
     status, disruption = pod.get("status", {}), pod_condition(pod, "DisruptionTarget")
     if status.get("reason") == "Evicted":
         words = status.get("message") or "the node was short of a resource"
@@ -215,7 +214,7 @@ def _eviction(pod) -> Diagnosis | None:
     return None
 
 
-def _memory(pod) -> Diagnosis | None:
+def _memory(pod: Object) -> Diagnosis | None:
     if terminated(pod).get("reason") != "OOMKilled":
         return None
     limit = (run_spec(pod).get("resources") or {}).get("limits", {}).get("memory")
@@ -230,7 +229,7 @@ def _memory(pod) -> Diagnosis | None:
     )
 
 
-def _start(pod) -> Diagnosis | None:
+def _start(pod: Object) -> Diagnosis | None:
     ended_as = terminated(pod)
     if ended_as.get("reason") not in ("StartError", "ContainerCannotRun"):
         return None
@@ -245,7 +244,7 @@ def _start(pod) -> Diagnosis | None:
     )
 
 
-def _of_job(condition, code=None, events=()) -> Diagnosis:
+def _of_job(condition: Object, code: int | None = None, events: Sequence[Object] = ()) -> Diagnosis:
     """What the Job alone says, and events: the pod may have been collected before it was looked
     at.
     """
@@ -260,7 +259,7 @@ def _of_job(condition, code=None, events=()) -> Diagnosis:
             exit_code=code,
         )
     for event in reversed(events):
-        if known := LEFT_BEHIND.get(event.get("reason")):
+        if known := LEFT_BEHIND.get(event.get("reason", "")):
             cause, summary = known
             return Diagnosis("FAILED", cause, summary, event.get("message") or "", AGAIN)
     if "DisruptionTarget" in words:
@@ -274,11 +273,15 @@ def _of_job(condition, code=None, events=()) -> Diagnosis:
     if exited := re.search(r"failed with exit code (\d+)", words):
         return _of_code(int(exited[1]))
     return Diagnosis(
-        "FAILED", Cause.UNKNOWN, "The Job failed", words or condition.get("reason"), exit_code=code
+        "FAILED",
+        Cause.UNKNOWN,
+        "The Job failed",
+        words or condition.get("reason") or "",
+        exit_code=code,
     )
 
 
-def _of_code(code) -> Diagnosis:
+def _of_code(code: int) -> Diagnosis:
     """A container's exit code is all that is known."""
     if code == 137:
         summary = "The container was killed from outside (SIGKILL)"
@@ -296,7 +299,7 @@ def _of_code(code) -> Diagnosis:
     )
 
 
-def told_by_runner(pod) -> Diagnosis | None:
+def told_by_runner(pod: Object) -> Diagnosis | None:
     """The runner leaves the end in the termination message, in case MLflow could not be told.
 
     The command can write there too: it is believed only where it fits the exit code that the
@@ -320,7 +323,7 @@ def told_by_runner(pod) -> Diagnosis | None:
     return Diagnosis(told["status"], cause and Cause(cause), message or "", exit_code=code)
 
 
-def _init(pod) -> Diagnosis | None:
+def _init(pod: Object) -> Diagnosis | None:
     """An init container of the target's pod_template that failed: the run's container never
     started.
 

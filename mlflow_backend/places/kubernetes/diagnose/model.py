@@ -79,7 +79,8 @@ def last_s(event: Object) -> float | None:
 
 
 def phase(pod: Object) -> str | None:
-    return pod.get("status", {}).get("phase")
+    found: str | None = pod.get("status", {}).get("phase")
+    return found
 
 
 def is_over(pod: Object) -> bool:

@@ -144,7 +144,7 @@ def _requests(container: Mapping[str, Any]) -> dict[str, Decimal]:
 def _amount(text: str) -> Decimal:
     from kubernetes.utils.quantity import parse_quantity
 
-    return parse_quantity(text)
+    return Decimal(parse_quantity(text))
 
 
 def _show(amount: Decimal, name: str) -> str:

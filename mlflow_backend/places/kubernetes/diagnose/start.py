@@ -1,7 +1,7 @@
 """Why a run does not start, and since when. Pure."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mlflow_backend.places.kubernetes.diagnose.model import (
     Diagnosis,
@@ -156,7 +156,7 @@ def waiting_for(
     return "starting the container"
 
 
-def _no_pod(events) -> Trouble | None:
+def _no_pod(events: Sequence[Object]) -> Trouble | None:
     made = max(
         (index for index, event in enumerate(events) if event.get("reason") == "SuccessfulCreate"),
         default=-1,
@@ -183,11 +183,11 @@ def _no_pod(events) -> Trouble | None:
     )
 
 
-def _unschedulable(pod, room) -> Trouble | None:
+def _unschedulable(pod: Object, room: str) -> Trouble | None:
     scheduled = pod_condition(pod, "PodScheduled")
     if scheduled.get("status") != "False" or scheduled.get("reason") == "SchedulingGated":
         return None
-    words = scheduled.get("message") or "no node takes the pod"
+    words = scheduled.get("message") or "no node can take the pod"
     short = short_of(pod)
     requests = (run_spec(pod).get("resources") or {}).get("requests") or {}
     asked = ", ".join(f"{name} {requests[name]}" for name in short if name in requests)
@@ -202,11 +202,11 @@ def _unschedulable(pod, room) -> Trouble | None:
         hint = "see the nodes with: kubectl describe nodes"
     detail = f"{words.rstrip('.')}; {room}" if room else words
     return Trouble(
-        Diagnosis("FAILED", Cause.UNSCHEDULABLE, "No node takes the pod", detail, hint), None
+        Diagnosis("FAILED", Cause.UNSCHEDULABLE, "No node can take the pod", detail, hint), None
     )
 
 
-def _crashing_init(pod, events) -> Trouble | None:
+def _crashing_init(pod: Object, events: Sequence[Object]) -> Trouble | None:
     """A native sidecar that ends before it counts as started: Kubernetes restarts it, and starts
     the run's container only after that.
 
@@ -227,20 +227,19 @@ def _crashing_init(pod, events) -> Trouble | None:
     return None
 
 
-def _latest_end(status) -> Object | None:
+def _latest_end(status: Object) -> Object | None:
     """How a container has ended that may have been started again since."""
-    return (status.get("state") or {}).get("terminated") or (status.get("lastState") or {}).get(
-        "terminated"
-    )
+    ends = ((status.get(name) or {}).get("terminated") for name in ("state", "lastState"))
+    return next((end for end in ends if end), None)
 
 
-def _waiting_container(pod, events) -> Trouble | None:
+def _waiting_container(pod: Object, events: Sequence[Object]) -> Trouble | None:
     """The first container that cannot start and without which the run's does not: an init
     container, or the run's own.
     """
     for status in (*init_statuses(pod), run_container(pod)):
         waiting = (status.get("state") or {}).get("waiting") or {}
-        known = CANNOT_START.get(waiting.get("reason"))
+        known = CANNOT_START.get(waiting.get("reason", ""))
         if known:
             cause, patience_s, hint = known
             summary = (
@@ -263,7 +262,7 @@ def _waiting_container(pod, events) -> Trouble | None:
     return None
 
 
-def _of_container(events, name, is_pulled) -> list[Object]:
+def _of_container(events: Sequence[Object], name: str | None, is_pulled: bool) -> list[Object]:
     """The events of this container's trouble: not those of another container, nor those of its
     image once that `is_pulled`.
     """
@@ -278,7 +277,7 @@ def _of_container(events, name, is_pulled) -> list[Object]:
     return [event for event in told if pulled_s is None or (event_s(event) or pulled_s) >= pulled_s]
 
 
-def _volume(pod, events) -> Trouble | None:
+def _volume(pod: Object, events: Sequence[Object]) -> Trouble | None:
     in_order = sorted(events, key=lambda event: last_s(event) or 0.0)
     if not in_order or in_order[-1].get("reason") not in VOLUME_EVENTS:
         return None
@@ -296,7 +295,7 @@ def _volume(pod, events) -> Trouble | None:
     )
 
 
-def _of_volume(events, now) -> list[Object]:
+def _of_volume(events: Sequence[Object], now: Object) -> list[Object]:
     """The events of the trouble that the event `now` tells of: those of its volume, and those that
     name none.
     """
@@ -307,12 +306,12 @@ def _of_volume(events, now) -> list[Object]:
     ]
 
 
-def _is_of_volume(event, now) -> bool:
+def _is_of_volume(event: Object, now: Object) -> bool:
     named, wanted = (set(VOLUME.findall(item.get("message") or "")) for item in (event, now))
     return not named or not wanted or bool(named & wanted)
 
 
-def _over_s(events, now) -> float | None:
+def _over_s(events: Sequence[Object], now: Object) -> float | None:
     """When an earlier trouble with this volume was over; None where there was none."""
     moments = [
         last_s(event)
@@ -322,7 +321,7 @@ def _over_s(events, now) -> float | None:
     return max((moment for moment in moments if moment is not None), default=None)
 
 
-def _since(pod, told, over_s=None) -> float | None:
+def _since(pod: Object, told: Iterable[Object], over_s: float | None = None) -> float | None:
     """When a scheduled pod got into the trouble that these events tell of: never before it had a
     node, or an earlier one was over (`over_s`).
     """
@@ -331,5 +330,5 @@ def _since(pod, told, over_s=None) -> float | None:
     return max((moment for moment in moments if moment is not None), default=None)
 
 
-def _first_s(events) -> float | None:
+def _first_s(events: Iterable[Object]) -> float | None:
     return min((moment for event in events if (moment := event_s(event)) is not None), default=None)

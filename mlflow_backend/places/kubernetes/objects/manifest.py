@@ -6,9 +6,9 @@ Pods pass the `restricted` Pod Security Standard
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlflow_backend.credentials import has_credential
 from mlflow_backend.places.kubernetes.objects import labels
@@ -103,27 +103,10 @@ def job(
 
     `variables` are MLflow settings without credentials; the target's `env` overrides them.
     """
-    own_labels = {
-        **_managed(),
-        labels.RUN: submission.run_id,
-        labels.CLIENT: identity.client,
-        labels.EXPERIMENT: submission.experiment_id,
-        f"{PREFIX}/project": _label(identity.project),
-        f"{PREFIX}/user": _label(identity.user),
-        f"{PREFIX}/target": _label(identity.target),
-    }
-    if target.queue:
-        own_labels["kueue.x-k8s.io/queue-name"] = target.queue
-    annotations = {
-        f"{PREFIX}/run-url": identity.run_url,
-        f"{PREFIX}/source": identity.source,
-        f"{PREFIX}/snapshot": submission.archive.sha256 if submission.archive else None,
-        labels.MARK: submission.mark,
-        labels.TOPOLOGY: str(submission.topology) if submission.topology.size > 1 else None,
-        labels.START_TIMEOUT: str(target.start_timeout) if target.start_timeout else None,
-        "kubectl.kubernetes.io/default-container": CONTAINER,
-    }
-    annotations = {key: value for key, value in annotations.items() if value}
+    own_labels, annotations = (
+        _labels(submission, target, identity),
+        _notes(submission, target, identity),
+    )
     template = {
         "metadata": {"labels": dict(own_labels), "annotations": dict(annotations)},
         "spec": _pod(submission, target, identity, bundle, variables),
@@ -144,6 +127,34 @@ def job(
     }
 
 
+def _labels(submission: Submission, target: Target, identity: Identity) -> dict[str, str]:
+    own_labels = {
+        **_managed(),
+        labels.RUN: submission.run_id,
+        labels.CLIENT: identity.client,
+        labels.EXPERIMENT: submission.experiment_id,
+        f"{PREFIX}/project": _label(identity.project),
+        f"{PREFIX}/user": _label(identity.user),
+        f"{PREFIX}/target": _label(identity.target),
+    }
+    if target.queue:
+        own_labels["kueue.x-k8s.io/queue-name"] = target.queue
+    return own_labels
+
+
+def _notes(submission: Submission, target: Target, identity: Identity) -> dict[str, str]:
+    annotations = {
+        f"{PREFIX}/run-url": identity.run_url,
+        f"{PREFIX}/source": identity.source,
+        f"{PREFIX}/snapshot": submission.archive.sha256 if submission.archive else None,
+        labels.MARK: submission.mark,
+        labels.TOPOLOGY: str(submission.topology) if submission.topology.size > 1 else None,
+        labels.START_TIMEOUT: str(target.start_timeout) if target.start_timeout else None,
+        "kubectl.kubernetes.io/default-container": CONTAINER,
+    }
+    return {key: value for key, value in annotations.items() if value}
+
+
 def _attempts(target: Target) -> dict[str, Any]:
     """How many pods may follow each other, and after what. The rules leave in the Job why it
     failed, for when its pod is gone.
@@ -162,7 +173,7 @@ def _attempts(target: Target) -> dict[str, Any]:
             "backoffLimit": 0,
             "podFailurePolicy": {"rules": [{"action": "FailJob", **disrupted}, fails]},
         }
-    rules = [{"action": "Count", **disrupted}]
+    rules: list[dict[str, Any]] = [{"action": "Count", **disrupted}]
     if target.retry_on:
         again = {
             "containerName": CONTAINER,
@@ -199,25 +210,14 @@ def on_host_network(target: Target) -> bool:
     return bool((target.pod_template.get("spec") or {}).get("hostNetwork"))
 
 
-def _pod(submission, target, identity, bundle, variables) -> dict[str, Any]:
-    volumes = [
-        {"name": "bundle", "configMap": {"name": identity.name}},
-        {"name": "work", "emptyDir": {}},
-        {"name": "tmp", "emptyDir": {}},
-    ]
-    if submission.environment:
-        volumes.append({"name": "cache", **_cache_volume(target)})
-    if bundle.secret:
-        volumes.append(
-            {"name": "secrets", "secret": {"secretName": identity.name, "defaultMode": 0o440}}
-        )
-    if target.secret:
-        volumes.append(
-            {
-                "name": "target-secrets",
-                "secret": {"secretName": target.secret, "defaultMode": 0o440},
-            }
-        )
+def _pod(
+    submission: Submission,
+    target: Target,
+    identity: Identity,
+    bundle: Bundle,
+    variables: Mapping[str, str],
+) -> dict[str, Any]:
+    volumes = _volumes(submission, target, identity, bundle)
     pod = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": target.grace_period,
@@ -230,8 +230,8 @@ def _pod(submission, target, identity, bundle, variables) -> dict[str, Any]:
             "fsGroup": USER_ID,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(submission, target, identity, bundle, variables)],
-        "volumes": volumes,
+        "containers": [_container(target, bundle, volumes, _env(submission, target, variables))],
+        "volumes": [{"name": volume.name, **volume.source} for volume in volumes],
     }
     optional = {
         "serviceAccountName": target.service_account,
@@ -242,13 +242,44 @@ def _pod(submission, target, identity, bundle, variables) -> dict[str, Any]:
     return pod | {key: value for key, value in optional.items() if value}
 
 
-def _container(submission, target, identity, bundle, variables) -> dict[str, Any]:
+class _Volume(NamedTuple):
+    """A volume of the pod, and how the container mounts it."""
+
+    name: str
+    path: str
+    source: Mapping[str, Any]
+    mount: Mapping[str, Any]
+
+
+def _volumes(
+    submission: Submission, target: Target, identity: Identity, bundle: Bundle
+) -> list[_Volume]:
+    read_only = {"readOnly": True}
+    volumes = [
+        _Volume("bundle", BUNDLE_DIR, {"configMap": {"name": identity.name}}, read_only),
+        _Volume("work", WORK_DIR, {"emptyDir": {}}, {}),
+        _Volume("tmp", "/tmp", {"emptyDir": {}}, {}),  # a volume of the pod's own
+    ]
+    if submission.environment:
+        user = _label(identity.user) or USER_ID
+        own = {"subPath": f"users/{user}"} if target.cache.per_user else {}
+        volumes.append(_Volume("cache", CACHE_DIR, _cache_volume(target), own))
+    for name, path, secret_name in (
+        ("secrets", SECRETS_DIR, identity.name if bundle.secret else None),
+        ("target-secrets", TARGET_SECRETS_DIR, target.secret),
+    ):
+        if secret_name:
+            source = {"secret": {"secretName": secret_name, "defaultMode": 0o440}}
+            volumes.append(_Volume(name, path, source, read_only))
+    return volumes
+
+
+def _env(
+    submission: Submission, target: Target, variables: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    uri = submission.tracking_uri
     values = {
-        **(
-            {}
-            if has_credential(submission.tracking_uri)
-            else {"MLFLOW_TRACKING_URI": literal(submission.tracking_uri)}
-        ),
+        **({} if has_credential(uri) else {"MLFLOW_TRACKING_URI": literal(uri)}),
         "MLFLOW_RUN_ID": submission.run_id,
         "MLFLOW_EXPERIMENT_ID": submission.experiment_id,
         **{name: literal(value) for name, value in variables.items()},
@@ -259,37 +290,24 @@ def _container(submission, target, identity, bundle, variables) -> dict[str, Any
         "MLFLOW_COMPUTE_IMAGE": target.image,
         **{key: _text(value) for key, value in target.env.items()},
     }
-    env = [{"name": name, "value": value} for name, value in values.items()]
-    env += [
+    fields = {**FROM_POD, **({"MLFLOW_COMPUTE_FAILURES": FAILURES} if target.retries else {})}
+    return [{"name": name, "value": value} for name, value in values.items()] + [
         {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
-        for name, path in FROM_POD.items()
+        for name, path in fields.items()
     ]
-    if target.retries:
-        env.append(
-            {"name": "MLFLOW_COMPUTE_FAILURES", "valueFrom": {"fieldRef": {"fieldPath": FAILURES}}}
-        )
-    mounts = [
-        {"name": "bundle", "mountPath": BUNDLE_DIR, "readOnly": True},
-        {"name": "work", "mountPath": WORK_DIR},
-        {"name": "tmp", "mountPath": "/tmp"},
-    ]
-    if submission.environment:
-        folder = (
-            {"subPath": f"users/{_label(identity.user) or USER_ID}"}
-            if target.cache.per_user
-            else {}
-        )
-        mounts.append({"name": "cache", "mountPath": CACHE_DIR, **folder})
-    if bundle.secret:
-        mounts.append({"name": "secrets", "mountPath": SECRETS_DIR, "readOnly": True})
-    if target.secret:
-        mounts.append({"name": "target-secrets", "mountPath": TARGET_SECRETS_DIR, "readOnly": True})
+
+
+def _container(
+    target: Target, bundle: Bundle, volumes: Sequence[_Volume], env: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     container = {
         "name": CONTAINER,
         "image": target.image,
         "command": bundle.command,
         "env": env,
-        "volumeMounts": mounts,
+        "volumeMounts": [
+            {"name": volume.name, "mountPath": volume.path, **volume.mount} for volume in volumes
+        ],
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,

@@ -2,15 +2,16 @@
 parts of a pod.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlflow_backend.targets.pod_template import CONTAINER_LISTS, POD_LISTS
 
+Object = Mapping[str, Any]
 MERGE_KEYS = {**POD_LISTS, **CONTAINER_LISTS}
 
 
-def strategic_merge(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+def strategic_merge(base: Object, patch: Object) -> dict[str, Any]:
     """`base` with `patch` (as `pod_template.check` accepts it) merged onto it; a null removes a
     field, neither argument is changed.
     """
@@ -28,14 +29,16 @@ def strategic_merge(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[s
     return merged
 
 
-def _are_named(items, merge_key):
+def _are_named(items: Any, merge_key: str) -> bool:
     """Other lists may bear the same name elsewhere in a pod."""
     return isinstance(items, (list, tuple)) and all(
         isinstance(item, Mapping) and merge_key in item for item in items
     )
 
 
-def _merge_lists(base, patch, merge_key):
+def _merge_lists(
+    base: Sequence[Object], patch: Sequence[Object], merge_key: str
+) -> list[dict[str, Any]]:
     merged = [dict(item) for item in base]
     places = {item.get(merge_key): index for index, item in enumerate(merged)}
     for item in patch:
