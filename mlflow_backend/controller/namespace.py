@@ -1,12 +1,13 @@
-"""The Jobs of one namespace and their pods, as the watch shows them, by the Job's uid."""
+"""A cache of the Jobs of one namespace and their pods, fed by watches, by the Job's uid."""
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mlflow_backend.errors import ClusterError
+from mlflow_backend.places.kubernetes.client.answers import Object
 from mlflow_backend.places.kubernetes.client.api import Cluster
 from mlflow_backend.places.kubernetes.client.reflector import Reflector, job_of
 from mlflow_backend.places.kubernetes.look import Seen, is_active
@@ -16,15 +17,13 @@ from mlflow_backend.places.kubernetes.ownership import Known
 
 log = logging.getLogger("mlflow_compute")
 
-Object = Mapping[str, Any]
 TERMINAL = ("Succeeded", "Failed")
 
 
 class Key(NamedTuple):
-    """A run and the Job by which it is looked at; `uid` is the Job's, empty for a run that names
-    none.
+    """A run and its Job; `uid` is the Job's, empty for a run that names none.
 
-    Without a run it stands for all that MLflow holds unfinished in the namespace.
+    Without a run it stands for all unfinished runs of the namespace in MLflow.
     """
 
     namespace: str
@@ -42,11 +41,11 @@ class Key(NamedTuple):
 
 @dataclass
 class Entry:
-    """What is known of one Job: itself while it is active, its pods by their uid, and its run once
-    MLflow has named this Job as the run's.
+    """One Job: the object while it is active, its pods by their uid, and its run once the run's
+    tags have confirmed this Job.
 
-    `ended`: its run has its end while the Job is still active. `closed`: there is nothing more to
-    be done, or it is not ours.
+    `ended`: its run has ended while the Job is still active. `closed`: nothing is left to do, or
+    the Job is not ours.
     """
 
     key: Key
@@ -58,11 +57,11 @@ class Entry:
 
 
 class Namespace:
-    """One namespace. `changed` is called with the key of each Job that something has happened to,
+    """One namespace. `changed` is called with the key of each Job that changed or whose pod did,
     `listed` after each complete list.
 
-    Labels say where to look and prove nothing: what is no Job of ours, nor a pod of one, is logged
-    once and skipped.
+    Labels are hints and prove nothing: an object that is neither a run's Job nor a pod of one is
+    logged once and skipped.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class Namespace:
         cluster: Cluster,
         changed: Callable[[Key], None],
         listed: Callable[["Namespace"], None],
-    ):
+    ) -> None:
         self.cluster = cluster
         self.name = cluster.namespace
         self._tell_changed, self._tell_listed = changed, listed
@@ -93,35 +92,40 @@ class Namespace:
 
     @property
     def is_readable(self) -> bool:
-        """Whether what is known is up to date."""
+        """Whether the cache is up to date."""
         return self.is_listed and not self._errors
 
     @property
     def has_failed(self) -> bool:
+        """Whether the last attempt to read something failed."""
         return bool(self._errors)
 
     def identity(self) -> str:
-        """The namespace's uid.
+        """The namespace's uid, which the tags of its runs name.
 
-        Raises ClusterError where it may not be read: without it no run can be told to be of this
-        namespace.
+        Raises ClusterError where it cannot be read.
         """
         try:
-            uid = self.cluster.identity()
-            if not uid:
-                raise ClusterError(
-                    f"namespace {self.name}: its uid could not be read: check that it exists, and "
-                    "allow the controller to get it"
-                )
+            uid = self._read_identity()
         except ClusterError as error:
             self._have_failed("Namespace", error)
             raise
         self._errors.pop("Namespace", None)
         return uid
 
+    def _read_identity(self) -> str:
+        uid = self.cluster.identity()
+        if not uid:
+            raise ClusterError(
+                f"namespace {self.name}: its uid could not be read",
+                code="ClusterForbidden",
+                hint="check that it exists, and allow the controller to get it",
+            )
+        return uid
+
     def take(self, kind: str, change: str, item: Object) -> None:
-        """Note a change of a Job or Pod: ADDED, MODIFIED or DELETED. What cannot be understood ends
-        no watch.
+        """Cache a change of a Job or Pod: ADDED, MODIFIED or DELETED. An invalid object is logged:
+        it must not end the watch.
         """
         try:
             key = key_of(self.name, kind, item)
@@ -130,30 +134,26 @@ class Namespace:
             elif self._note(key, kind, change, item):
                 self._tell_changed(key)
         except Exception:
-            log.exception(
-                "a defect in the controller: a %s of namespace %s could not be understood",
-                kind,
-                self.name,
-            )
+            log.exception("internal error: could not read a %s of namespace %s", kind, self.name)
 
     def active(self) -> list[Entry]:
-        """The entries with a Job that has not ended."""
+        """The entries whose Job has not ended."""
         with self._lock:
             return [entry for entry in self._entries.values() if entry.job]
 
     def runs(self) -> dict[str, tuple[Key, Known]]:
-        """Key and run of each active Job that is known to be a run's, by the Job's uid."""
+        """Key and run of each active Job with a confirmed run, by the Job's uid."""
         return {entry.key.uid: (entry.key, entry.run) for entry in self.active() if entry.run}
 
     def cached(self, key: Key) -> Seen:
-        """What the watch has shown of the Job."""
+        """The cached state of the Job and its newest pod."""
         with self._lock:
             entry = self._entries.get(key.uid)
             job, pods = (entry.job, list(entry.pods.values())) if entry else (None, [])
         return Seen(job, deciding(pods), (), self.cluster.now_s())
 
     def needs_run(self, key: Key) -> bool:
-        """Whether it is not known yet whose run an active Job is."""
+        """Whether the run of an active Job is not confirmed yet."""
         with self._lock:
             entry = self._entries.get(key.uid)
             return (
@@ -164,19 +164,19 @@ class Namespace:
             )
 
     def adopt(self, key: Key, run: Known) -> None:
-        """The run's own tags name this Job."""
+        """Note that the run's own tags name this Job."""
         with self._lock:
             if entry := self._entries.get(key.uid):
                 entry.run = run
 
     def end(self, key: Key) -> None:
-        """The run has its end; its Job is still active, and may have to be removed later."""
+        """Note that the run has ended while its Job is still active, and may be removed later."""
         with self._lock:
             if entry := self._entries.get(key.uid):
                 entry.run, entry.ended = None, True
 
     def close(self, key: Key, job: Object | None) -> None:
-        """There is nothing more to be done for this Job; `job` is None when it is gone."""
+        """Note that nothing is left to do for this Job; `job` is None when it does not exist."""
         with self._lock:
             if job is None:
                 self._entries.pop(key.uid, None)
@@ -185,16 +185,16 @@ class Namespace:
                 entry.pods.clear()
 
     def _note(self, key: Key, kind: str, change: str, item: Object) -> bool:
-        """Put the change into the Job's entry; whether the Job is to be looked at."""
+        """Cache the change; whether to look at the Job."""
         with self._lock:
             entry = self._entries.setdefault(key.uid, Entry(key))
-            # a pod that came first has the labels of its template
+            # a key from a pod has the labels of the Job's template: the Job's own are right
             if kind == "Job" and entry.key != key:
                 entry = self._entries[key.uid] = Entry(key, pods=entry.pods)
-            is_news = _update(entry, kind, change, item)
+            has_changed = _update(entry, kind, change, item)
             if entry.closed and kind == "Job" and change == "DELETED":
                 del self._entries[key.uid]
-            return is_news and not entry.closed and entry.key == key
+            return has_changed and not entry.closed and entry.key == key
 
     def _skip(self, kind: str, change: str, item: Object) -> None:
         uid = item["metadata"]["uid"]
@@ -203,7 +203,7 @@ class Namespace:
         elif uid not in self._skipped:
             self._skipped.add(uid)
             log.info(
-                "%s %s/%s: has our label but is not of a run, ignored",
+                "%s %s/%s: has our label but belongs to no run, ignored",
                 kind,
                 self.name,
                 item["metadata"]["name"],
@@ -212,7 +212,7 @@ class Namespace:
     def _have_listed(self, kind: str) -> None:
         self._listed.add(kind)
         if self._errors.pop(kind, None):
-            log.info("namespace %s: %ss can be read again", self.name, kind)
+            log.info("namespace %s: %ss are readable again", self.name, kind)
         if self.is_listed:
             self._tell_listed(self)
 
@@ -223,31 +223,31 @@ class Namespace:
 
 
 def key_of(namespace: str, kind: str, item: Object) -> Key | None:
-    """The key of a Job, or of the Job that controls a pod; None when it is no run's."""
+    """The key of a Job, or of the Job that controls a pod; None if it has no run."""
     run_id, job = (item["metadata"].get("labels") or {}).get(labels.RUN), job_of(kind, item)
     return Key(namespace, run_id, job.name, job.uid) if run_id and job else None
 
 
 def pod_is_over(pod: Object) -> bool:
+    """Whether all containers of the pod have ended."""
     return pod.get("status", {}).get("phase") in TERMINAL
 
 
 def _update(entry: Entry, kind: str, change: str, item: Object) -> bool:
-    """Put the change into the entry; whether it is one, and not what a further list repeats."""
-    uid, known = (
-        item["metadata"]["uid"],
-        entry.job if kind == "Job" else entry.pods.get(item["metadata"]["uid"]),
-    )
-    if known and change != "DELETED" and _version(known) == _version(item):
+    """Put the change into the entry; False if a later list only repeats it."""
+    uid = item["metadata"]["uid"]
+    cached = entry.job if kind == "Job" else entry.pods.get(uid)
+    if cached and change != "DELETED" and _version(cached) == _version(item):
         return False
     if kind == "Job":
         entry.job = item if change != "DELETED" and is_active(item) and not entry.closed else None
     elif entry.closed or (change == "DELETED" and not pod_is_over(item)):
         entry.pods.pop(uid, None)
     else:
-        entry.pods[uid] = item  # the evidence outlives its pod
+        entry.pods[uid] = item  # how a pod ended is kept after its deletion
     return True
 
 
 def _version(item: Object) -> str | None:
-    return item["metadata"].get("resourceVersion")
+    version: str | None = item["metadata"].get("resourceVersion")
+    return version

@@ -143,7 +143,7 @@ def test_a_pod_of_the_projects_image(cluster, docker_project, seen, kubectl, cap
         and b"[by the file]" in found.log
     )
     assert found.tags["compute.image"] == dev.RUNNER_IMAGE
-    assert "are not there in a cluster: /tmp:/tmp" in capfd.readouterr().err
+    assert "which the cluster does not have: /tmp:/tmp" in capfd.readouterr().err
 
 
 def test_a_credential_that_a_project_asks_for_is_withheld_until_its_user_allows_it(

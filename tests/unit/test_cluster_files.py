@@ -96,7 +96,7 @@ def test_a_default_that_ignore_files_leave_out_is_taken_along_without_its_secret
     }
     assert placed == {"data": f"{UNPACKED}/inputs/data/data"}
     assert lines == [
-        f"parameter 'data': left out of {tmp_path}/project/data, may be secret: .env",
+        f"parameter 'data': excluded from {tmp_path}/project/data, may be secret: .env",
         "excluded by .gitignore: 3 files, 0.0 kB (data/)",
     ]
 
@@ -158,7 +158,7 @@ def test_secrets_and_what_ignore_files_name_are_said(packed, tmp_path):
     contents, _, lines, _ = packed({})
     assert contents == {"project/.gitignore": "*.log\n"}
     assert lines == [
-        "left out, may be secret: .env, 0.key, 1.key, 10.key, 11.key, 2.key, 3.key, 4.key, 5.key, "
+        "excluded, may be secret: .env, 0.key, 1.key, 10.key, 11.key, 2.key, 3.key, 4.key, 5.key, "
         "6.key and 4 more (write !NAME in .mlflowignore to send one)",
         "excluded by .gitignore: 1 file, 0.0 kB (x.log)",
     ]

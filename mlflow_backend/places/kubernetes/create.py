@@ -1,4 +1,4 @@
-"""Create what a run needs in a cluster, in an order in which every step that breaks off can be told
+"""Create what a run needs in a cluster, in an order in which every interrupted step can be detected
 and undone.
 """
 
@@ -10,11 +10,14 @@ from datetime import datetime, timezone
 from typing import Any
 
 from mlflow_backend.errors import AlreadyExists, ClusterError, ComputeError
+from mlflow_backend.places.kubernetes.client.answers import Object
 from mlflow_backend.places.kubernetes.client.api import Cluster
 from mlflow_backend.places.kubernetes.objects import manifest
 from mlflow_backend.places.kubernetes.objects.bundle import Bundle
 from mlflow_backend.tracking import runs as mlflow_runs
 from mlflow_runner.contract.tags import TAG_CLUSTER, TAG_JOB, TAG_JOB_UID, TAG_SUBMITTED
+
+AGAIN = "submit again"
 
 
 @dataclass(frozen=True)
@@ -23,18 +26,18 @@ class Creation:
 
     cluster: Cluster
     run_id: str
-    job: Mapping[str, Any]
+    job: Object
     bundle: Bundle
     params: Sequence[Any]
     tags: Mapping[str, str]
 
     def create(self) -> dict[str, Any]:
-        """The created Job. Raises ComputeError, after deleting the Job and with it all that it
-        owns.
+        """Create all objects; the created Job. Raises ComputeError, after deleting the Job and with
+        it all that it owns.
 
-        The run's tags name the Job before it exists, so that a run without its Job is known as a
-        submit that broke off; they name its uid after, without which no Job tells anything about a
-        run. The run is SCHEDULED before its Job exists: later, the call could come after the
+        The run's tags name the Job before it exists, so that a run without its Job is recognized as
+        an interrupted submit; they name its uid afterwards, without which a Job proves nothing
+        about a run. The run is SCHEDULED before its Job exists: a later call could follow the
         runner's RUNNING.
         """
         mlflow_runs.schedule(self.run_id, self.params, {**self.tags, **self._place()})
@@ -42,7 +45,9 @@ class Creation:
             job = self.cluster.create(self.job)
         except AlreadyExists:
             raise ClusterError(
-                f"Job {self.job['metadata']['name']}: another Job of this name exists: submit again"
+                f"Job {self.job['metadata']['name']}: another Job of this name exists",
+                code="AlreadyExists",
+                hint=AGAIN,
             ) from None
         try:
             self._complete(job)
@@ -51,13 +56,13 @@ class Creation:
             raise
         return job
 
-    def undo(self, job: Mapping[str, Any]) -> None:
-        """Delete the created Job, as far as the cluster lets us: with it goes all that it owns."""
+    def undo(self, job: Object) -> None:
+        """Delete the created Job and with it all that it owns, if the cluster allows it."""
         with contextlib.suppress(ComputeError):
             self.cluster.delete_job(job["metadata"]["name"], job["metadata"]["uid"])
 
-    def _complete(self, job: Mapping[str, Any]) -> None:
-        """The round trips that need the Job's uid, all at once: server and cluster may be far."""
+    def _complete(self, job: Object) -> None:
+        """The calls that need the Job's uid, concurrently: server and cluster may be far away."""
         with ThreadPoolExecutor(3) as pool:
             steps = [
                 pool.submit(self._create_config_map, job),
@@ -76,38 +81,41 @@ class Creation:
         now = datetime.fromtimestamp(self.cluster.now_s(), timezone.utc)
         return {**tags, TAG_SUBMITTED: now.isoformat(timespec="seconds")}
 
-    def _create_config_map(self, job: Mapping[str, Any]) -> None:
-        wanted = manifest.config_map(job, self.bundle)
+    def _create_config_map(self, job: Object) -> None:
+        own = manifest.config_map(job, self.bundle)
         try:
-            self.cluster.create(wanted)
+            self.cluster.create(own)
         except AlreadyExists:
-            found = self.cluster.read_config_map(wanted["metadata"]["name"]) or {}
-            if not _is_same(found, wanted):
-                raise ClusterError(_taken("ConfigMap", wanted)) from None
+            existing = self.cluster.read_config_map(own["metadata"]["name"]) or {}
+            if not _is_same(existing, own):
+                raise _foreign("ConfigMap", own) from None
 
-    def _create_secret(self, job: Mapping[str, Any]) -> None:
-        """One of the name that exists cannot be compared, as people may not read Secrets."""
-        wanted = manifest.secret(job, self.bundle)
-        if wanted is None:
+    def _create_secret(self, job: Object) -> None:
+        """An existing Secret of this name cannot be compared, as users may not read Secrets."""
+        own = manifest.secret(job, self.bundle)
+        if own is None:
             return
         try:
-            self.cluster.create(wanted)
+            self.cluster.create(own)
         except AlreadyExists:
-            raise ClusterError(_taken("Secret", wanted)) from None
+            raise _foreign("Secret", own) from None
 
 
-def _is_same(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether a ConfigMap is ours, created by a call whose answer was lost: same content and owner,
-    and not to be changed.
+def _is_same(existing: Object, own: Object) -> bool:
+    """Whether the existing ConfigMap is this run's, created by a call whose answer was lost: same
+    content and owner, and immutable.
     """
-    owners = [owner.get("uid") for owner in found.get("metadata", {}).get("ownerReferences") or ()]
-    ours = [owner["uid"] for owner in wanted["metadata"]["ownerReferences"]]
-    keys = ("data", "binaryData", "immutable")
-    return owners == ours and all(found.get(key) == wanted.get(key) for key in keys)
+    owners = [owner["uid"] for owner in own["metadata"]["ownerReferences"]]
+    references = existing.get("metadata", {}).get("ownerReferences") or ()
+    return owners == [owner.get("uid") for owner in references] and all(
+        existing.get(key) == own.get(key) for key in ("data", "binaryData", "immutable")
+    )
 
 
-def _taken(kind: str, wanted: Mapping[str, Any]) -> str:
-    return (
-        f"{kind} {wanted['metadata']['name']}: one of this name exists and is not this run's: "
-        "another user created it: submit again"
+def _foreign(kind: str, own: Object) -> ClusterError:
+    return ClusterError(
+        f"{kind} {own['metadata']['name']}: one of this name exists and is not this run's: another "
+        "user created it",
+        code="AlreadyExists",
+        hint=AGAIN,
     )

@@ -1,14 +1,14 @@
-"""Show what a submit would create, and what the API server says of it; nothing is created."""
+"""Show what a submit would create, and have the API server validate it; nothing is created."""
 
 import base64
-from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
 from mlflow_backend.errors import ComputeError
+from mlflow_backend.places.kubernetes.client.answers import Object
 from mlflow_backend.places.kubernetes.prepare import Prepared, prepare
-from mlflow_backend.places.kubernetes.submit import judge, objects
+from mlflow_backend.places.kubernetes.submit import objects, validate
 from mlflow_backend.progress import Progress
 from mlflow_backend.request.backend_config import BackendConfig
 from mlflow_backend.request.project import Project
@@ -19,13 +19,13 @@ HIDDEN = "***"
 def dry_run(
     config: BackendConfig, project: Project, experiment_id: str, client_uri: str, progress: Progress
 ) -> str:
-    """The objects as YAML documents. Raises ComputeError where one would be refused, after it has
-    shown them.
+    """The objects as YAML documents. Raises ComputeError, after showing them, if one would be
+    rejected.
     """
     with prepare(config, project, experiment_id, client_uri, progress) as prepared:
         text = describe(prepared)
         try:
-            judge(prepared)
+            validate(prepared)
         except ComputeError:
             progress.output(text)
             raise
@@ -35,13 +35,14 @@ def dry_run(
 
 
 def describe(prepared: Prepared) -> str:
-    """What would be created, as YAML documents: values of Secrets are hidden, and of files only
-    their size is shown. The run's id is zeros, as there is no run yet.
+    """The objects as YAML documents, without the values of Secrets; of files only the size is
+    shown. The run's id is zeros, as there is no run yet.
     """
-    return yaml.safe_dump_all(map(_shown, objects(prepared)), sort_keys=False, width=100)
+    text: str = yaml.safe_dump_all(map(_redact, objects(prepared)), sort_keys=False, width=100)
+    return text
 
 
-def _shown(item: Mapping[str, Any]) -> dict[str, Any]:
+def _redact(item: Object) -> dict[str, Any]:
     shown = dict(item)
     if item["kind"] == "Secret":
         shown["data"] = dict.fromkeys(item["data"], HIDDEN)

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,26 +26,28 @@ MOST_NAMED = 10
 
 class Packed(NamedTuple):
     """The archive of project and local inputs, the parameters' values in a pod, and what the runner
-    must download.
+    downloads.
     """
 
-    taken: snapshot.Snapshot
+    archive: snapshot.Snapshot
     placed: Mapping[str, str]
     downloads: tuple[Download, ...]
 
 
 @contextlib.contextmanager
 def pack(
-    project: Project, kept: CachedLock | None, limits: Limits, progress: Progress
+    project: Project, lock: CachedLock | None, limits: Limits, progress: Progress
 ) -> Iterator[Packed]:
-    """Pack the project and its environment's lock; the archive is gone when the context ends.
+    """Pack the project and its environment's lock; the archive is removed when the context ends.
 
-    `progress` is told what is left out and what is taken from outside of the project. Raises
+    `progress` shows what is excluded and what is included from outside of the project. Raises
     SnapshotError or ProjectError.
     """
     parameters = projects.file_parameters(project, confined=True)
     listing = project_files(project.work_dir, limits)
-    placed, inputs, downloads = {}, {}, []
+    placed: dict[str, str] = {}
+    inputs: dict[str, Member] = {}
+    downloads: list[Download] = []
     for parameter in parameters:
         if parameter.local is None:
             path = f"{manifest.INPUTS_DIR}/{parameter.name}/{projects.base_name(parameter.value)}"
@@ -54,47 +56,46 @@ def pack(
             path = posixpath.normpath(f"{manifest.PROJECT_DIR}/{inside}")
         else:
             name = f"inputs/{parameter.name}/{parameter.local.name or 'data'}"
-            inputs |= _take_along(project, parameter, name, limits, progress)
+            within = None if parameter.given else project.work_dir
+            files = input_files(parameter.local, name, limits, within)
+            _show_input(parameter, name, files, progress)
+            inputs |= files.members
             path = f"{posixpath.dirname(manifest.INPUTS_DIR)}/{name}"
         placed[parameter.name] = parameter.placed(path)
-    taken = snapshot.take(listing, inputs | _lock_files(kept), limits)
+    archive = snapshot.take(listing, inputs | _lock_files(lock), limits)
     try:
-        _tell(project, listing, taken, progress)
-        yield Packed(taken, placed, tuple(downloads))
+        _show(project, listing, archive, progress)
+        yield Packed(archive, placed, tuple(downloads))
     finally:
-        taken.discard()
+        archive.discard()
 
 
-def _take_along(
-    project: Project, parameter: FileParameter, name: str, limits: Limits, progress: Progress
-) -> Mapping[str, Member]:
-    """The files of a parameter's value, which do not travel with the project."""
-    found = input_files(
-        parameter.local, name, limits, within=None if parameter.given else project.work_dir
-    )
-    secrets = _named(
-        [secret.removeprefix(f"{name}/") for secret in found.secrets if secret != name]
+def _show_input(parameter: FileParameter, name: str, listing: Listing, progress: Progress) -> None:
+    """Show the files of a parameter's value that are not part of the project (`name` in the
+    archive), and which of them may be secret.
+    """
+    secrets = _join(
+        [secret.removeprefix(f"{name}/") for secret in listing.secrets if secret != name]
     )
     if parameter.given:
-        amount = f"{count(found.files)}, {readable(found.size_bytes)}"
-        warning = "; may be secret" * bool(found.secrets) + f": {secrets}" * bool(secrets)
+        amount = f"{count(listing.files)}, {readable(listing.size_bytes)}"
+        warning = "; may be secret" * bool(listing.secrets) + f": {secrets}" * bool(secrets)
         progress.say(
             f"parameter '{parameter.name}': {plain(str(parameter.local))} travels with the run "
             f"({amount}){warning}"
         )
     elif secrets:
         progress.say(
-            f"parameter '{parameter.name}': left out of {plain(str(parameter.local))}, may be "
+            f"parameter '{parameter.name}': excluded from {plain(str(parameter.local))}, may be "
             f"secret: {secrets}"
         )
-    return found.members
 
 
-def _lock_files(kept: CachedLock | None) -> Mapping[str, Member]:
-    if not kept:
+def _lock_files(lock: CachedLock | None) -> dict[str, Member]:
+    if not lock:
         return {}
     folder = posixpath.basename(manifest.LOCK_DIR)
-    files = dict(kept.files)
+    files = dict(lock.files)
     if bundle := index_settings.own_ca_bundle():
         files[CA_BUNDLE] = Path(bundle)
     return {
@@ -106,30 +107,35 @@ def _required(path: Path) -> Member:
     try:
         return Member(path, "file", path.stat().st_size, required=True)
     except OSError as error:
-        raise ProjectError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ProjectError(
+            f"{path}: cannot be read: {error.strerror}", code="UnreadableFile"
+        ) from None
 
 
-def _tell(project: Project, listing: Listing, taken: snapshot.Snapshot, progress: Progress) -> None:
-    """What the user may miss in the pod."""
+def _show(
+    project: Project, listing: Listing, archive: snapshot.Snapshot, progress: Progress
+) -> None:
+    """Show what the pod does not get."""
     if listing.secrets:
         progress.say(
-            f"left out, may be secret: {_named(listing.secrets)} (write !NAME in .mlflowignore to "
+            f"excluded, may be secret: {_join(listing.secrets)} (write !NAME in .mlflowignore to "
             "send one)"
         )
     if ignored := describe_ignored(project.work_dir, listing):
         progress.say(ignored)
-    if taken.changed:
-        names = [name.removeprefix("project/") for name in taken.changed]
-        progress.say(f"changed while it was packed, what it held at first travels: {_named(names)}")
+    if archive.changed:
+        names = [name.removeprefix("project/") for name in archive.changed]
+        progress.say(f"changed while being packed, the run may get an older state: {_join(names)}")
 
 
-def _named(names) -> str:
+def _join(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
     shown = ", ".join(plain(name) for name in names[:MOST_NAMED])
     return f"{shown} and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else shown
 
 
 def _inside(path: Path, root: Path, listing: Listing) -> str | None:
-    """The path below the project's folder if all that it names travels with the project."""
+    """The path below the project's folder if all of its files travel with the project."""
     real, top = Path(os.path.realpath(path)), Path(os.path.realpath(root))
     if not real.is_relative_to(top):
         return None

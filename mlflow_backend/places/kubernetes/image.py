@@ -1,4 +1,4 @@
-"""Build and push the image of a docker_env project, only when its content is new (`mlflow run
+"""Build and push the image of a docker_env project, only when its content changed (`mlflow run
 --build-image`).
 """
 
@@ -6,58 +6,82 @@ import hashlib
 import io
 import tarfile
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from mlflow_backend.errors import ConfigError, ProjectError
 from mlflow_backend.files.snapshot import Snapshot
 from mlflow_backend.progress import Progress
 from mlflow_backend.request.docker_env import CODE_DIR, DockerEnv
 
+if TYPE_CHECKING:
+    import docker as sdk
+
 DOCKERFILE = f"FROM {{base}}\nCOPY code/ {CODE_DIR}/\nWORKDIR {CODE_DIR}\n"
 
 
 def push(
     docker: DockerEnv,
-    taken: Snapshot,
+    code: Snapshot,
     repository: str,
     auth: Mapping[str, str] | None,
     progress: Progress,
 ) -> str:
-    """The image with the project in it as `REPOSITORY@sha256:...`, in the registry.
+    """Build and push the image with the project, unless the registry has it; its name is
+    `REPOSITORY@sha256:...`.
 
-    Raises ConfigError without the docker SDK or a docker daemon, ProjectError when the image cannot
-    be built or pushed.
+    Raises ConfigError without the docker SDK, a docker daemon or the base image, ProjectError when
+    the image cannot be built or pushed.
     """
     try:
         import docker as sdk
     except ImportError:
         raise ConfigError(
-            "--build-image needs the docker SDK: pip install 'mlflow-compute[docker]'"
+            "--build-image needs the docker SDK",
+            code="MissingTool",
+            hint="pip install 'mlflow-compute[docker]'",
         ) from None
     try:
         client = sdk.from_env()
         base = _base(client, docker.image, progress)
     except sdk.errors.DockerException as error:
         raise ConfigError(
-            f"--build-image: docker_env image {docker.image}: {_one_line(error)}"
+            f"--build-image: docker_env image {docker.image}: {_one_line(error)}",
+            code="BuildFailed",
         ) from None
-    tag = hashlib.sha256(f"{base.id} {taken.sha256}".encode()).hexdigest()[:20]
+    tag = hashlib.sha256(f"{base.id} {code.sha256}".encode()).hexdigest()[:20]
     name = f"{repository}:{tag}"
     try:
-        try:
-            found = client.images.get_registry_data(name, auth_config=dict(auth) if auth else None)
-            return f"{repository}@{found.id}"
-        except sdk.errors.APIError:
-            pass  # not there, or the registry does not say: the push will tell
-        progress.waiting(f"building image {name}")
-        client.images.build(
-            fileobj=_context(docker.image, taken), custom_context=True, tag=name, forcerm=True
-        )
-        return f"{repository}@{_push(client, repository, tag, auth, progress)}"
+        digest = _pushed_digest(client, name, auth)
+        if digest is None:
+            progress.waiting(f"building image {name}")
+            client.images.build(
+                fileobj=_context(docker.image, code), custom_context=True, tag=name, forcerm=True
+            )
+            digest = _push(client, repository, tag, auth, progress)
     except (sdk.errors.DockerException, sdk.errors.BuildError) as error:
-        raise ProjectError(f"--build-image: {name}: {_one_line(error)}") from None
+        raise ProjectError(
+            f"--build-image: {name}: {_one_line(error)}", code="BuildFailed"
+        ) from None
+    return f"{repository}@{digest}"
 
 
-def _base(client, image: str, progress: Progress):
+def _pushed_digest(
+    client: "sdk.DockerClient", name: str, auth: Mapping[str, str] | None
+) -> str | None:
+    """The digest of the image in the registry; None if it has none, or does not answer: then the
+    push fails.
+    """
+    import docker as sdk
+
+    try:
+        data = client.images.get_registry_data(name, auth_config=dict(auth) if auth else None)
+    except sdk.errors.APIError:
+        return None
+    return str(data.id)
+
+
+def _base(client: "sdk.DockerClient", image: str, progress: Progress) -> Any:
+    """The docker SDK's image, pulled if this machine does not have it."""
     import docker as sdk
 
     try:
@@ -68,8 +92,13 @@ def _base(client, image: str, progress: Progress):
 
 
 def _push(
-    client, repository: str, tag: str, auth: Mapping[str, str] | None, progress: Progress
+    client: "sdk.DockerClient",
+    repository: str,
+    tag: str,
+    auth: Mapping[str, str] | None,
+    progress: Progress,
 ) -> str:
+    """Push the image; its digest. Raises ProjectError."""
     progress.waiting(f"pushing image {repository}:{tag}")
     digest = None
     for line in client.images.push(
@@ -77,18 +106,22 @@ def _push(
     ):
         if "error" in line:
             raise ProjectError(
-                f"--build-image: {repository}:{tag} cannot be pushed: {line['error']}"
+                f"--build-image: {repository}:{tag} cannot be pushed: {line['error']}",
+                code="BuildFailed",
             )
         digest = line.get("aux", {}).get("Digest", digest)
     if digest is None:
-        raise ProjectError(f"--build-image: {repository}:{tag}: the registry gave no digest")
-    return digest
+        raise ProjectError(
+            f"--build-image: {repository}:{tag}: the registry returned no digest",
+            code="BuildFailed",
+        )
+    return str(digest)
 
 
-def _context(base: str, taken: Snapshot) -> io.BytesIO:
+def _context(base: str, code: Snapshot) -> io.BytesIO:
     """A build context: the Dockerfile, and the snapshot's project in the folder `code`."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as context, tarfile.open(taken.path) as snapshot:
+    with tarfile.open(fileobj=buffer, mode="w") as context, tarfile.open(code.path) as snapshot:
         text = DOCKERFILE.format(base=base).encode()
         entry = tarfile.TarInfo("Dockerfile")
         entry.size = len(text)
@@ -101,5 +134,5 @@ def _context(base: str, taken: Snapshot) -> io.BytesIO:
     return buffer
 
 
-def _one_line(error) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(getattr(error, "explanation", None) or error).split())[:500]

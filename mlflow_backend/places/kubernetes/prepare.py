@@ -1,4 +1,4 @@
-"""Decide everything about a run in a cluster: the plan, and what it takes to carry it out."""
+"""Decide everything about a run in a cluster: the plan, and what the submit needs."""
 
 import contextlib
 import os
@@ -41,32 +41,32 @@ from mlflow_runner.contract.tags import (
 )
 
 IN_CONFIG_MAP_BYTES = 256 * 1024
-"""A larger archive travels as an artifact of the run: each run has a ConfigMap of its own, and etcd
-holds a few gigabytes in all.
+"""A larger archive travels as an artifact of the run: each run has its own ConfigMap, and etcd
+stores a few gigabytes in total.
 """
 PACKAGES = "environment/packages.tar"
-"""The artifact of the run that holds staged packages."""
+"""The artifact with the run's staged packages."""
 CLIENT = secrets.token_hex(4)
-"""Labels the Jobs of this process, so that one watch sees them all and no others."""
+"""Labels the Jobs of this process, so that one watch covers them all and no others."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan, and what it takes to carry it out: the archive on disk, the lock, the contents of the
-    run's own Secret (`credentials`), and random words that others cannot guess.
+    """A plan, and what the submit needs: the archive on disk, the lock, the contents of the run's
+    own Secret (`credentials`), and random values that others cannot guess.
     """
 
     plan: Plan
     cluster: Cluster
     target: Target
-    taken: snapshot.Snapshot
-    kept: locks.CachedLock | None
+    archive: snapshot.Snapshot
+    lock: locks.CachedLock | None
     credentials: Mapping[str, bytes] = field(repr=False)
     unique: str = field(default_factory=lambda: secrets.token_hex(manifest.UNIQUE_BYTES))
     nonce: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 
     def tags(self) -> dict[str, str]:
-        """What is known of the run's place before its Job exists."""
+        """The run's tags that do not depend on its Job."""
         draft = self.plan.submission
         tags = {
             TAG_TARGET: self.plan.place.target,
@@ -80,13 +80,14 @@ class Prepared:
         return tags
 
     def bundle(self, run_id: str, experiment_id: str) -> bundles.Bundle:
+        """The contents of the run's ConfigMap and Secret."""
         draft = self.plan.submission
         submission = self.plan.submission_of(run_id, experiment_id)
         texts = (draft.tracking_uri, draft.command, *(item.uri for item in draft.downloads))
         return bundles.make(
             runner_zip.build(),
             submission,
-            self.taken.read() if draft.archive and draft.archive.path else None,
+            self.archive.read() if draft.archive and draft.archive.path else None,
             self.credentials,
             any(map(credentials.has_credential, texts)),
             self.nonce,
@@ -94,6 +95,7 @@ class Prepared:
         )
 
     def job(self, run_id: str, bundle: bundles.Bundle, run_url: str | None) -> dict[str, Any]:
+        """The run's Job."""
         source = self.plan.source
         identity = manifest.Identity(
             manifest.job_name(source.name, run_id, self.unique),
@@ -112,8 +114,9 @@ class Prepared:
 def prepare(
     config: BackendConfig, project: Project, experiment_id: str, client_uri: str, progress: Progress
 ) -> Iterator[Prepared]:
-    """Decide everything; nothing is created but files of this machine, which are gone when the
-    context ends. Raises ComputeError.
+    """Decide everything; only local files are created, and removed when the context ends.
+
+    Raises ComputeError.
     """
     found = lookup.find(
         str(config.COMPUTE), config.overrides, shared_targets.load, project.work_dir, progress.say
@@ -125,12 +128,12 @@ def prepare(
     )
     uri, settings = mlflow_settings.forwarded(os.environ, uri)
     cluster = connect(target.context, target.namespace)
-    kept = None if docker else _lock(project, target, client_uri, progress)
+    lock = None if docker else _lock(project, target, client_uri, progress)
     limits = Limits(target.snapshot_files, target.snapshot_bytes)
-    with files.pack(project, kept, limits, progress) as packed:
+    with files.pack(project, lock, limits, progress) as packed:
         if docker and config.build_image:
-            target = _with_built_image(target, docker, packed.taken, config, progress)
-        secret = _credentials(target, docker, settings, kept)
+            target = _with_built_image(target, docker, packed.archive, config, progress)
+        secret = _credentials(target, docker, settings, lock)
         plan = Plan(
             Source.of(project),
             Place(
@@ -140,31 +143,36 @@ def prepare(
                 cluster.context,
                 cluster.namespace,
             ),
-            _draft(project, target, experiment_id, uri, packed, kept),
+            _draft(project, target, experiment_id, uri, packed, lock),
             mlflow_internals.user(),
             settings.plain,
             tuple(sorted(secret)),
-            packed.taken.size_bytes,
+            packed.archive.size_bytes,
         )
-        yield Prepared(plan, cluster, target, packed.taken, kept, secret)
+        yield Prepared(plan, cluster, target, packed.archive, lock, secret)
 
 
 def _target(
     found: Found, docker: DockerEnv | None, config: BackendConfig, progress: Progress
 ) -> Target:
-    """The target with what the project's docker_env says. Raises ConfigError without an image."""
+    """The target with the image and variables of the project's docker_env.
+
+    Raises ConfigError without an image.
+    """
     target = found.target
     if docker:
         target = _with_docker(target, docker, config, progress)
     elif config.build_image:
         raise ConfigError(
-            "--build-image: the project has no docker_env; its environment needs no image of its "
-            "own"
+            "--build-image: the project has no docker_env",
+            code="ConflictingSettings",
+            hint="remove the option: the project runs in the target's image",
         )
     if not target.image:
         raise ConfigError(
-            f"target '{found.name}' ({found.source}): has no 'image': build one from "
-            "runner/Dockerfile and name it there"
+            f"target '{found.name}' ({found.source}): has no 'image'",
+            code="MissingSetting",
+            hint="name an image with python3 there, see 'image' in the README",
         )
     return target
 
@@ -172,27 +180,37 @@ def _target(
 def _with_built_image(
     target: Target,
     docker: DockerEnv,
-    taken: snapshot.Snapshot,
+    code: snapshot.Snapshot,
     config: BackendConfig,
     progress: Progress,
 ) -> Target:
-    built = image.push(docker, taken, target.repository, config.docker_auth, progress)
+    built = image.push(docker, code, _repository(target), config.docker_auth, progress)
     return target.model_copy(update={"image": built})
+
+
+def _repository(target: Target) -> str:
+    if not target.repository:
+        raise ConfigError(
+            "--build-image: the target has no 'repository'",
+            code="MissingSetting",
+            hint="name a repository there that the cluster can pull from",
+        )
+    return target.repository
 
 
 def _lock(
     project: Project, target: Target, client_uri: str, progress: Progress
 ) -> locks.CachedLock | None:
-    kept = locks.obtain(
+    lock = locks.obtain(
         project.work_dir,
         project.environment_files,
         platforms.of_target(target),
         permissions.of_target(target),
         progress,
     )
-    if kept and (warning := versions.client_warning(kept.mlflow, client_uri)):
+    if lock and (warning := versions.client_warning(lock.mlflow, client_uri)):
         progress.say(warning)
-    return kept
+    return lock
 
 
 def _draft(
@@ -201,10 +219,10 @@ def _draft(
     experiment_id: str,
     tracking_uri: str,
     packed: files.Packed,
-    kept: locks.CachedLock | None,
+    lock: locks.CachedLock | None,
 ) -> Submission:
     """The Submission of a run that does not exist yet."""
-    is_small = packed.taken.size_bytes <= IN_CONFIG_MAP_BYTES
+    is_small = packed.archive.size_bytes <= IN_CONFIG_MAP_BYTES
     archive = f"{bundles.BUNDLE_DIR}/{snapshot.FILE_NAME}" if is_small else None
     artifact = None if is_small else f"code/{snapshot.FILE_NAME}"
     return Submission(
@@ -216,12 +234,12 @@ def _draft(
         scratch_dir=f"{manifest.WORK_DIR}/runner",
         cache_dir=manifest.CACHE_DIR,
         unpack_dir=os.path.dirname(manifest.PROJECT_DIR),
-        archive=Archive(packed.taken.sha256, archive, artifact),
+        archive=Archive(packed.archive.sha256, archive, artifact),
         keep_archive=archive,
         downloads=packed.downloads,
-        environment=_environment(target, kept),
+        environment=_environment(target, lock),
         cache_limit_bytes=manifest.cache_limit_bytes(target),
-        phases=kept.phases if kept else (),
+        phases=lock.phases if lock else (),
         secrets_dirs=(
             bundles.SECRETS_DIR,
             *([manifest.TARGET_SECRETS_DIR] if target.secret else []),
@@ -237,68 +255,67 @@ def _draft(
     )
 
 
-def _environment(target: Target, kept: locks.CachedLock | None) -> Environment | None:
-    if kept is None:
+def _environment(target: Target, lock: locks.CachedLock | None) -> Environment | None:
+    if lock is None:
         return None
     packages = PACKAGES if target.stage_packages else None
-    return kept.environment._replace(lock_dir=manifest.LOCK_DIR, packages=packages)
+    return lock.environment._replace(lock_dir=manifest.LOCK_DIR, packages=packages)
 
 
 def _credentials(
     target: Target,
     docker: DockerEnv | None,
     settings: mlflow_settings.Settings,
-    kept: locks.CachedLock | None,
+    lock: locks.CachedLock | None,
 ) -> Mapping[str, bytes]:
-    """What the run's own Secret holds: the user's login and the index logins, unless the target
-    names a Secret, and inherited variables.
+    """The contents of the run's own Secret: inherited variables and, unless the target names a
+    Secret, the user's login and the index logins.
     """
     values = {name: value.encode() for name, value in (docker.inherited if docker else {}).items()}
     if target.secret:
         return values
     values |= {name: value.encode() for name, value in settings.secret.items()}
     # staged packages need no login
-    index = kept.secrets() if kept and not target.stage_packages else {}
+    index = lock.secrets() if lock and not target.stage_packages else {}
     return values | {f"{name}.file": data for name, data in {**settings.files, **index}.items()}
 
 
 def _with_docker(
     target: Target, docker: DockerEnv, config: BackendConfig, progress: Progress
 ) -> Target:
-    """The target with image and variables of the docker_env; the run's own backend_config overrides
+    """The target with image and variables of the docker_env; the run's backend_config overrides
     both.
     """
     if docker.volumes:
         progress.say(
-            "docker_env volumes are folders of this machine and are not there in a cluster: "
+            "docker_env volumes are folders of this machine, which the cluster does not have: "
             f"{', '.join(docker.volumes)}"
         )
-    if config.build_image and not target.repository:
-        raise ConfigError(
-            "--build-image: name a repository that the cluster can pull from: 'repository' in the "
-            "target"
-        )
-    refused = sorted(
+    if config.build_image:
+        _repository(target)
+    suspects = sorted(
         name
         for name in docker.inherited
         if credentials.may_be_credential(name) and name not in target.allow_env
     )
-    if refused:
+    if suspects:
+        names = ", ".join(suspects)
         raise ConfigError(
-            f"MLproject, docker_env: asks for {', '.join(refused)} of your environment, which may "
-            "be credentials: if its pods are to have them, set 'allow_env: "
-            f'[{", ".join(refused)}]\' in the target, or "allow_env" in --backend-config'
+            f"MLproject, docker_env: asks for {names} of your environment, which may be "
+            "credentials",
+            code="MissingSetting",
+            hint=f"to pass them to the pods, set 'allow_env: [{names}]' in the target, or "
+            '"allow_env" in --backend-config',
         )
     if docker.inherited:
         progress.say(
             "the project takes variables of your environment: "
             f"{', '.join(sorted(docker.inherited))}"
         )
-    image = config.overrides.get("image", docker.image)
     variables = {name: manifest.literal(value) for name, value in docker.variables.items()}
     return target.model_copy(
         update={
-            "image": image,
+            "image": config.overrides.get("image", docker.image),
             "env": {**target.env, **variables, **config.overrides.get("env", {})},
         }
     )

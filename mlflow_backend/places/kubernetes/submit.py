@@ -1,14 +1,16 @@
-"""Send a project to a cluster: decide everything, have it judged, create the run, then what the run
-needs.
+"""Send a project to a cluster: decide everything, have it validated, create the run, then the
+objects that the run needs.
 """
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mlflow_backend.environment import staging
+from mlflow_backend.files.listing import readable
+from mlflow_backend.places.kubernetes.client.answers import Object
 from mlflow_backend.places.kubernetes.client.observe import Observer
 from mlflow_backend.places.kubernetes.create import Creation
 from mlflow_backend.places.kubernetes.objects import labels, manifest
@@ -25,7 +27,7 @@ from mlflow_backend.tracking import runs as mlflow_runs
 from mlflow_backend.tracking import uris
 
 ACCEPTED_S = 300
-"""For how long a target that the API server has accepted is not judged again by this process."""
+"""For how long this process does not validate a target again that the API server accepted."""
 _accepted_until: dict[tuple[Any, ...], float] = {}
 
 
@@ -34,8 +36,8 @@ def submit(
 ) -> ClusterRun:
     """Submit the run and return without waiting for it.
 
-    Raises ComputeError; before the MLflow run is created nothing is left behind,
-    after it the run is FAILED with its cause and what was created is removed.
+    Raises ComputeError: before the MLflow run is created nothing remains, after it the run is
+    FAILED with its cause and the created objects are deleted.
     """
     with prepare(config, project, experiment_id, client_uri, progress) as prepared:
         check(prepared)
@@ -51,19 +53,20 @@ def submit(
 
 
 def check(prepared: Prepared) -> None:
-    """`judge`, unless this target was accepted a moment ago."""
+    """`validate`, unless the API server accepted this target within ACCEPTED_S."""
     experiment_id = prepared.plan.submission.experiment_id
     has_secret = bool(prepared.credentials)
     fields = prepared.target.model_dump_json()
     kind = (prepared.cluster, fields, has_secret, experiment_id)
     if time.monotonic() > _accepted_until.get(kind, 0.0):
-        judge(prepared)
+        validate(prepared)
         _accepted_until[kind] = time.monotonic() + ACCEPTED_S
 
 
-def judge(prepared: Prepared) -> None:
-    """Have the API server judge what will be created, and the tracking server where the artifacts
-    go. Raises ClusterError or TrackingError.
+def validate(prepared: Prepared) -> None:
+    """Have the API server validate the objects, and check that the pods can reach the artifacts.
+
+    Raises ClusterError or TrackingError.
     """
     experiment_id = prepared.plan.submission.experiment_id
     with ThreadPoolExecutor(2) as pool:
@@ -71,15 +74,13 @@ def judge(prepared: Prepared) -> None:
         root = pool.submit(mlflow_runs.artifact_root, experiment_id)
         prepared.cluster.check(objects(prepared))
         identified.result()
-        # a shared folder may be mounted there
+        # volumes may make a local artifact folder accessible
         if not (prepared.target.pod_template.get("spec") or {}).get("volumes"):
             mlflow_runs.check_artifact_root(root.result(), experiment_id)
 
 
 def objects(prepared: Prepared) -> list[dict[str, Any]]:
-    """What would be created, for a run whose id is not known yet: the Job, its ConfigMap and its
-    Secret, where it has one.
-    """
+    """The objects of a run that does not exist yet: its Job, ConfigMap and Secret, if any."""
     bundle = prepared.bundle(UNKNOWN_RUN, prepared.plan.submission.experiment_id)
     job = prepared.job(UNKNOWN_RUN, bundle, None)
     secret = manifest.secret(job, bundle)
@@ -94,7 +95,10 @@ def send(
     stream: bool,
     progress: Progress,
 ) -> ClusterRun:
-    """Create what the run (an mlflow.entities.Run) with these params needs. Raises ComputeError."""
+    """Create the objects of the run (an mlflow.entities.Run), whose params are logged first.
+
+    Raises ComputeError.
+    """
     run_id, experiment_id = run.info.run_id, str(run.info.experiment_id)
     url = uris.run_url(client_uri, experiment_id, run_id)
     bundle = prepared.bundle(run_id, experiment_id)
@@ -113,7 +117,7 @@ def send(
 
 def _created(
     prepared: Prepared,
-    job: Mapping[str, Any],
+    job: Object,
     run_id: str,
     url: str | None,
     stream: bool,
@@ -141,7 +145,7 @@ def _created(
 
 def _has_uploads(prepared: Prepared) -> bool:
     archive = prepared.plan.submission.archive
-    is_staged = bool(prepared.kept and prepared.target.stage_packages)
+    is_staged = bool(prepared.lock and prepared.target.stage_packages)
     return is_staged or bool(archive and archive.artifact)
 
 
@@ -149,9 +153,8 @@ def _upload(prepared: Prepared, run_id: str, progress: Progress) -> None:
     """Upload what is too large for a ConfigMap."""
     archive = prepared.plan.submission.archive
     if archive and archive.artifact:
-        size = f"{prepared.taken.size_bytes / 1e6:.1f} MB"
-        progress.waiting(f"uploading the snapshot ({size})")
-        mlflow_runs.upload(run_id, prepared.taken.path, os.path.dirname(archive.artifact))
-    if prepared.kept and prepared.target.stage_packages:
-        with staging.staged(prepared.kept, progress) as packages:
+        progress.waiting(f"uploading the snapshot ({readable(prepared.archive.size_bytes)})")
+        mlflow_runs.upload(run_id, prepared.archive.path, os.path.dirname(archive.artifact))
+    if prepared.lock and prepared.target.stage_packages:
+        with staging.staged(prepared.lock, progress) as packages:
             mlflow_runs.upload(run_id, packages, os.path.dirname(PACKAGES))
