@@ -1,15 +1,19 @@
-"""Entry of the zip that travels with each run: `python3 runner.pyz run|report|fetch ...`."""
+"""Entry point of the zip that travels with each run: `python3 runner.pyz run|report|fetch ...`."""
 
 import signal
 import sys
 import time
+from typing import List
 
 
-def main(arguments):
+def main(arguments: List[str]) -> int:
+    """Run the mode that the first argument names; the exit code. Each mode imports only its own
+    modules.
+    """
     started_s = time.monotonic()
     mode = arguments[0] if arguments else ""
     if mode == "run":
-        # until the supervisor listens; PID 1 would lose them
+        # until the supervisor handles them: PID 1 would lose them
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
         from mlflow_runner.run.start import main as run
 

@@ -290,7 +290,7 @@ def test_cancel_while_its_environment_is_made(faults, kubectl, index):
     assert locked.returncode == 0, locked.stderr
     index.mode = "hang"
     started = faults.start("echo begun", files=files)
-    running(started, b"making it of 1 Python")
+    running(started, b"building it from 1 Python")
     cancel(faults, kubectl, "cancel while its environment is made", started)
     assert not any(b"begun\n" in Seen(watched.id).log for watched in started)
 

@@ -113,7 +113,7 @@ def test_a_kept_cache_makes_the_second_run_warm(cluster, conda_project, seen, cl
     cluster(cache={"claim": claim, "per_user": per_user})
     root = conda_project([f"python={SHORT}", "alpha"])
     first, second = seen(run(root).run_id), seen(run(root).run_id)
-    assert b"making it of" in first.log and b"making it of" not in second.log
+    assert b"building it from" in first.log and b"building it from" not in second.log
     assert listed(first) == listed(second)
     assert second.metrics["compute/environment_s"] < first.metrics["compute/environment_s"]
 
@@ -124,7 +124,7 @@ def test_ten_pods_at_once_make_a_new_environment_once(cluster, conda_project, se
     runs = [run(root, {**THERE, "STREAM_OUTPUT": False}, synchronous=False) for _ in range(10)]
     assert all(one.wait() for one in runs)
     logs = [seen(one.run_id).log for one in runs]
-    assert sum(log.count(b"making it of") for log in logs) == 1
+    assert sum(log.count(b"building it from") for log in logs) == 1
     assert all(b"LISTED" in log for log in logs)
 
 
@@ -235,7 +235,7 @@ def test_a_pod_without_an_index_makes_what_its_cache_has_the_packages_for(
             [BIN / "mlflow-compute", "env", "lock", one, "--target", "dev-cluster"], check=True
         )
     found = seen(run(one).run_id)
-    assert found.status == "FINISHED" and b"making it of 2 Python packages" in found.log
+    assert found.status == "FINISHED" and b"building it from 2 Python packages" in found.log
 
 
 def test_a_cache_that_cannot_be_written_says_so(cluster, project, last_run):
@@ -266,7 +266,7 @@ def test_a_target_for_another_platform_than_the_nodes(cluster, project, last_run
         last_run,
     )
     assert (
-        "was locked for linux-aarch64, and this is linux-64: set 'platform' in the target"
+        "is locked for linux-aarch64, but this machine is linux-64: set 'platform' in the target"
         in found.tags["compute.message"]
     )
 
@@ -309,6 +309,6 @@ def test_staged_packages_need_no_index_and_no_channel(
     found = seen(submitted.run_id)
     assert b'["beta", "1.0"]' in found.log and b'["mlflow", "1.0"]' in found.log
     assert (
-        b"fetching the packages from the run's artifacts" in found.log
+        b"downloading the packages from the run's artifacts" in found.log
         and found.metrics["compute/environment_fetch_s"] > 0
     )

@@ -59,7 +59,7 @@ def environments(cache):
 
 
 def made(found):
-    return found.log.count(b"making it of")
+    return found.log.count(b"building it from")
 
 
 def test_a_conda_environment_without_conda(server, conda_project, seen, channel):
@@ -443,7 +443,9 @@ def test_a_damaged_environment_is_made_again_once_with_a_warning(
     (place / "bin").chmod(0o755)
     (place / "bin" / "python").unlink()
     found = seen(run(root, {}).run_id)
-    assert b"was changed or damaged in the cache: making it again" in found.log and made(found) == 1
+    assert (
+        b"was modified or damaged in the cache: building it again" in found.log and made(found) == 1
+    )
     assert made(seen(run(root, {}).run_id)) == 0
 
 
@@ -454,7 +456,7 @@ def test_ten_runs_at_once_make_a_new_environment_once(server, conda_project, see
     found = [seen(one.run_id) for one in runs]
     assert sum(map(made, found)) == 1
     waited = sum(
-        b"waiting for another run that is making the same environment" in one.log for one in found
+        b"waiting for another run that is building the same environment" in one.log for one in found
     )
     assert waited >= 1 and len({one.tags["compute.environment"] for one in found}) == 1
 

@@ -169,7 +169,7 @@ def test_a_server_that_is_in_trouble_for_a_moment_costs_no_run(
     server, runner, tmp_path, web, trouble
 ):
     found, out = fetched(runner, tmp_path, f"http://{web(**trouble).place}/data.csv")
-    assert found.status == "FINISHED" and "\ncontent\n" in out and out.count("; trying again") <= 1
+    assert found.status == "FINISHED" and "\ncontent\n" in out and out.count(", retrying") <= 1
 
 
 def test_a_tracking_server_that_is_in_trouble_for_a_moment_costs_no_snapshot(

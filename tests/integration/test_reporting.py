@@ -351,7 +351,7 @@ def test_reporting_of_a_run_that_was_deleted_ends_at_once(server, runner):
     out, _ = process.communicate(timeout=40)
     assert (
         process.returncode == 0
-        and (b"[mlflow-compute] the run was deleted in MLflow, which does not know its end\n")
+        and (b"[mlflow-compute] the run was deleted in MLflow: its end is not recorded there\n")
         in out
     )
 

@@ -16,7 +16,7 @@ from mlflow_runner.report.status import Status
 from tests.unit.test_settle import NOW_S, RUNNING, SENT
 
 POD = {"compute.pod": "pod-1"}
-NEXT = "Attempt 1 exited with code 75: the next one follows."
+NEXT = "Attempt 1 exited with code 75: another attempt follows."
 FOUND = {
     "submitted": ("SCHEDULED", {}),
     "running": ("RUNNING", {"compute.pod": "pod-2", "compute.attempt": "2"}),
@@ -58,7 +58,7 @@ TRANSITIONS = {
         **WHERE,
         status="SCHEDULED",
         exit_code=75,
-        message="Attempt 2 exited with code 75: the next one follows.",
+        message="Attempt 2 exited with code 75: another attempt follows.",
     ),
 }
 

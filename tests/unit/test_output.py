@@ -38,7 +38,7 @@ def test_whole_lines_are_shown_as_they_are(lines, wait_s):
 
 
 def test_a_progress_bar_becomes_a_line_a_second():
-    bar = [(b"\r%d%%" % percent, 0.25) for percent in range(0, 12)]
+    bar = [(b"\r%d%%" % percent, 0.25) for percent in range(12)]
     assert shown([*bar, (b"\n", 0)]) == b"\r0%\r1%\r2%\r3%\n\r4%\r5%\r6%\r7%\n\r8%\r9%\r10%\r11%\n"
 
 

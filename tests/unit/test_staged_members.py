@@ -6,40 +6,26 @@ import tarfile
 import pytest
 
 from mlflow_runner.contract.errors import RunnerError
-from mlflow_runner.contract.submission import Environment
-from mlflow_runner.environment import Place
-from mlflow_runner.environment.build import Build, Tools
+from mlflow_runner.environment.build import unpack_staged
 
 
 @pytest.fixture
 def unpack(tmp_path):
-    """Unpack an archive with members of these names; what lies in the folder of staged packages
-    then.
-    """
+    """Unpack an archive with members of these names; the files in the folder afterwards."""
 
-    def fetch(names, kind=tarfile.REGTYPE):
-        def write(_, path):
-            with tarfile.open(path, "w") as tar:
-                for name in names:
-                    member = tarfile.TarInfo(name)
-                    member.type, member.linkname = kind, "x"
-                    tar.addfile(member, io.BytesIO())
-
-        scratch = tmp_path / "scratch"
-        scratch.mkdir()
-        tools = Tools(str(tmp_path), str(scratch), None, print, write)
-        Build(
-            Environment("key", "linux-64", "3.11", "", packages="x.tar"),
-            Place(str(tmp_path / "env")),
-            tools,
-        )._unpack_staged()
+    def unpack(names, kind=tarfile.REGTYPE):
+        archive, folder = tmp_path / "packages.tar", tmp_path / "packages"
+        with tarfile.open(archive, "w") as tar:
+            for name in names:
+                member = tarfile.TarInfo(name)
+                member.type, member.linkname = kind, "x"
+                tar.addfile(member, io.BytesIO())
+        unpack_staged(str(archive), str(folder))
         return sorted(
-            path.relative_to(scratch / "packages").as_posix()
-            for path in scratch.rglob("*")
-            if path.is_file()
+            path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
         )
 
-    return fetch
+    return unpack
 
 
 def test_packages_lie_in_the_folders_of_their_kind(unpack):
@@ -62,14 +48,14 @@ def test_packages_lie_in_the_folders_of_their_kind(unpack):
     ],
 )
 def test_a_member_with_another_name_is_refused(unpack, name, tmp_path):
-    with pytest.raises(RunnerError, match="a member that is no package"):
+    with pytest.raises(RunnerError, match="a member that is not a package"):
         unpack([name])
-    assert not (tmp_path / "scratch" / "x").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["packages.tar"]
 
 
 @pytest.mark.parametrize(
     "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE]
 )
 def test_a_member_that_is_not_a_file_is_refused(unpack, kind):
-    with pytest.raises(RunnerError, match="a member that is no package"):
+    with pytest.raises(RunnerError, match="a member that is not a package"):
         unpack(["python/x"], kind)

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import tarfile
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -116,7 +117,7 @@ def test_a_member_that_could_get_out_is_refused_and_nothing_is_written(tmp_path,
 def test_a_member_without_a_name_is_refused(tmp_path):
     path, sha256 = archive_of(tmp_path, file("fine.txt"), (member("x"), b""), (member(""), b"x"))
     assert (
-        "without a plain name" in refused(path, sha256, tmp_path / "out")
+        "an unsafe name" in refused(path, sha256, tmp_path / "out")
         and not (tmp_path / "out").exists()
     )
 
@@ -137,10 +138,12 @@ def test_whatever_an_archive_holds_nothing_lies_or_points_outside(tmp_path_facto
     place = tmp_path_factory.mktemp("place")
     root = place / "way" / "out"
     path, sha256 = archive_of(place, *members)
+    cause = None
     try:
         unpack(path, sha256, str(root))
     except RunnerError as error:
-        assert error.cause == "SnapshotError"
+        cause = error.cause
+    assert cause in (None, "SnapshotError")
     assert {item.name for item in place.iterdir()} <= {"archive.tar.gz", "way"}
     assert not (place / "way").exists() or [item.name for item in (place / "way").iterdir()] == [
         "out"
@@ -230,15 +233,14 @@ def test_the_bytes_that_were_hashed_are_the_ones_that_are_unpacked(tmp_path, mon
 )
 def test_a_damaged_archive_is_a_snapshot_error(tmp_path, damage):
     path, _ = archive_of(tmp_path, file("a"), (member("b"), os.urandom(2000)))
-    data = damage(open(path, "rb").read())
-    with open(path, "wb") as archive:
-        archive.write(data)
+    data = damage(Path(path).read_bytes())
+    Path(path).write_bytes(data)
     refused(path, hashlib.sha256(data).hexdigest(), tmp_path / "out")
 
 
 def test_a_missing_archive_is_a_snapshot_error(tmp_path):
     assert refused(str(tmp_path / "none"), "0" * 64, tmp_path / "out").startswith(
-        "The snapshot cannot be unpacked: "
+        "The snapshot could not be unpacked: "
     )
 
 

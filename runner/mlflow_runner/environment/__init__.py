@@ -1,13 +1,13 @@
-"""The environment of a run: where it lies, whether it is whole, and that it stays while it is in
-use.
+"""The environment of a run: its path, whether it is complete, and a lock on it while it is in use.
 
-This module is all that a run with a ready environment loads; `realise` makes one.
+A run with a ready environment loads only this module; `realise` builds an environment.
 
-Next to each environment are two files. `KEY.lock` is held alone by the process that makes or
-removes the environment, and together by the runs that use it. `KEY.json` is written last: without
-it, what is there is removed and made again.
+Two files lie next to each environment. `KEY.lock` is locked exclusively by the process that builds
+or removes the environment, and shared by the runs that use it. `KEY.json`, the marker, is written
+last: an environment without it is removed and built again.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -22,10 +22,9 @@ MARKER_FORMAT = 1
 
 
 def folder(environment: Environment, cache_dir: str) -> str:
-    """The folder of all environments that are made in the same way as this one.
+    """The folder of all environments that are built in the same way as this one.
 
-    A virtual environment points to a Python outside of it: images with another one keep theirs
-    apart.
+    A virtual environment points to a Python outside of it, so each Python has a folder of its own.
     """
     name = environment.platform
     if environment.python is not None:
@@ -35,28 +34,28 @@ def folder(environment: Environment, cache_dir: str) -> str:
 
 
 def prefix(environment: Environment, cache_dir: str) -> str:
-    """Where the environment lies on this machine; scripts in it hold this path, so it never
+    """The path of the environment on this machine; scripts in it contain this path, so it never
     moves.
     """
     return os.path.join(folder(environment, cache_dir), environment.key)
 
 
-class Place:
-    """One environment's place in a cache, and this process's hold on it.
+class Slot:
+    """One environment in a cache: its folder `path`, its marker, and this process's lock on it.
 
-    Holds last until the process ends, so that no other process removes what it uses.
+    Locks last until the process ends or calls `release`: no other process removes what it uses.
     """
 
-    def __init__(self, path: str):
+    def __init__(self, path: str) -> None:
         self.path = path
         self.marker = path + ".json"
         self.lock = path + ".lock"
         self._fd: Optional[int] = None
 
-    def hold(self) -> bool:
-        """Hold it together with others; False while another process makes it.
+    def try_shared(self) -> bool:
+        """Take the lock together with others; False while another process builds the environment.
 
-        A cache that is read-only needs no hold.
+        A read-only cache needs no lock.
         """
         try:
             return self._try(fcntl.LOCK_SH)
@@ -65,32 +64,33 @@ class Place:
         except OSError:
             return True
 
-    def try_alone(self) -> bool:
-        """Take the exclusive lock; False while another process holds the lock."""
+    def try_exclusive(self) -> bool:
+        """Take the exclusive lock; False while another process has the lock. Raises OSError."""
         return self._try(fcntl.LOCK_EX)
 
     def _try(self, kind: int) -> bool:
         fd = self.fd
         try:
             fcntl.flock(fd, kind | fcntl.LOCK_NB)
-            return True
         except BlockingIOError:
             return False
+        return True
 
     @property
     def fd(self) -> int:
-        """The open lock file, for a child process that waits for it."""
+        """The open lock file, for a child process that waits for the lock. Raises OSError."""
         if self._fd is None:
             self._fd = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         return self._fd
 
     def release(self) -> None:
+        """Release the lock, if this process has it."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
     def state(self) -> str:
-        """`ready`, `missing`, or `changed`: made once, and no longer what it was."""
+        """`ready`, `missing`, or `changed`: built once, and modified since."""
         try:
             with open(self.marker) as file:
                 stamps = _stamps(json.load(file), os.path.basename(self.path))
@@ -105,9 +105,9 @@ class Place:
         return "ready" if same else "changed"
 
     def seal(self, stamps: Dict[str, int]) -> None:
-        """Write the marker: from now on the environment is ready.
+        """Write the marker, which makes the environment ready.
 
-        `stamps` are times of change (ns) by path in the environment.
+        `stamps` are modification times (ns) by path in the environment.
         """
         with open(self.marker + ".new", "w") as file:
             json.dump(
@@ -122,19 +122,15 @@ class Place:
         os.replace(self.marker + ".new", self.marker)
 
     def touch(self) -> None:
-        """Note that it was used now, for the cleaner, which removes the least recently used
-        first.
-        """
-        try:
+        """Record the time of use: the cleaner removes the least recently used first."""
+        with contextlib.suppress(OSError):  # a read-only cache is not cleaned either
             os.utime(self.lock)
-        except OSError:
-            pass  # a read-only cache is not cleaned either
 
 
 def _stamps(marker: Any, key: str) -> Dict[str, int]:
     """The stamps of a marker's content.
 
-    Raises ValueError for a content that `Place.seal` did not write for this key.
+    Raises ValueError for a content that `Slot.seal` did not write for this key.
     """
     if (
         not isinstance(marker, dict)
@@ -153,33 +149,31 @@ def _stamps(marker: Any, key: str) -> Dict[str, int]:
 
 
 def enter(environment: Environment, cache_dir: str) -> bool:
-    """Hold the environment if it is ready: the whole of a warm start."""
-    place = Place(prefix(environment, cache_dir))
-    if place.hold() and place.state() == "ready":
-        place.touch()
-        _held.append(place)
+    """Lock the environment until the process ends, if it is ready: all that a warm start does."""
+    slot = Slot(prefix(environment, cache_dir))
+    if slot.try_shared() and slot.state() == "ready":
+        slot.touch()
+        _entered.append(slot)
         return True
-    place.release()
+    slot.release()
     return False
 
 
-_held: List[Place] = []
+_entered: List[Slot] = []
 
 
 def variables(environment: Environment, path: str, search_path: str) -> Dict[str, str]:
-    """What activates the environment at `path` for a command."""
-    found = {
+    """The variables that activate the environment at `path` for a command."""
+    own = "CONDA_PREFIX" if environment.python is None else "VIRTUAL_ENV"
+    return {
         "PATH": f"{os.path.join(path, 'bin')}{os.pathsep}{search_path}",
         **dict(environment.variables),
+        own: path,
     }
-    found["CONDA_PREFIX" if environment.python is None else "VIRTUAL_ENV"] = path
-    return found
 
 
 def command(path: str, text: str) -> List[str]:
-    """`text` under bash, as MLflow runs it; the scripts by which conda packages set variables run
-    before it.
-    """
+    """`text` under bash, as MLflow runs it, after the activation scripts of conda packages."""
     scripts = os.path.join(path, "etc", "conda", "activate.d")
     if os.path.isdir(scripts):
         activate = (

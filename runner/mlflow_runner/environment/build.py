@@ -1,5 +1,5 @@
-"""The steps by which an environment is made from its lock: rattler links conda packages, uv the
-Python ones.
+"""The steps that build an environment from its lock: rattler links conda packages, uv installs
+Python packages.
 """
 
 import importlib.util
@@ -9,7 +9,8 @@ import shutil
 import sys
 import tarfile
 import time
-from typing import Callable, Dict, List, NamedTuple, Optional
+from functools import partial
+from typing import Callable, Dict, List, NamedTuple, Tuple
 
 from mlflow_runner.contract.causes import Cause
 from mlflow_runner.contract.errors import RunnerError
@@ -21,29 +22,31 @@ from mlflow_runner.contract.submission import (
     RATTLER_AUTH,
     Environment,
 )
-from mlflow_runner.environment import Place
+from mlflow_runner.environment import Slot
 from mlflow_runner.environment.lock_text import DEFAULT, staged_conda, staged_python, with_index
 from mlflow_runner.processes.supervise import Supervisor
 
-LEADING_ELSEWHERE = (
+MISLEADING = (
     "VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "UV_CONFIG_FILE", "UV_ENV_FILE",
     "UV_PROJECT", "UV_PROJECT_ENVIRONMENT", "UV_PYTHON",
     "UV_SYSTEM_PYTHON", "UV_WORKING_DIR", "UV_WORKING_DIRECTORY",
 )  # fmt: skip
+"""Variables that make uv use another folder, configuration or Python than its arguments say."""
 SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
-"""What the image trusts, a company's own authority included; uv by itself trusts the public ones
-only.
+"""The authorities that the image trusts, such as a company's own; uv by default trusts only the
+public ones.
 """
 NO_SPACE = (b"No space left on device", b"os error 28", b"Disk quota exceeded", b"os error 122")
 STAGED = re.compile(r"(python|conda/[a-z0-9-]+)/[^./][^/\0]*")
 """Members of the archive of staged packages."""
 EACH_PACKAGE = re.compile(rb"^ ([+~-] |Downloaded ).*\n", re.M)
-"""uv's line for each package: they are in the lock."""
+"""uv's line for each package; the lock has them already."""
+TAIL_BYTES = 8192
 
 
 class Tools(NamedTuple):
-    """What making an environment needs: where to, where for the moment, who runs commands, who is
-    told, who fetches artifacts.
+    """What a build uses: the cache, a temporary folder, the supervisor that runs commands, `say`
+    (a line for the log) and `fetch` (artifact, path), which downloads.
     """
 
     cache_dir: str
@@ -54,104 +57,87 @@ class Tools(NamedTuple):
 
 
 class Build:
-    """One environment being made at its place, whose lock is held."""
+    """Builds one environment in its slot, whose exclusive lock this process has."""
 
-    def __init__(self, environment: Environment, place: Place, tools: Tools):
+    def __init__(self, environment: Environment, slot: Slot, tools: Tools) -> None:
         self._environment = environment
-        self._place = place
-        self._path = place.path
+        self._slot = slot
         self._tools = tools
-        self._told = self._line = b""
-        self._staged: Optional[str] = None
+        self._tail = self._line = b""
+        self._staged = ""
 
-    def make(self) -> Dict[str, float]:
-        """Run all steps; the seconds that each took.
+    def run(self) -> Dict[str, float]:
+        """Run all steps; the seconds of each.
 
-        Raises RunnerError naming the one that failed.
+        Raises RunnerError naming the step that failed.
         """
-        environment = self._environment
-        steps = (
-            ("environment_fetch", self._unpack_staged, environment.packages is not None),
-            ("environment_conda", self._conda, environment.python is None),
-            ("environment_venv", self._venv, environment.python is not None),
-            ("environment_pip", self._pip, environment.pip > 0),
-        )
         spent = {}
-        for name, step, needed in steps:
-            if needed:
-                start = time.monotonic()
-                step()
-                spent[name] = round(time.monotonic() - start, 4)
+        for name, step in self._steps():
+            start = time.monotonic()
+            step()
+            spent[name] = round(time.monotonic() - start, 4)
         return spent
 
-    def _unpack_staged(self):
-        """Everything comes from the run's own artifacts from now on."""
-        archive, folder = (
-            os.path.join(self._tools.scratch_dir, name) for name in ("packages.tar", "packages")
-        )
-        self._tools.fetch(self._environment.packages, archive)
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                if not member.isfile() or not STAGED.fullmatch(member.name):
-                    raise RunnerError(
-                        Cause.ENVIRONMENT_ERROR,
-                        f"The staged packages have a member that is no package: {member.name!r}.",
-                    )
-                target = os.path.join(folder, member.name)
-                os.makedirs(os.path.dirname(target), exist_ok=True)
-                with tar.extractfile(member) as source, open(target, "wb") as file:
-                    shutil.copyfileobj(source, file)
-        os.unlink(archive)
-        self._staged = folder
+    def _steps(self) -> List[Tuple[str, Callable[[], None]]]:
+        environment = self._environment
+        steps: List[Tuple[str, Callable[[], None]]] = []
+        if environment.packages is not None:
+            steps.append(("environment_fetch", partial(self._fetch_staged, environment.packages)))
+        if environment.python is None:
+            steps.append(("environment_conda", self._install_conda))
+        else:
+            steps.append(("environment_venv", partial(self._create_venv, environment.python)))
+        if environment.pip:
+            steps.append(("environment_pip", self._install_pip))
+        return steps
 
-    def _conda(self):
-        lock = self._lock(
+    def _fetch_staged(self, artifact: str) -> None:
+        """Download the staged packages; the following steps use them instead of the indexes."""
+        archive = os.path.join(self._tools.scratch_dir, "packages.tar")
+        self._staged = os.path.join(self._tools.scratch_dir, "packages")
+        self._tools.fetch(artifact, archive)
+        unpack_staged(archive, self._staged)
+        os.unlink(archive)
+
+    def _install_conda(self) -> None:
+        lock = self._copy_lock(
             CONDA_LOCK, lambda text: staged_conda(text, self._staged) if self._staged else text
         )
         packages = os.path.join(self._tools.cache_dir, "conda")
-        arguments = [lock, self._environment.platform, self._path, packages, *_rattler_path()]
+        arguments = [lock, self._environment.platform, self._slot.path, packages, *_rattler_path()]
         argv = [sys.executable, "-I", sys.argv[0], "conda-install", *arguments]
         self._run(argv, "The project's conda packages could not be installed: see the lines above.")
 
-    def _venv(self):
-        wanted = self._environment.python
-        here = ".".join(map(str, sys.version_info[:3]))
-        # else uv looks for one, and may download it
-        python = sys.executable if f"{here}.".startswith(f"{wanted}.") else wanted
-        argv = [
-            find_uv(),
-            "venv",
-            "--quiet",
-            "--no-project",
-            "--no-config",
-            "--python",
-            python,
-            self._path,
-        ]
+    def _create_venv(self, version: str) -> None:
+        own = ".".join(map(str, sys.version_info[:3]))
+        # for a version, uv searches for a Python and may download it
+        python = sys.executable if f"{own}.".startswith(f"{version}.") else version
+        argv = [find_uv(), "venv", "--quiet", "--no-project", "--no-config",
+                "--python", python, self._slot.path]  # fmt: skip
         self._run(
             argv,
-            f"Python {wanted} is not available: the image has {here} and uv could not install "
+            f"Python {version} is not available: the image has {own} and uv could not install "
             "another version: see uv's lines above.",
         )
 
-    def _pip(self):
+    def _install_pip(self) -> None:
         index = self._environment.index or DEFAULT
-        lock = self._lock(
+        lock = self._copy_lock(
             PYLOCK,
             lambda text: (
                 staged_python(text, self._staged) if self._staged else with_index(text, index)
             ),
         )
-        python = os.path.join(self._path, "bin", "python")
+        python = os.path.join(self._slot.path, "bin", "python")
         argv = [find_uv(), "pip", "install", "--no-progress", "--no-config", "--no-deps",
-            "--break-system-packages",
+                "--break-system-packages",
                 "--preview-features", "pylock", "--default-index", index, "--python", python,
                 "--requirement", lock]  # fmt: skip
         self._run(
             argv, "The project's Python packages could not be installed: see uv's lines above."
         )
 
-    def _lock(self, name: str, change: Callable[[str], str]) -> str:
+    def _copy_lock(self, name: str, change: Callable[[str], str]) -> str:
         """The path of a copy of the lock file with `change` applied."""
         with open(os.path.join(self._environment.lock_dir, name), encoding="utf-8") as file:
             text = change(file.read())
@@ -160,31 +146,30 @@ class Build:
             file.write(text)
         return path
 
-    def _run(self, argv: List[str], failure: str):
-        self._told = self._line = b""
-        lock = (self._place.fd,)  # held by what still writes there, should we be killed
+    def _run(self, argv: List[str], failure: str) -> None:
+        """Raises RunnerError with the sentence `failure`, or with that of a full volume."""
+        self._tail = self._line = b""
+        # if the runner is killed, the lock stays with the tool that still writes to the slot
+        lock = (self._slot.fd,)
         code = self._tools.supervisor.run(
             argv, self._tools.scratch_dir, self._env(), listen=self._listen, pass_fds=lock
         ).code
         if code:
-            raise RunnerError(
-                Cause.ENVIRONMENT_ERROR, full(self._tools.cache_dir, self._told) or failure
-            )
+            message = describe_full_volume(self._tools.cache_dir, self._tail) or failure
+            raise RunnerError(Cause.ENVIRONMENT_ERROR, message)
 
     def _listen(self, data: bytes) -> bytes:
-        """Remember a tool's last words, and keep what is of use in the log."""
-        self._told = (self._told + data)[-8192:]
+        """Keep the end of a tool's output; the lines of it that are useful in the log."""
+        self._tail = (self._tail + data)[-TAIL_BYTES:]
         lines, end, self._line = (self._line + data).rpartition(b"\n")  # uv writes a line in pieces
         return EACH_PACKAGE.sub(b"", lines + end)
 
     def _env(self) -> Dict[str, str]:
-        """The variables of uv and rattler: all that they write is on the cache's volume, so that
-        they can link instead of copy.
-
-        None leads uv to another folder, configuration or Python than it is told.
+        """The variables of uv and rattler: they write only to the cache's volume, so that they can
+        link instead of copy.
         """
         cache_dir = self._tools.cache_dir
-        env = {name: value for name, value in os.environ.items() if name not in LEADING_ELSEWHERE}
+        env = {name: value for name, value in os.environ.items() if name not in MISLEADING}
         env["UV_CACHE_DIR"] = os.path.join(cache_dir, "uv")
         env["UV_PYTHON_INSTALL_DIR"] = os.path.join(cache_dir, "python")
         for theirs, ours in (("NETRC", NETRC), ("RATTLER_AUTH_FILE", RATTLER_AUTH)):
@@ -198,19 +183,39 @@ class Build:
         return env
 
 
-def _rattler_path() -> List[str]:
-    """The folder that rattler is installed in: an isolated Python (`-I`) does not look into a
-    user's own site-packages.
+def unpack_staged(archive: str, folder: str) -> None:
+    """Unpack the tar of staged packages to `folder`.
+
+    Raises RunnerError for a member that is not the file of a package.
     """
-    found = importlib.util.find_spec("rattler")
-    return (
-        [os.path.dirname(item) for item in found.submodule_search_locations or ()] if found else []
-    )
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            is_package = member.isfile() and STAGED.fullmatch(member.name)
+            source = tar.extractfile(member) if is_package else None
+            if source is None:
+                raise RunnerError(
+                    Cause.ENVIRONMENT_ERROR,
+                    "The archive of staged packages contains a member that is not a package: "
+                    f"{member.name!r}.",
+                )
+            target = os.path.join(folder, member.name)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            with source, open(target, "wb") as file:
+                shutil.copyfileobj(source, file)
 
 
-def full(cache_dir: str, told: bytes) -> str:
-    """The sentence for a volume without space, where that is what `told` says; else empty."""
-    if not any(words in told for words in NO_SPACE):
+def _rattler_path() -> List[str]:
+    """The folder that contains rattler, for an isolated Python (`-I`), which ignores a user's own
+    site-packages.
+    """
+    spec = importlib.util.find_spec("rattler")
+    folders = spec.submodule_search_locations if spec else None
+    return [os.path.dirname(item) for item in folders or ()]
+
+
+def describe_full_volume(cache_dir: str, output: bytes) -> str:
+    """The sentence for a full volume if that is what `output` says; else empty."""
+    if not any(words in output for words in NO_SPACE):
         return ""
     return (
         f"The volume of the cache {cache_dir} is full "
@@ -225,11 +230,11 @@ def find_uv() -> str:
     Raises RunnerError when there is none.
     """
     sibling = os.path.join(os.path.dirname(sys.executable), "uv")
-    found = sibling if os.access(sibling, os.X_OK) else shutil.which("uv")
-    if not found:
+    uv = sibling if os.access(sibling, os.X_OK) else shutil.which("uv")
+    if not uv:
         raise RunnerError(
             Cause.ENVIRONMENT_ERROR,
-            "The project lists packages, and there is no uv here to install them: build the image "
-            "from runner/Dockerfile.",
+            "The project lists packages, and uv is not installed: use an image that has uv and "
+            "py-rattler.",
         )
-    return found
+    return uv

@@ -1,24 +1,26 @@
-"""What is in a cache, and what goes when it is too large: never an environment that a run holds."""
+"""What is in a cache, and what is removed when it is too large: never an environment in use."""
 
+import contextlib
 import fcntl
 import os
 import shutil
 import stat
 from typing import Dict, Iterator, List, NamedTuple, Tuple
 
-from mlflow_runner.environment import Place
+from mlflow_runner.environment import Slot
 from mlflow_runner.environment.remove import remove
 
 BUILDING = "building.lock"
-"""Held together by all that make environments, and alone by the process that removes packages that
-they might link.
+"""Locked shared by every process that builds an environment, and exclusively by the process that
+removes packages.
 """
 
 
 class Entry(NamedTuple):
     """An environment in a cache.
 
-    `size_bytes` counts files that packages share too; `used_at` is in seconds since the epoch.
+    `state` is that of the `Slot`, or `making` while it is being built. `size_bytes` includes files
+    that packages share; `used_at` is in seconds since the epoch.
     """
 
     key: str
@@ -31,94 +33,90 @@ class Entry(NamedTuple):
 
 
 def listing(cache_dir: str, sizes: bool = True) -> List[Entry]:
-    """The environments in `cache_dir`, the most recently used one first."""
-    found = []
+    """The environments in `cache_dir`, the most recently used one first; `size_bytes` is 0 without
+    `sizes`.
+    """
+    entries = []
     for folder in sorted(_folders(os.path.join(cache_dir, "environments"))):
         keys = {name.partition(".")[0] for name in os.listdir(folder)}
         for key in keys:
-            place = Place(os.path.join(folder, key))
-            if not os.path.isdir(place.path):
+            slot = Slot(os.path.join(folder, key))
+            if not os.path.isdir(slot.path):
                 continue
-            in_use = not place.try_alone()
-            place.release()
-            state = "making" if in_use and place.state() == "missing" else place.state()
-            size = sum(_inodes([place.path]).values()) if sizes else 0
-            found.append(
+            in_use = not slot.try_exclusive()
+            slot.release()
+            state = slot.state()
+            entries.append(
                 Entry(
-                    key,
-                    os.path.basename(folder),
-                    place.path,
-                    state,
-                    in_use,
-                    os.stat(place.lock).st_mtime,
-                    size,
+                    key=key,
+                    platform=os.path.basename(folder),
+                    path=slot.path,
+                    state="making" if in_use and state == "missing" else state,
+                    in_use=in_use,
+                    used_at=os.stat(slot.lock).st_mtime,
+                    size_bytes=usage_bytes(slot.path) if sizes else 0,
                 )
             )
-    return sorted(found, key=lambda entry: -entry.used_at)
+    return sorted(entries, key=lambda entry: -entry.used_at)
 
 
 def discard(entry: Entry) -> bool:
-    """Remove one environment; False when a run holds it."""
-    place = Place(entry.path)
+    """Remove one environment; False when a run uses it."""
+    slot = Slot(entry.path)
     try:
-        if not place.try_alone():
+        if not slot.try_exclusive():
             return False
-        if os.path.lexists(place.marker):
-            os.unlink(place.marker)
-        remove(place.path)
+        if os.path.lexists(slot.marker):
+            os.unlink(slot.marker)
+        remove(slot.path)
         return True
     finally:
-        place.release()
+        slot.release()
 
 
-def usage_bytes(cache_dir: str) -> int:
-    """What the cache takes on its volume: a file that packages and environments share counts
-    once.
-    """
-    return sum(_inodes([cache_dir]).values())
+def usage_bytes(path: str) -> int:
+    """The space that a folder takes on its volume: a file with several links in it counts once."""
+    sizes: Dict[Tuple[int, int], int] = {
+        (status.st_dev, status.st_ino): status.st_blocks * 512 for status in _files(path)
+    }
+    return sum(sizes.values())
 
 
 def clean(cache_dir: str, limit_bytes: int) -> Tuple[int, int]:
     """Remove until at most `limit_bytes` are used: packages that no environment links, then the
     least recently used environment.
 
-    How many environments were removed, and the bytes that became free. What is in
-    use stays, even where the limit cannot be kept then.
+    The number of environments removed, and of bytes freed. An environment in use stays, even if
+    the cache remains above the limit.
     """
     before = now = usage_bytes(cache_dir)
     removed = 0
     while now > limit_bytes:
-        gone = _remove_unused_packages(cache_dir, now - limit_bytes)
-        if not gone:
+        progress = _remove_unused_packages(cache_dir, now - limit_bytes)
+        if not progress:
             candidates = [
                 entry for entry in reversed(listing(cache_dir, sizes=False)) if not entry.in_use
             ]
-            gone = next((True for entry in candidates if discard(entry)), False)
-            removed += bool(gone)
-        if not gone:
+            progress = any(discard(entry) for entry in candidates)  # the first that it can
+            removed += progress
+        if not progress:
             break
         now = usage_bytes(cache_dir)
     return removed, before - now
 
 
-class Building:
-    """A context in which packages stay: while an environment is made of them."""
-
-    def __init__(self, cache_dir: str):
-        self._path = os.path.join(cache_dir, BUILDING)
-
-    def __enter__(self):
-        self._file = open(self._path, "a")
-        fcntl.flock(self._file, fcntl.LOCK_SH)
-
-    def __exit__(self, *_):
-        self._file.close()
+@contextlib.contextmanager
+def hold_packages(cache_dir: str) -> Iterator[None]:
+    """Keep all packages in the cache while an environment is built from them."""
+    with open(os.path.join(cache_dir, BUILDING), "a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
 
 
 def _remove_unused_packages(cache_dir: str, wanted_bytes: int) -> bool:
     """Remove packages that no environment links, oldest first, until `wanted_bytes` are free.
 
-    False when there was none.
+    False if nothing could be removed.
     """
     with open(os.path.join(cache_dir, BUILDING), "a") as file:
         try:
@@ -160,12 +158,3 @@ def _files(path: str) -> Iterator[os.stat_result]:
                 yield from _files(entry.path)
             else:
                 yield entry.stat(follow_symlinks=False)
-
-
-def _inodes(paths: List[str]) -> Dict[Tuple[int, int], int]:
-    """Bytes on disk by inode."""
-    return {
-        (status.st_dev, status.st_ino): status.st_blocks * 512
-        for path in paths
-        for status in _files(path)
-    }

@@ -1,16 +1,15 @@
-"""The process that keeps a cache below its limit, at the same time as the user's command and with
-less priority.
-"""
+"""The process that keeps a cache below its limit, at low priority next to the user's command."""
 
 import os
 import sys
+from typing import List
 
 from mlflow_runner.environment.cache import clean
 from mlflow_runner.log.output import PREFIX
 
 
-def main(arguments) -> int:
-    """`clean CACHE LIMIT_BYTES`."""
+def main(arguments: List[str]) -> int:
+    """`clean CACHE LIMIT_BYTES`; the exit code."""
     cache_dir, limit = arguments
     os.nice(19)
     try:

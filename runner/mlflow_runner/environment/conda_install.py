@@ -1,5 +1,5 @@
-"""The process that installs conda packages: rattler, kept apart because a fault in native code must
-not end the run.
+"""The process that installs conda packages with rattler: a crash of native code must not end the
+run.
 """
 
 import asyncio
@@ -8,26 +8,27 @@ import os
 import sys
 import time
 import urllib.parse
+from typing import Any, Callable, Dict, List, Tuple
 
 from mlflow_runner.log.output import PREFIX
 
 SAY_EVERY_S = 2.0
 
 
-def main(arguments) -> int:
+def main(arguments: List[str]) -> int:
     """`conda-install LOCK PLATFORM PREFIX PACKAGES [FOLDER]`: link what the conda-lock.yml lists
-    into PREFIX.
+    into PREFIX; the exit code.
 
-    PACKAGES is the package cache, FOLDER where rattler is installed.
+    PACKAGES is the package cache, FOLDER contains rattler.
     """
     lock, platform, prefix, packages, *path = arguments
     sys.path += path
     try:
-        import rattler  # noqa: F401
+        import rattler  # noqa: F401 - whether it is installed
     except ImportError:
         print(
-            f"{PREFIX}there is no py-rattler here to install conda packages: build the image from "
-            "runner/Dockerfile",
+            f"{PREFIX}the project lists conda packages, and py-rattler is not installed: use an "
+            "image that has uv and py-rattler",
             file=sys.stderr,
         )
         return 1
@@ -39,15 +40,15 @@ def main(arguments) -> int:
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # a crash of native code while the interpreter ends must not change the result
+    os._exit(code)  # a crash of native code at the interpreter's exit must not change the result
 
 
-async def _install(lock, platform, prefix, packages):
+async def _install(lock: str, platform: str, prefix: str, packages: str) -> None:
     import rattler
 
     default = rattler.LockFile.from_path(lock).default_environment()
-    found = next(item for item in default.platforms() if item.name == platform)
-    records = default.conda_repodata_records_for_platform(found)
+    target = next(item for item in default.platforms() if item.name == platform)
+    records = default.conda_repodata_records_for_platform(target)
     _check_files(records)
     await rattler.install(
         records,
@@ -61,9 +62,10 @@ async def _install(lock, platform, prefix, packages):
     )
 
 
-def _check_files(records):
-    """Compare files of this machine with the lock: rattler does so for what it downloads only (seen
-    with 0.28).
+def _check_files(records: List[Any]) -> None:
+    """Compare local files with the lock: rattler 0.28 checks only what it downloads.
+
+    Raises ValueError, OSError.
     """
     for record in records:
         if record.url.startswith("file:") and record.sha256:
@@ -77,40 +79,43 @@ def _check_files(records):
 
 
 class _Reporter:
-    """Says every few seconds how far it is, in lines that a log can hold."""
+    """Prints the progress every few seconds, in whole lines.
 
-    def __init__(self, total):
+    rattler calls the methods; the events without a method here return 0.
+    """
+
+    def __init__(self, total: int) -> None:
         self._total = total
         self._fetched = self._linked = self._next_token = 0
-        self._bytes = {}
+        self._bytes: Dict[int, Tuple[int, int]] = {}
         self._said_at = time.monotonic()
 
-    def on_download_start(self, _entry):
+    def on_download_start(self, _entry: Any) -> int:
         self._next_token += 1
         return self._next_token
 
-    def on_download_progress(self, download, progress, total):
+    def on_download_progress(self, download: int, progress: int, total: int) -> None:
         self._bytes[download] = (progress, total or progress)
         self._say()
 
-    def on_populate_cache_complete(self, _entry):
+    def on_populate_cache_complete(self, _entry: Any) -> None:
         self._fetched += 1
         self._say()
 
-    def on_link_complete(self, _index):
+    def on_link_complete(self, _index: Any) -> None:
         self._linked += 1
         self._say()
 
-    def on_transaction_complete(self):
+    def on_transaction_complete(self) -> None:
         self._say(last=True)
 
-    def _say(self, last=False):
+    def _say(self, last: bool = False) -> None:
         now = time.monotonic()
         if last or now - self._said_at >= SAY_EVERY_S:
             self._said_at = now
-            got = sum(progress for progress, _ in self._bytes.values()) / 1e6
-            wanted = sum(total for _, total in self._bytes.values()) / 1e6
-            sizes = f" ({got:.0f} of {wanted:.0f} MB)" if wanted else ""
+            done = sum(progress for progress, _ in self._bytes.values()) / 1e6
+            size = sum(total for _, total in self._bytes.values()) / 1e6
+            sizes = f" ({done:.0f} of {size:.0f} MB)" if size else ""
             verb = "linked" if self._linked else "fetched"
             print(
                 f"{PREFIX}{verb} {self._linked or self._fetched} of {self._total} conda "
@@ -118,7 +123,7 @@ class _Reporter:
                 flush=True,
             )
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Callable[..., int]:
         if name.startswith("on_"):
             return lambda *_: 0
         raise AttributeError(name)

@@ -6,24 +6,24 @@ import shutil
 from typing import List
 
 
-def writable(path: str) -> List[str]:
-    """The folders of an environment, relative to it, that an installer would write to; `realise`
-    makes them read-only.
+def list_writable(path: str) -> List[str]:
+    """The folders of an environment, relative to it, that an installer writes to; `realise` makes
+    them read-only.
     """
-    found = [
+    folders = [
         os.path.join(path, "bin"),
         *glob.glob(os.path.join(path, "lib", "python3*", "site-packages")),
     ]
     return [
-        os.path.relpath(item, path)
-        for item in found
-        if os.path.isdir(item) and not os.path.islink(item)
+        os.path.relpath(folder, path)
+        for folder in folders
+        if os.path.isdir(folder) and not os.path.islink(folder)
     ]
 
 
 def remove(path: str) -> None:
-    """Remove the folder `path`, if it is there."""
-    for name in writable(path):
-        os.chmod(os.path.join(path, name), 0o755)
+    """Remove the folder `path`, if it exists. Raises OSError."""
+    for name in list_writable(path):
+        os.chmod(os.path.join(path, name), 0o755)  # noqa: S103 - removed on the next lines
     if os.path.lexists(path):
         shutil.rmtree(path)

@@ -1,1 +1,1 @@
-"""What a run prints: kept on disk, and shown as it comes."""
+"""What a run prints: spooled on disk, and copied to standard output."""

@@ -1,20 +1,20 @@
-"""The run's output on disk: one writer, several readers that may be slower than it.
+"""The run's output on disk: one writer, and readers that may be slower than it.
 
-The output is an endless row of bytes cut into segment files named by the
-offset of their first byte. At most `capacity` bytes are kept: a reader that
-falls further behind than that is told how many bytes it missed, and the
-user's process never waits for it.
+The output is a stream of bytes, cut into segment files that are named by the offset of their first
+byte. The spool holds at most `capacity` bytes: a reader that falls further behind gets the number
+of bytes that it missed, and the user's process never waits for a reader.
 """
 
 import os
-from typing import List, NamedTuple, Tuple
+from io import FileIO
+from typing import List, NamedTuple, Optional, Tuple
 
 SEGMENT_BYTES = 8 * 1024 * 1024
 
 
 class Chunk(NamedTuple):
-    """`data` starts at `start`; `lost` bytes before it are gone; when `closed`, no more will come
-    right behind it.
+    """`data` starts at the offset `start`; `lost` bytes before it are gone. `closed`: a gap follows
+    `data` directly.
     """
 
     start: int
@@ -24,64 +24,63 @@ class Chunk(NamedTuple):
 
 
 class SpoolWriter:
-    """Appends to the spool in `directory`, which holds at most about `capacity` bytes."""
+    """Appends to the spool in `directory`, which holds about `capacity` bytes at most."""
 
-    def __init__(self, directory, capacity: int, segment_bytes: int = SEGMENT_BYTES):
-        self._directory = os.fspath(directory)
-        os.makedirs(self._directory, exist_ok=True)
+    def __init__(self, directory: str, capacity: int, segment_bytes: int = SEGMENT_BYTES) -> None:
+        self._directory = directory
+        os.makedirs(directory, exist_ok=True)
         self._segment_bytes = min(segment_bytes, max(1, capacity // 2))
-        self._kept = max(2, capacity // self._segment_bytes)
-        self._file = None
+        self._most_segments = max(2, capacity // self._segment_bytes)
+        self._file: Optional[FileIO] = None
         self._room = 0
         self.end = 0
 
     def append(self, data: bytes) -> None:
+        """Append `data`; what a full disk does not take becomes a gap for readers."""
         view = memoryview(data)
         try:
             while view:
-                if self._room == 0:
-                    self._rotate()
-                written = self._file.write(view[: self._room])
+                file = self._file if self._file and self._room else self._rotate()
+                written = file.write(view[: self._room])
                 self._room -= written
                 self.end += written
                 view = view[written:]
         except OSError:
-            # a full disk: readers see a gap before what is written once there is room again
             self.end += len(view)
             self._room = 0
 
-    def _rotate(self) -> None:
+    def _rotate(self) -> FileIO:
+        """Open the next segment and remove those above the capacity. Raises OSError."""
         if self._file:
             self._file.close()
             self._file = None
-        for _, path in _segments(self._directory)[: 1 - self._kept]:
+        for _, path in _segments(self._directory)[: 1 - self._most_segments]:
             os.unlink(path)
-        self._file = open(os.path.join(self._directory, f"{self.end:020d}.log"), "ab", buffering=0)
+        self._file = FileIO(os.path.join(self._directory, f"{self.end:020d}.log"), "ab")
         self._room = self._segment_bytes
+        return self._file
 
 
 class SpoolReader:
-    """Reads the spool in `directory` from any process; `offset` is the next byte it will return."""
+    """Reads the spool in `directory` from any process; `offset` is the next byte to return."""
 
-    def __init__(self, directory, offset: int = 0):
-        self._directory = os.fspath(directory)
+    def __init__(self, directory: str, offset: int = 0) -> None:
+        self._directory = directory
         self.offset = offset
 
     def peek(self, limit: int) -> Chunk:
-        """At most `limit` bytes from `offset` on, without moving it; empty when there are none
-        yet.
-        """
+        """At most `limit` bytes from `offset` on, which stays; empty while there are none."""
         while True:
             segments = _segments(self._directory)
             if not segments:
                 return Chunk(self.offset, b"", 0)
             try:
                 return _read(segments, self.offset, limit)
-            except FileNotFoundError:  # dropped by the writer since it was listed
+            except FileNotFoundError:  # the writer removed it after it was listed
                 continue
 
     def end(self) -> int:
-        """The offset behind the last byte that has been written."""
+        """The offset after the last byte written."""
         segments = _segments(self._directory)
         if not segments:
             return 0
@@ -89,7 +88,7 @@ class SpoolReader:
         return start + os.path.getsize(path)
 
     def advance(self, chunk: Chunk, length: int) -> None:
-        """Count the first `length` bytes of `chunk`, and all that was lost before it, as read."""
+        """Count the first `length` bytes of `chunk`, and all bytes lost before it, as read."""
         self.offset = chunk.start + length
 
 
@@ -99,7 +98,7 @@ def _segments(directory: str) -> List[Tuple[int, str]]:
 
 
 def _read(segments: List[Tuple[int, str]], offset: int, limit: int) -> Chunk:
-    """What follows `offset` without a gap; a gap at `offset` itself is what was lost."""
+    """The bytes after `offset` up to a gap; bytes missing at `offset` itself count as lost."""
     start, data = offset, b""
     following = [start for start, _ in segments[1:]] + [None]
     for (begin, path), after in zip(segments, following):

@@ -1,1 +1,1 @@
-"""Child processes: started, supervised and reaped as an init process does it."""
+"""Child processes: started, supervised and reaped as an init process does."""

@@ -1,18 +1,18 @@
-"""Whether the kernel has killed a process of this container because its memory was used up."""
+"""Whether the kernel's OOM killer has killed a process of this container."""
 
 EVENTS = (
     ("/sys/fs/cgroup/memory.events", "oom_kill"),
     ("/sys/fs/cgroup/memory/memory.oom_control", "oom_kill"),
 )
-"""cgroup v2 and v1, as a container sees its own (kernel: admin-guide/cgroup-v2.rst,
+"""cgroup v2 and v1, at the paths that a container sees (kernel: admin-guide/cgroup-v2.rst,
 memory.events).
 """
 
 
-def oom_kills() -> int:
-    """How often it has so far; 0 where no counter exists.
+def count_oom_kills() -> int:
+    """The number of OOM kills so far; 0 where no counter exists.
 
-    An exit code of 137 alone proves nothing.
+    An exit code of 137 alone does not prove one.
     """
     for path, name in EVENTS:
         try:

@@ -1,51 +1,63 @@
-"""Run commands as an init process does: their output kept, signals passed on, orphans reaped.
+"""Run commands as an init process does: spool their output, forward signals, reap orphans.
 
 Nothing here waits for the tracking server or for the reader of the runner's own output (see
-`output`).
+`log.output`).
 """
 
+import contextlib
 import fcntl
 import os
 import selectors
 import signal
 import subprocess
 import time
-from typing import Callable, List, NamedTuple, Optional, Sequence
+from typing import (
+    TYPE_CHECKING,
+    Callable,
+    Dict,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 from mlflow_runner.log.output import READ_BYTES, Output
 
+if TYPE_CHECKING:
+    from types import FrameType
+
 STOPS = (signal.SIGTERM, signal.SIGINT)
 AFTER_STOP_S = 2.0
-"""Beyond the grace period, how long a stopped run may report its end.
+"""How long a stopped run may report its end after the grace period.
 
 The pod is killed `REPORT_S` (`mlflow_backend.places.kubernetes.objects.manifest`) after that
-period, and then neither its exit code nor its termination message counts; a last call takes 2 s.
+period, which discards its exit code and termination message; a last call takes 2 s.
 """
 
 
 class Exit(NamedTuple):
-    """How a command ended: its exit code as a shell gives it (128 + signal), and its signal if
-    any.
-    """
+    """How a command ended: its exit code as in a shell (128 + signal), and the signal if any."""
 
     code: int
     signal: Optional[int]
 
 
 class Supervisor:
-    """Runs one command after another and knows whether the run has been asked to stop.
+    """Runs one command at a time and records whether the run has been asked to stop.
 
-    A SIGTERM or SIGINT goes to the command's whole process group; what is left
-    of it after `grace_period_s` gets SIGKILL. `signals` counts them, whatever runs.
+    A SIGTERM or SIGINT goes to the command's whole process group; processes that are left after
+    `grace_period_s` get SIGKILL. `signals` counts signals at any time, `stopped_by` is the first.
     """
 
-    def __init__(self, output: Output, grace_period_s: float):
+    def __init__(self, output: Output, grace_period_s: float) -> None:
         self._output = output
         self._grace_period_s = grace_period_s
-        self._group = None
-        self._listen = bytes
-        self._kill_at = None
-        self._others = {}
+        self._group: Optional[int] = None
+        self._listen: Callable[[bytes], bytes] = bytes
+        self._kill_at: Optional[float] = None
+        self._adopted: Dict[int, Tuple[subprocess.Popen[bytes], Callable[[int], None]]] = {}
         self.stopped_by: Optional[int] = None
         self.signals = 0
         self._wakeup, wakeup_write = os.pipe()
@@ -55,10 +67,10 @@ class Supervisor:
         for number in STOPS:
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        # one that came earlier comes now: `__main__` holds them back
+        # delivers signals that `__main__` has blocked until now
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
-    def _on_stop(self, number, _frame):
+    def _on_stop(self, number: int, _frame: "Optional[FrameType]") -> None:
         self.signals += 1
         self.stop(number)
 
@@ -69,29 +81,29 @@ class Supervisor:
             self._kill_at = time.monotonic() + self._grace_period_s
         _signal_group(self._group, number)
 
-    def adopt(self, process: subprocess.Popen, on_exit: Callable[[int], None]) -> None:
-        """Reap `process` too, which is not the command, and tell its exit code (negative: a signal)
+    def adopt(self, process: "subprocess.Popen[bytes]", on_exit: Callable[[int], None]) -> None:
+        """Reap `process` too, which is not the command, and pass its exit code (negative: a signal)
         to `on_exit`.
 
-        It is kept: a Popen that is dropped is reaped by the next one that is made, and its exit is
-        lost.
+        Keeps a reference: `subprocess` reaps a dropped Popen when it creates the next, and the exit
+        code is lost.
         """
-        self._others[process.pid] = (process, on_exit)
+        self._adopted[process.pid] = (process, on_exit)
 
     def run(
         self,
         argv: List[str],
         cwd: str,
-        env: dict,
+        env: Mapping[str, str],
         on_start: Callable[[], None] = lambda: None,
         listen: Callable[[bytes], bytes] = lambda data: data,
         pass_fds: Sequence[int] = (),
     ) -> Exit:
-        """Run `argv` to its end; `on_start` is called when it has been started.
+        """Run `argv` to its end; `on_start` is called once it has started.
 
-        `listen` gets each piece of its output and returns what is kept of it.
+        `listen` receives each piece of its output and returns the bytes to log.
 
-        Raises OSError when it cannot be started.
+        Raises OSError when the command cannot be started.
         """
         read_fd, write_fd = os.pipe()
         _enlarge(read_fd)
@@ -120,29 +132,30 @@ class Supervisor:
             return self._pump(process, read_fd)
         finally:
             os.close(read_fd)
-            _signal_group(self._group, signal.SIGTERM)  # what the command left behind
+            _signal_group(self._group, signal.SIGTERM)  # processes that the command left behind
             self._group = None
 
     def wait_until(self, done: Callable[[], bool], timeout_s: float, stops: bool = False) -> None:
-        """Go on reaping until `done()` or for `timeout_s` seconds; `stops`: no longer than a run
-        that is asked to stop may take.
+        """Reap until `done()` or for `timeout_s` seconds; with `stops`, no longer than a stopped
+        run may take.
         """
         deadline = time.monotonic() + timeout_s
         with selectors.DefaultSelector() as selector:
             selector.register(self._wakeup, selectors.EVENT_READ)
             self._reap(None)
             while not done():
-                stopped = stops and self._kill_at is not None
-                left_s = (
-                    min(deadline, self._kill_at + AFTER_STOP_S) if stopped else deadline
-                ) - time.monotonic()
+                until = deadline
+                if stops and self._kill_at is not None:
+                    until = min(deadline, self._kill_at + AFTER_STOP_S)
+                left_s = until - time.monotonic()
                 if left_s <= 0:
                     return
                 if selector.select(left_s):
                     os.read(self._wakeup, 4096)
                 self._reap(None)
 
-    def _pump(self, process, read_fd) -> Exit:
+    def _pump(self, process: "subprocess.Popen[bytes]", read_fd: int) -> Exit:
+        """Copy the command's output until it has exited."""
         os.set_blocking(read_fd, False)
         with selectors.DefaultSelector() as selector:
             selector.register(read_fd, selectors.EVENT_READ)
@@ -164,9 +177,10 @@ class Supervisor:
             return Exit(128 + os.WTERMSIG(status), os.WTERMSIG(status))
         return Exit(os.WEXITSTATUS(status), None)
 
-    def _read(self, fd, available_only=False) -> bool:
-        """Move one block to the output; False at the end, or when nothing is there and only that
-        counts.
+    def _read(self, fd: int, available_only: bool = False) -> bool:
+        """Move one block to the output.
+
+        False at the end of the stream, or with `available_only` when no bytes are available.
         """
         try:
             data = os.read(fd, READ_BYTES)
@@ -175,16 +189,16 @@ class Supervisor:
         self._output.write(self._listen(data))
         return bool(data)
 
-    def _kill_delay(self):
+    def _kill_delay(self) -> Optional[float]:
         return None if self._kill_at is None else max(0.05, self._kill_at - time.monotonic())
 
-    def _kill_if_due(self):
+    def _kill_if_due(self) -> None:
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
             _signal_group(self._group, signal.SIGKILL)
 
-    def _reap(self, pid):
-        """Reap every child that has ended, ours or adopted as PID 1; the wait status of `pid` if it
-        was one.
+    def _reap(self, pid: Optional[int]) -> Optional[int]:
+        """Reap every ended child, adopted orphans of PID 1 included; the wait status of `pid` if it
+        is one of them.
         """
         ended = None
         while True:
@@ -196,23 +210,21 @@ class Supervisor:
                 return ended
             if child == pid:
                 ended = status
-            elif child in self._others:
-                process, on_exit = self._others.pop(child)
+            elif child in self._adopted:
+                process, on_exit = self._adopted.pop(child)
                 process.returncode = os.waitstatus_to_exitcode(status)
                 on_exit(process.returncode)
 
 
-def _signal_group(group, number):
+def _signal_group(group: Optional[int], number: int) -> None:
     if group is not None:
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(group, number)
-        except (ProcessLookupError, PermissionError):
-            pass
 
 
-def _enlarge(fd):
-    """A pipe of 1 MiB instead of 64 KiB, where the kernel allows it (F_SETPIPE_SZ, Linux)."""
-    try:
+def _enlarge(fd: int) -> None:
+    """Set the pipe's size to 1 MiB instead of 64 KiB where the kernel allows it (F_SETPIPE_SZ,
+    Linux).
+    """
+    with contextlib.suppress(OSError):
         fcntl.fcntl(fd, getattr(fcntl, "F_SETPIPE_SZ", 1031), READ_BYTES)
-    except OSError:
-        pass

@@ -6,7 +6,7 @@ import time
 from typing import Callable, Optional
 
 from mlflow_runner.contract.answers import Refused, TooLarge
-from mlflow_runner.log.output import PREFIX
+from mlflow_runner.log.output import PREFIX, describe_gap
 from mlflow_runner.log.spool import SpoolReader
 from mlflow_runner.report.channel import Channel
 from mlflow_runner.report.progress import Progress
@@ -65,9 +65,7 @@ class Log(Channel):
         whether no more will be in it.
         """
         chunk = self._reader.peek(self._part_bytes)
-        note = (
-            f"{PREFIX}{chunk.lost} bytes of output left out here\n".encode() if chunk.lost else b""
-        )
+        note = describe_gap(chunk.lost)
         data = chunk.data[: max(1, self._part_bytes - len(note))]
         is_full = len(data) + len(note) >= self._part_bytes
         if is_full:

@@ -5,35 +5,45 @@ import shutil
 import subprocess
 import sys
 import time
-from typing import Optional
+from typing import TYPE_CHECKING, Dict, List, Optional, Sequence
 
 from mlflow_runner.contract import tracking_variables
 from mlflow_runner.contract.causes import Cause
 from mlflow_runner.contract.errors import RunnerError
 from mlflow_runner.contract.state import State
-from mlflow_runner.contract.submission import NETRC, RATTLER_AUTH, Submission
+from mlflow_runner.contract.submission import (
+    NETRC,
+    RATTLER_AUTH,
+    Archive,
+    Download,
+    Environment,
+    Submission,
+)
 from mlflow_runner.log.output import Output
 from mlflow_runner.processes import program
-from mlflow_runner.processes.memory import oom_kills
+from mlflow_runner.processes.memory import count_oom_kills
 from mlflow_runner.processes.supervise import Exit, Supervisor
 from mlflow_runner.run.reporter import Reporter
 
+if TYPE_CHECKING:
+    from mlflow_runner.run.closing import Closing
+
 ATTEMPT = "MLFLOW_COMPUTE_ATTEMPT"
-"""Tells the command whether it may find a checkpoint of its own: 1, then 2 and so on where the
-target has `retries`.
+"""Tells the command whether an earlier attempt may have left a checkpoint: 1, then 2 and so on
+where the target has `retries`.
 """
 CLEAN_S = 10.0
-"""How long cleaning the cache may go on after the run's end has been told."""
+"""How long cleaning the cache may continue after the run's end has been reported."""
 INHERITED_RUN = "MLFLOW_COMPUTE_RUN_ID"
-"""Names the run that a process belongs to, so that a project started from inside it is not taken
-for it.
+"""Names the run that a process belongs to, so that a project started by the command gets a run of
+its own.
 """
 
 
 class Run:
-    """One run: its phases in order, and what is known of them."""
+    """One run: its phases in order, and its state."""
 
-    def __init__(self, submission: Submission, started_s: float):
+    def __init__(self, submission: Submission, started_s: float) -> None:
         tracking_variables.strip(os.environ)
         self._submission = submission
         self._started_s = self._phase_start = started_s
@@ -56,12 +66,13 @@ class Run:
         self._output = Output(
             self._scratch, submission.log_backlog_bytes, self._reporter.wake, lines=in_container_log
         )
-        self._made = False
-        self._cleaner: Optional[subprocess.Popen] = None
-        self._oom_kills = oom_kills()
+        self._built = False
+        self._cleaner: Optional[subprocess.Popen[bytes]] = None
+        self._oom_kills = count_oom_kills()
         self._supervisor = Supervisor(self._output, submission.grace_period_s)
 
     def execute(self) -> int:
+        """Run all phases and report the end; the exit code of the runner."""
         try:
             return self._execute()
         finally:
@@ -76,52 +87,57 @@ class Run:
             exit_ = self._run_command()
         except RunnerError as error:
             return self._closing().after_error(error.cause, str(error))
-        except Exception as error:  # a defect of ours must end the run too, and say so
+        except Exception as error:  # a bug in the runner: the run must end, with a reason
             self._closing().after_error(Cause.RUNNER_ERROR, f"{type(error).__name__}: {error}")
             raise
-        return self._closing().after_exit(exit_, oom_kills() > self._oom_kills)
+        return self._closing().after_exit(exit_, count_oom_kills() > self._oom_kills)
 
-    def _closing(self):
+    def _closing(self) -> "Closing":
         from mlflow_runner.run.closing import Closing
 
         return Closing(
             self._submission, self._state, self._output, self._reporter, self._supervisor
         )
 
-    def _prepare(self):
+    def _prepare(self) -> None:
         submission = self._submission
-        archive = submission.archive
-        path = archive and (archive.path or self._fetch_archive())
-        if archive:
-            from mlflow_runner.run.unpack import unpack
-
-            unpack(path, archive.sha256, submission.unpack_dir)
-            self._phase("unpack")
+        if submission.archive:
+            self._unpack(submission.archive, submission.unpack_dir or submission.project_dir)
         if submission.downloads:
-            self._start_reporter()
-            for item in submission.downloads:
-                self._output.say(f"downloading {item.uri}")
-                self._fetch(item.uri, item.path, Cause.DOWNLOAD_ERROR)
-            self._phase("download")
+            self._download(submission.downloads)
         if submission.environment:
-            from mlflow_runner import environment
+            self._enter(submission.environment)
 
-            if not environment.enter(submission.environment, submission.cache_dir):
-                from mlflow_runner.environment.build import Tools
-                from mlflow_runner.environment.realise import realise
+    def _unpack(self, archive: Archive, directory: str) -> None:
+        path = archive.path or self._fetch_archive(archive)
+        from mlflow_runner.run.unpack import unpack
 
-                self._start_reporter()
-                tools = Tools(
-                    submission.cache_dir,
-                    self._scratch,
-                    self._supervisor,
-                    self._output.say,
-                    self._fetch_packages,
-                )
-                spent = realise(submission.environment, tools)
-                self._state.phases.update(spent)
-                self._made = bool(spent)
-            self._phase("environment")
+        unpack(path, archive.sha256, directory)
+        self._end_phase("unpack")
+
+    def _download(self, downloads: Sequence[Download]) -> None:
+        self._start_reporter()
+        for item in downloads:
+            self._output.say(f"downloading {item.uri}")
+            self._fetch(item.uri, item.path, Cause.DOWNLOAD_ERROR)
+        self._end_phase("download")
+
+    def _enter(self, environment: Environment) -> None:
+        from mlflow_runner import environment as environments
+
+        cache_dir = self._submission.cache_dir
+        if not environments.enter(environment, cache_dir):
+            from mlflow_runner.environment.build import Tools
+            from mlflow_runner.environment.realise import realise
+
+            self._start_reporter()
+            tools = Tools(
+                cache_dir, self._scratch, self._supervisor, self._output.say, self._fetch_packages
+            )
+            spent = realise(environment, tools)
+            self._state.phases.update(spent)
+            self._built = bool(spent)
+        self._end_phase("environment")
 
     def _run_command(self) -> Exit:
         if self._supervisor.stopped_by is not None:
@@ -129,7 +145,8 @@ class Run:
         if not shutil.which("bash"):
             raise RunnerError(
                 Cause.ENVIRONMENT_ERROR,
-                "There is no bash here, which MLflow runs commands with: use an image that has it.",
+                "bash is not installed, and MLflow runs commands with it: use an image that has "
+                "bash.",
             )
         try:
             exit_ = self._supervisor.run(
@@ -142,46 +159,44 @@ class Run:
             raise RunnerError(
                 Cause.ENVIRONMENT_ERROR, f"The command could not be started: {error}."
             ) from None
-        self._phase("run")
+        self._end_phase("run")
         return exit_
 
-    def _started(self):
-        self._phase("start")
-        if self._made and self._submission.cache_limit_bytes is not None:
-            self._clean_cache()
+    def _started(self) -> None:
+        self._end_phase("start")
+        if self._built and self._submission.cache_limit_bytes is not None:
+            self._clean_cache(self._submission.cache_limit_bytes)
         self._state.started = True
         self._start_reporter()
 
-    def _phase(self, name):
+    def _end_phase(self, name: str) -> None:
         now = time.monotonic()
         self._state.phases[name] = round(now - self._phase_start, 4)
         self._phase_start = now
 
-    def _clean_cache(self):
-        argv = program.command(
-            "clean", self._submission.cache_dir, str(self._submission.cache_limit_bytes)
-        )
+    def _clean_cache(self, limit_bytes: int) -> None:
+        argv = program.command("clean", self._submission.cache_dir, str(limit_bytes))
         self._cleaner = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True
         )
         self._supervisor.adopt(self._cleaner, lambda _: None)
 
-    def _end_cleaning(self):
-        """It reads from the folder that goes with the run; a command that is shorter than it leaves
-        it some time.
+    def _end_cleaning(self) -> None:
+        """Give the cleaner some time after a short command, then kill it: its zip is removed with
+        the run's folder.
         """
-        if self._cleaner:
-            self._supervisor.wait_until(
-                lambda: self._cleaner.returncode is not None, CLEAN_S, stops=True
-            )
-            if self._cleaner.returncode is None:
-                self._cleaner.kill()
+        cleaner = self._cleaner
+        if cleaner:
+            self._supervisor.wait_until(lambda: cleaner.returncode is not None, CLEAN_S, stops=True)
+            if cleaner.returncode is None:
+                cleaner.kill()
 
-    def _start_reporter(self):
-        self._state.write(self._scratch)  # the reporter tells an end even if this process is killed
+    def _start_reporter(self) -> None:
+        # the reporter reports an end even if this process is killed
+        self._state.write(self._scratch)
         self._reporter.start(self._submission, self._supervisor)
 
-    def _command_env(self) -> dict:
+    def _command_env(self) -> Dict[str, str]:
         submission = self._submission
         env = dict(os.environ)
         env.update(
@@ -200,49 +215,46 @@ class Run:
         if submission.environment:
             from mlflow_runner import environment
 
-            env.update(environment.variables(submission.environment, self._prefix(), path))
+            prefix = environment.prefix(submission.environment, submission.cache_dir)
+            env.update(environment.variables(submission.environment, prefix, path))
         elif not shutil.which("python", path=path):
-            env["PATH"] = f"{path}{os.pathsep}{self._python_command()}"
+            env["PATH"] = f"{path}{os.pathsep}{self._make_python_command()}"
         return env
 
-    def _command(self) -> list:
-        if self._submission.environment:
+    def _command(self) -> List[str]:
+        submission = self._submission
+        if submission.environment:
             from mlflow_runner import environment
 
-            return environment.command(self._prefix(), self._submission.command)
-        return ["bash", "-c", self._submission.command]
+            prefix = environment.prefix(submission.environment, submission.cache_dir)
+            return environment.command(prefix, submission.command)
+        return ["bash", "-c", submission.command]
 
-    def _prefix(self) -> str:
-        from mlflow_runner import environment
-
-        return environment.prefix(self._submission.environment, self._submission.cache_dir)
-
-    def _python_command(self) -> str:
+    def _make_python_command(self) -> str:
         """A folder with the command `python`, for images that only have `python3` (Debian's)."""
         directory = os.path.join(self._scratch, "bin")
         os.makedirs(directory, exist_ok=True)
         wrapper = os.path.join(directory, "python")
         with open(wrapper, "w") as file:
             file.write(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-        os.chmod(wrapper, 0o755)
+        os.chmod(wrapper, 0o755)  # noqa: S103 - a program on PATH
         return directory
 
-    def _fetch_archive(self) -> str:
+    def _fetch_archive(self, archive: Archive) -> str:
         path = os.path.join(self._scratch, "snapshot.tar.gz")
-        self._output.say("fetching the snapshot from the run's artifacts")
+        self._output.say("downloading the snapshot from the run's artifacts")
         self._fetch(
-            f"runs:/{self._submission.run_id}/{self._submission.archive.artifact}",
-            path,
-            Cause.SNAPSHOT_ERROR,
+            f"runs:/{self._submission.run_id}/{archive.artifact}", path, Cause.SNAPSHOT_ERROR
         )
-        self._phase("fetch")
+        self._end_phase("fetch")
         return path
 
-    def _fetch_packages(self, artifact, path):
-        self._output.say("fetching the packages from the run's artifacts")
+    def _fetch_packages(self, artifact: str, path: str) -> None:
+        self._output.say("downloading the packages from the run's artifacts")
         self._fetch(f"runs:/{self._submission.run_id}/{artifact}", path, Cause.ENVIRONMENT_ERROR)
 
-    def _fetch(self, uri, path, cause):
+    def _fetch(self, uri: str, path: str, cause: Cause) -> None:
+        """Download `uri` to `path` in a child process. Raises RunnerError(cause)."""
         env = dict(os.environ, MLFLOW_TRACKING_URI=self._submission.tracking_uri)
         env[tracking_variables.CREDENTIAL_HOSTS] = ",".join(self._submission.credential_hosts)
         exit_ = self._supervisor.run(

@@ -2,6 +2,7 @@
 program itself).
 """
 
+import contextlib
 import os
 import subprocess
 from typing import Callable, Optional
@@ -13,33 +14,33 @@ from mlflow_runner.processes import program
 from mlflow_runner.processes.supervise import Supervisor
 
 MARGIN_S = 35.0
-"""A call that the reporter makes at the end of its time may last so long (`web.CALL_S`), and it
-starts and ends itself.
+"""Added to the reporter's time: a call made at its end may last this long (`web.CALL_S`), and the
+process itself starts and ends.
 """
 QUIT_S = 2.0
-"""A reporter that was told to end and waits for an answer is killed after so long."""
+"""A reporter that was asked to end and still waits for an answer is killed after this time."""
 STARTS_AT_END = 2
-"""A reporter that dies by a defect while it tells the end is started once more."""
+"""A reporter that crashes while it reports the end is started once more."""
 
 
 class Reporter:
-    """The process that talks to MLflow, so that a slow server or a large import never slows the
+    """The process that talks to MLflow, so that a slow server or a slow import never delays the
     run.
 
-    `on_stop` is called when the run is not to go on: the server refused it from the beginning, or
-    it was deleted in MLflow.
+    `on_stop` is called when the run must not continue: the server refused it at its start, or it
+    was deleted in MLflow.
     """
 
-    def __init__(self, directory: str, on_stop: Callable[[], None] = lambda: None):
+    def __init__(self, directory: str, on_stop: Callable[[], None] = lambda: None) -> None:
         self._directory = directory
         self._on_stop = on_stop
         self._wake_fd: Optional[int] = None
-        self._process: Optional[subprocess.Popen] = None
+        self._process: Optional[subprocess.Popen[bytes]] = None
 
     def start(self, submission: Submission, supervisor: Supervisor) -> None:
-        """Start it, again when it has died; not when it came to an outcome.
+        """Start the process, or wake it to read the state.
 
-        One that lives looks at the state.
+        Starts it again after a crash, but not after an outcome.
         """
         if self._lives():
             self._send(STATE)
@@ -60,18 +61,18 @@ class Reporter:
         supervisor.adopt(self._process, self._exited)
 
     def outcome(self) -> Optional[Outcome]:
-        """None as long as the reporter has not come to one."""
+        """The reporter's outcome; None until it has one."""
         return Outcome.read(self._directory)
 
     def wake(self) -> None:
-        """Say that there is new output; never blocks."""
+        """Announce new output; never blocks."""
         self._send(DATA)
 
     def finish(self, submission: Submission, supervisor: Supervisor) -> Outcome:
-        """Have the end in the state reported.
+        """Have the end in the state reported, and end the reporter.
 
-        A signal leaves it the time that a stopped run has. One more than the one that stopped the
-        command ends it at once: the user does not want to wait for the server.
+        After a signal the reporter gets the time of a stopped run. A further signal ends it at
+        once: the user does not want to wait for the server.
         """
         signals = max(1, supervisor.signals)
         for _ in range(STARTS_AT_END):
@@ -85,24 +86,22 @@ class Reporter:
         self._stop(supervisor)
         return self.outcome() or Outcome(GAVE_UP)
 
-    def _stop(self, supervisor):
+    def _stop(self, supervisor: Supervisor) -> None:
         self._send(QUIT)
         supervisor.wait_until(lambda: not self._lives(), QUIT_S)
-        if self._lives():
+        if self._process and self._lives():
             self._process.kill()
             supervisor.wait_until(lambda: not self._lives(), QUIT_S)
 
     def _lives(self) -> bool:
         return self._process is not None and self._process.returncode is None
 
-    def _exited(self, _code):
+    def _exited(self, _code: int) -> None:
         outcome = self.outcome()
         if outcome and outcome.kind in (REFUSED, DELETED):
             self._on_stop()
 
-    def _send(self, byte):
+    def _send(self, byte: bytes) -> None:
         if self._wake_fd is not None:
-            try:
+            with contextlib.suppress(BlockingIOError, BrokenPipeError):
                 os.write(self._wake_fd, byte)
-            except (BlockingIOError, BrokenPipeError):
-                pass
