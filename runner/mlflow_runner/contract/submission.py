@@ -77,10 +77,11 @@ class Submission(NamedTuple):
     else it is unpacked to `unpack_dir` (None: `project_dir`). `stopped_means` is the cause of an
     end by SIGTERM: a pod gets it from an eviction too. The runner lives for `least_lifetime_s` even
     if the run is over sooner. Up to `retries` further pods follow one that was disrupted or whose
-    command exited with a code of `retry_on`. Times are in seconds. `mark` is a random word that ends the runner's last line. The files of `secrets_dirs`
-    become variables, later folders override earlier ones. The login to the tracking server may also
-    be sent to `credential_hosts` (HOST or HOST:PORT). `own_dirs` are temporary folders of this run:
-    the process that started the runner removes them, or the runner where it is gone.
+    command exited with a code of `retry_on`. Times are in seconds. `mark` is a random word that
+    ends the runner's last line. The files of `secrets_dirs` become variables, later folders
+    override earlier ones. The login to the tracking server may also be sent to `credential_hosts`
+    (HOST or HOST:PORT). `own_dirs` are temporary folders of this run: the process that started the
+    runner removes them, or the runner where it is gone.
     """
 
     run_id: str

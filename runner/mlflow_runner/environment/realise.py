@@ -14,6 +14,8 @@ from mlflow_runner.environment.build import Build, Tools, describe_full_volume
 from mlflow_runner.environment.cache import hold_packages
 from mlflow_runner.environment.remove import list_writable, remove
 
+READ_ONLY = 0o555
+
 
 def realise(environment: Environment, tools: Tools) -> Dict[str, float]:
     """Enter the environment, built if it is missing; the seconds of each step, empty if another run
@@ -116,7 +118,7 @@ def _protect(path: str) -> Dict[str, int]:
         if os.path.basename(name) == "site-packages":
             # byte code may still be added
             os.makedirs(os.path.join(target, "__pycache__"), exist_ok=True)
-        os.chmod(target, 0o555)  # noqa: S103 - users of the cache run programs from these folders
+        os.chmod(target, READ_ONLY)
     made_by_installer = [
         name for name in ("conda-meta", "pyvenv.cfg") if os.path.exists(os.path.join(path, name))
     ]

@@ -24,6 +24,6 @@ def list_writable(path: str) -> List[str]:
 def remove(path: str) -> None:
     """Remove the folder `path`, if it exists. Raises OSError."""
     for name in list_writable(path):
-        os.chmod(os.path.join(path, name), 0o755)  # noqa: S103 - removed on the next lines
+        os.chmod(os.path.join(path, name), 0o700)
     if os.path.lexists(path):
         shutil.rmtree(path)

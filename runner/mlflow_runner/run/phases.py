@@ -34,6 +34,7 @@ where the target has `retries`.
 """
 CLEAN_S = 10.0
 """How long cleaning the cache may continue after the run's end has been reported."""
+EXECUTABLE = 0o755
 INHERITED_RUN = "MLFLOW_COMPUTE_RUN_ID"
 """Names the run that a process belongs to, so that a project started by the command gets a run of
 its own.
@@ -237,7 +238,7 @@ class Run:
         wrapper = os.path.join(directory, "python")
         with open(wrapper, "w") as file:
             file.write(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-        os.chmod(wrapper, 0o755)  # noqa: S103 - a program on PATH
+        os.chmod(wrapper, EXECUTABLE)
         return directory
 
     def _fetch_archive(self, archive: Archive) -> str:
