@@ -205,8 +205,9 @@ EXPLANATIONS: dict[Code, str] = {
         "installed on the cluster. The message says what to write instead."
     ),
     "UntrustedTarget": (
-        "A targets file that other users can write is not used, as a target decides where your "
-        "credentials are sent. Name the file in MLFLOW_COMPUTE_TARGETS after you have read it."
+        "A targets file that other users may have written is not used, as a target decides where "
+        "your credentials are sent. Read the file, and allow it with `mlflow-compute targets allow "
+        "FILE`."
     ),
     "UnusableFile": (
         "A file cannot travel with the run: it is a link that leads out of the project, a device, "

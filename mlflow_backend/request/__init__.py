@@ -1,1 +1,1 @@
-"""What one run asks for: its `backend_config`, its project and entry point, its parameters."""
+"""The request for one run: `backend_config`, project, entry point and parameters."""

@@ -7,16 +7,15 @@ from mlflow_backend.errors import ProjectError
 from mlflow_backend.request.project import Project
 
 CODE_DIR = "/mlflow/projects/code"
-"""Where MLflow puts a project in its image."""
+"""The project's folder in MLflow's images."""
 
 
 @dataclass(frozen=True)
 class DockerEnv:
-    """An image, its mounts (`HOST:CONTAINER`, as `docker run --volume` takes them), and variables
-    with their values.
+    """An image, its mounts (`HOST:CONTAINER` as for `docker run --volume`), and variables.
 
-    `variables` are written in the project; `inherited` are asked for by name and hold values of the
-    submitting user's environment.
+    The project sets `variables`; it names those in `inherited`, whose values are from the user's
+    environment.
     """
 
     image: str
@@ -26,9 +25,9 @@ class DockerEnv:
 
 
 def read(project: Project, environ: Mapping[str, str]) -> DockerEnv | None:
-    """The project's docker_env, None when it has none.
+    """The project's docker_env, or None.
 
-    Raises ProjectError naming a variable that is not set in `environ`.
+    Raises ProjectError for a variable that is not set in `environ`.
     """
     fields = project.spec.docker_env
     if not fields:
@@ -38,14 +37,16 @@ def read(project: Project, environ: Mapping[str, str]) -> DockerEnv | None:
         if isinstance(entry, str):
             if entry not in environ:
                 raise ProjectError(
-                    f"MLproject, docker_env: takes the variable {entry} from your environment, "
-                    f"where it is not set: export {entry}=..."
+                    f"MLproject, docker_env: the variable {entry} is not set in your environment",
+                    code="MissingSetting",
+                    hint=f"export {entry}=...",
                 )
             inherited[entry] = environ[entry]
         elif isinstance(entry, (list, tuple)) and len(entry) == 2:
             variables[str(entry[0])] = str(entry[1])
         else:
             raise ProjectError(
-                f"MLproject, docker_env: environment entry {entry!r}: write NAME, or [NAME, VALUE]"
+                f"MLproject, docker_env: environment entry {entry!r} is not valid",
+                hint="write NAME, or [NAME, VALUE]",
             )
     return DockerEnv(fields["image"], tuple(fields.get("volumes") or ()), variables, inherited)

@@ -1,4 +1,4 @@
-"""An MLflow Project, read by MLflow's own code, and its command for the place where it will run."""
+"""An MLflow Project, loaded by MLflow's own code, and the command of its entry point."""
 
 import contextlib
 import functools
@@ -8,13 +8,14 @@ import shlex
 import string
 import urllib.parse
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mlflow_backend import mlflow_internals, scratch
 from mlflow_backend.errors import ComputeError, ProjectError, redact
+from mlflow_backend.explanations import Code
 from mlflow_backend.files import secret_files
 from mlflow_backend.files.listing import readable
 from mlflow_backend.progress import Progress
@@ -23,15 +24,15 @@ from mlflow_backend.request import mlproject
 TYPES_OF_FILES = ("path", "uri")
 ZIP_BYTES = 20_000_000_000
 ZIP_FILES = 500_000
-"""What a project in a zip may unpack to."""
+"""Limits for a project in a zip, unpacked."""
 
 
 @dataclass(frozen=True)
 class Project:
     """A fetched and parsed project.
 
-    `work_dir` is absolute, `spec` MLflow's own object and `content` what the MLproject file says.
-    `fetched` is the temporary folder that the project is in; None for one of this machine.
+    `work_dir` is absolute, `spec` MLflow's own object and `content` that of the MLproject file.
+    `fetched` is the temporary folder that contains the project; None for one of this machine.
     """
 
     uri: str
@@ -45,20 +46,18 @@ class Project:
 
     @property
     def name(self) -> str:
+        """The name in the MLproject file, else that of the folder."""
         name = self.spec.name
         return self.work_dir.name if name is None or name == "" else str(name)
 
     @property
     def environment_files(self) -> Mapping[str, str]:
-        """`conda_env` or `python_env` of the MLproject file, as far as it names one."""
+        """`conda_env` and `python_env` of the MLproject file, if set."""
         return {key: self.content[key] for key in mlproject.TEXTS if self.content.get(key)}
 
     @functools.cached_property
     def entry(self) -> Any:
-        """MLflow's EntryPoint.
-
-        A script that MLproject does not name runs in bash everywhere, not in this machine's $SHELL.
-        """
+        """MLflow's EntryPoint. A script that MLproject does not name runs in bash, not $SHELL."""
         entry = self.spec.get_entry_point(self.entry_point)
         if self.entry_point.endswith(".sh") and self.entry_point not in (
             self.content.get("entry_points") or {}
@@ -67,9 +66,7 @@ class Project:
         return entry
 
     def discard(self) -> None:
-        """Remove the temporary copy of a project that was fetched; a project of this machine is
-        left alone.
-        """
+        """Remove the temporary folder of a fetched project."""
         if self.fetched:
             scratch.discard(self.fetched)
 
@@ -77,41 +74,37 @@ class Project:
 def load(
     uri: str, version: str | None, entry_point: str, parameters: Mapping[str, Any] | None
 ) -> Project:
-    """Fetch and parse the project; nothing is created anywhere but a temporary folder for a remote
-    one.
+    """Fetch and parse the project; a remote one is fetched to a temporary folder.
 
-    Raises ProjectError when it cannot be fetched, the entry point does not exist or a required
+    Raises ProjectError if it cannot be fetched, the entry point does not exist or a required
     parameter is missing.
     """
     parameters = dict(parameters or {})
-    with _one_line_errors(uri, entry_point):
+    with _convert_errors(uri), contextlib.ExitStack() as stack:
         project = _fetch(uri, version, entry_point, parameters)
-        try:
-            if project.entry is None:
-                raise ProjectError(
-                    f"{uri}: Databricks Spark projects need the backend 'databricks'"
-                )
-            mlflow_internals.check_parameters(project.entry, parameters)
-        except BaseException:
-            project.discard()
-            raise
+        stack.callback(project.discard)
+        with _convert_errors(uri, "NotFound"):
+            entry = project.entry
+        if entry is None:
+            raise ProjectError(f"{uri}: Databricks Spark projects need the backend 'databricks'")
+        place = f"{uri}, entry point '{entry_point}'"
+        with _convert_errors(place, "InvalidParameter", "pass each with -P NAME=VALUE"):
+            mlflow_internals.check_parameters(entry, parameters)
+        stack.pop_all()
     return project
 
 
 def fetch(uri: str) -> Project:
-    """The project without an entry point chosen: enough to read the files of its environment.
-
-    Raises ProjectError.
-    """
-    with _one_line_errors(uri, "main"):
+    """The project without its entry point, to read its environment files. Raises ProjectError."""
+    with _convert_errors(uri):
         return _fetch(uri, None, "main", {})
 
 
 def _fetch(
     uri: str, version: str | None, entry_point: str, parameters: Mapping[str, Any]
 ) -> Project:
-    """As MLflow's `_fetch_project` does it, but into a folder that is removed whatever happens, and
-    without the URI in the log.
+    """Like MLflow's `_fetch_project`, but with a folder that is removed on any error, and without
+    credentials in the log.
     """
     source, subdirectory = mlflow_internals.parse_subdirectory(uri)
     is_zip = mlflow_internals.is_zip_uri(source)
@@ -119,20 +112,21 @@ def _fetch(
         local = Path(mlflow_internals.fetch_local_project(uri, version))
         return _read(local, uri, version, entry_point, parameters, None)
     Progress().say(f"fetching {redact(uri)}")
-    folder = scratch.make()
-    try:
+    with contextlib.ExitStack() as stack:
+        folder = scratch.make()
+        stack.callback(scratch.discard, folder)
         if is_zip:
             _unzip(source, folder)
         else:
-            mlflow_internals.fetch_git_project(source, version, str(folder))
-            _forget_credentials(folder)
+            with _convert_errors(uri, "GitFailed"):
+                mlflow_internals.fetch_git_project(source, version, str(folder))
+                _remove_credentials(folder)
         work_dir = folder / subdirectory
         if not work_dir.is_dir():
-            raise ProjectError(f"{uri}: has no folder {subdirectory!r}")
-        return _read(work_dir, uri, version, entry_point, parameters, folder)
-    except BaseException:
-        scratch.discard(folder)
-        raise
+            raise ProjectError(f"{uri}: has no folder {subdirectory!r}", code="NotFound")
+        project = _read(work_dir, uri, version, entry_point, parameters, folder)
+        stack.pop_all()
+        return project
 
 
 def _unzip(source: str, folder: Path) -> None:
@@ -141,7 +135,8 @@ def _unzip(source: str, folder: Path) -> None:
         entries = archive.infolist()
     if len(entries) > ZIP_FILES or sum(entry.file_size for entry in entries) > ZIP_BYTES:
         raise ProjectError(
-            f"{source}: would unpack to more than {ZIP_FILES} files or {readable(ZIP_BYTES)}"
+            f"{source}: would unpack to more than {ZIP_FILES} files or {readable(ZIP_BYTES)}",
+            code="TooLarge",
         )
     mlflow_internals.unzip(file, str(folder))
 
@@ -168,7 +163,8 @@ def _read(
 
 
 @contextlib.contextmanager
-def _one_line_errors(uri: str, entry_point: str):
+def _convert_errors(place: str, code: Code | None = None, hint: str = "") -> Iterator[None]:
+    """Raise what MLflow, git and zipfile raise as a ProjectError of one line."""
     from mlflow.exceptions import ExecutionException, MlflowException
 
     try:
@@ -176,23 +172,24 @@ def _one_line_errors(uri: str, entry_point: str):
     except ComputeError:
         raise
     except ExecutionException as error:
-        if "missing parameters" in str(error):
-            raise ProjectError(
-                f"{uri}, entry point '{entry_point}': {_lower(error)}: pass each with -P NAME=VALUE"
-            ) from None
-        raise ProjectError(f"{uri}: {_lower(error)}") from None
-    except (MlflowException, OSError) as error:
-        raise ProjectError(f"{uri}: {_one_line(error)}") from None
-    except Exception as error:  # yaml, git and zipfile each have exceptions of their own
+        raise ProjectError(f"{place}: {_lower(error)}", code=code, hint=hint) from None
+    except FileNotFoundError as error:
+        raise ProjectError(f"{place}: {_one_line(error)}", code=code or "NotFound") from None
+    except OSError as error:
+        raise ProjectError(f"{place}: {_one_line(error)}", code=code or "UnreadableFile") from None
+    except MlflowException as error:
+        raise ProjectError(f"{place}: {_one_line(error)}", code=code) from None
+    except Exception as error:  # git and zipfile have their own exceptions
         detail = getattr(error, "stderr", "") or str(error)
         raise ProjectError(
-            f"{uri}: cannot be read as a project (a folder, a zip or a git repository): "
-            f"{_one_line(detail)}"
+            f"{place}: cannot be read as a project (a folder, a zip or a git repository): "
+            f"{_one_line(detail)}",
+            code=code,
         ) from None
 
 
-def _forget_credentials(folder: Path) -> None:
-    """The address of the clone's remote is read by MLflow's clients, also by the script itself."""
+def _remove_credentials(folder: Path) -> None:
+    """Remove the credentials from the URLs of the clone's remotes, which MLflow's clients log."""
     import git
 
     for remote in git.Repo(folder).remotes:
@@ -203,8 +200,8 @@ def _forget_credentials(folder: Path) -> None:
 class FileParameter:
     """A parameter of type `path` or `uri` whose value names files.
 
-    `local` is the absolute path on this machine, or None for a remote URI. `given`: by the user,
-    not by the project.
+    `local` is the absolute path on this machine, or None for a remote URI. `given`: the user passed
+    the value, which otherwise is the project's default.
     """
 
     name: str
@@ -214,19 +211,19 @@ class FileParameter:
     given: bool
 
     def placed(self, path: str) -> str:
-        """Its value once its files are at the absolute `path`: a `uri` stays a URI."""
+        """The parameter's value for files at the absolute `path`; a `uri` stays a URI."""
         return "file://" + urllib.parse.quote(path) if self.type == "uri" else path
 
 
 def file_parameters(project: Project, confined: bool) -> list[FileParameter]:
-    """The entry point's parameters that name files, defaults included; an empty value names none.
+    """The entry point's parameters that name files, defaults among them; an empty value names none.
 
-    A relative path that the user gives is looked for in the current directory, as MLflow does, then
-    in the project; a relative default in the project alone. `confined`: the command runs where it
-    cannot open this machine's files by itself, so a default may only name files of the project, and
-    none that looks like a secret. Raises ProjectError for what is not there, or not allowed.
+    A relative path that the user passes is resolved in the current directory, as MLflow does, else
+    in the project; a relative default only in the project. With `confined` the command cannot open
+    this machine's files itself, so a default may only name files of the project that do not look
+    like secrets. Raises ProjectError for a file that does not exist or is not allowed.
     """
-    found = []
+    files = []
     for parameter in project.entry.parameters.values():
         given = parameter.name in project.parameters
         value = project.parameters[parameter.name] if given else parameter.default
@@ -239,67 +236,72 @@ def file_parameters(project: Project, confined: bool) -> list[FileParameter]:
         name = str(parameter.name)
         if "/" in name or name in ("", ".", ".."):
             raise ProjectError(
-                f"parameter {name!r}: a name of a parameter of type {parameter.type} is also a "
-                "folder's: choose another"
+                f"parameter {name!r}: the name of a parameter of type {parameter.type} must be "
+                "valid as the name of a folder",
+                code="InvalidParameter",
+                hint="choose another name",
             )
         file = _file_parameter(project, name, parameter.type, str(value), given)
         if confined and file and file.local and not given:
-            _check_default(project, file)
+            _check_default(file, file.local, project.work_dir)
         if file:
-            found.append(file)
-    return found
+            files.append(file)
+    return files
 
 
 def _file_parameter(
     project: Project, name: str, kind: str, value: str, given: bool
 ) -> FileParameter | None:
-    """None for a URI that is handed on as it is."""
+    """None for a URI that is passed on unchanged."""
     try:
         parts = urllib.parse.urlsplit(value)
     except ValueError:
-        raise ProjectError(f"parameter '{name}': {value!r} is neither a path nor a URI") from None
+        raise ProjectError(
+            f"parameter '{name}': {value!r} is neither a path nor a URI", code="InvalidParameter"
+        ) from None
     if kind == "uri" and not parts.scheme:
         raise ProjectError(
-            f"parameter '{name}': expected a URI, found {value!r}: write file:///ABSOLUTE/PATH for "
-            "a local file"
+            f"parameter '{name}': {value!r} is not a URI",
+            code="InvalidParameter",
+            hint="write file:///ABSOLUTE/PATH for a local file",
         )
     if parts.scheme not in ("", "file"):
         return FileParameter(name, kind, value, None, given) if kind == "path" else None
     if parts.scheme and parts.netloc:
         raise ProjectError(
-            f"parameter '{name}': {value!r} names a host: write file:///ABSOLUTE/PATH for a local "
-            "file"
+            f"parameter '{name}': {value!r} names a host",
+            code="InvalidParameter",
+            hint="write file:///ABSOLUTE/PATH for a local file",
         )
-    local = mlflow_internals.local_path(value)
-    candidates = (
-        [Path.cwd() / local, project.work_dir / local] if given else [project.work_dir / local]
-    )
-    path = next((candidate for candidate in candidates if os.path.exists(candidate)), None)
+    folders = [Path.cwd(), project.work_dir] if given else [project.work_dir]
+    paths = [folder / mlflow_internals.local_path(value) for folder in folders]
+    path = next((path for path in paths if os.path.exists(path)), None)
     if path is None:
         place = (
-            "here or in the project"
+            "in the current directory or the project"
             if given
-            else (f"in the project (a default is looked for there alone): {_pass(name, value)}")
+            else "in the project, where defaults are"
         )
-        raise ProjectError(f"parameter '{name}': there is no file or folder {value!r} {place}")
+        raise ProjectError(
+            f"parameter '{name}': there is no file or folder {value!r} {place}",
+            code="NotFound",
+            hint="" if given else _pass_hint(name, value),
+        )
     return FileParameter(name, kind, value, Path(os.path.abspath(path)), given)
 
 
-def _check_default(project: Project, file: FileParameter) -> None:
-    real, root = Path(os.path.realpath(file.local)), Path(os.path.realpath(project.work_dir))
+def _check_default(file: FileParameter, local: Path, work_dir: Path) -> None:
+    """Raises ProjectError for a file outside of the project, and for one like a secret."""
+    real, root = Path(os.path.realpath(local)), Path(os.path.realpath(work_dir))
+    place = f"parameter '{file.name}': its default {file.value!r}"
+    hint = f"to send it intentionally, {_pass_hint(file.name, file.value)}"
     if not real.is_relative_to(root):
-        raise ProjectError(
-            f"parameter '{file.name}': its default {file.value!r} is outside of the project: to "
-            f"send it on purpose, {_pass(file.name, file.value)}"
-        )
+        raise ProjectError(f"{place} is outside of the project", code="UnusableFile", hint=hint)
     if real.is_file() and secret_files.looks_secret(real.relative_to(root).as_posix(), real):
-        raise ProjectError(
-            f"parameter '{file.name}': its default {file.value!r} looks like a secret: to send it "
-            f"on purpose, {_pass(file.name, file.value)}"
-        )
+        raise ProjectError(f"{place} looks like a secret", code="SecretFile", hint=hint)
 
 
-def _pass(name: str, value: str) -> str:
+def _pass_hint(name: str, value: str) -> str:
     return f"pass -P {shlex.quote(f'{name}={value}')}"
 
 
@@ -310,10 +312,10 @@ def base_name(uri: str) -> str:
 
 
 def command(project: Project, placed: Mapping[str, str]) -> str:
-    """The shell command of the entry point, every value quoted by MLflow.
+    """The shell command of the entry point; MLflow quotes every value.
 
-    `placed` holds the values of parameters that name files, as they are where the command runs; it
-    takes precedence over the user's own. Raises ProjectError for braces that hold anything but a
+    `placed` has the values of file parameters in the place where the command runs; they take
+    precedence over the user's values. Raises ProjectError for braces with anything but a
     parameter's name.
     """
     from mlflow.exceptions import MlflowException
@@ -321,17 +323,19 @@ def command(project: Project, placed: Mapping[str, str]) -> str:
     values = {**project.parameters, **placed}
     where = f"{project.uri}, entry point '{project.entry_point}'"
     if not project.entry.command:
-        raise ProjectError(f"{where}: has no command: write 'command:' in MLproject")
+        raise ProjectError(
+            f"{where}: has no command", code="InvalidCommand", hint="write 'command:' in MLproject"
+        )
     _check_braces(project.entry.command, {*map(str, project.entry.parameters)}, where)
     try:
-        return project.entry.compute_command(values, None)
+        return str(project.entry.compute_command(values, None))
     except MlflowException as error:
-        raise ProjectError(f"{where}: {_lower(error)}") from None
+        raise ProjectError(f"{where}: {_lower(error)}", code="InvalidParameter") from None
 
 
-def _check_braces(text: str, known: set[str], where: str) -> None:
-    """MLflow fills a command with str.format, where `{a.b}`, `{a[0]}` and `{a:9999999999}` mean
-    something, but never what was meant.
+def _check_braces(text: str, parameters: set[str], where: str) -> None:
+    """Reject the further syntax of str.format, which MLflow uses: `{a.b}`, `{a[0]}` and
+    `{a:9999999999}`.
     """
     try:
         fields = [
@@ -341,27 +345,26 @@ def _check_braces(text: str, known: set[str], where: str) -> None:
         ]
     except ValueError:
         raise ProjectError(
-            f"{where}: the command has a single brace: write {{{{ and }}}} for braces"
+            f"{where}: the command has a single brace",
+            code="InvalidCommand",
+            hint="write {{ and }} for braces",
         ) from None
     for name, spec, conversion in fields:
-        if name not in known or spec or conversion or set(".[") & set(name):
-            shown = name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
-            problem = (
-                "a parameter's name alone"
-                if name in known
-                else ("the name of a declared parameter")
-            )
+        if name not in parameters or spec or conversion or set(".[") & set(name):
+            field = name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
+            valid = "only its name" if name in parameters else "the name of a declared parameter"
             raise ProjectError(
-                f"{where}: the command has {{{shown:.50}}}: write {problem}, and {{{{ and }}}} for "
-                "braces"
+                f"{where}: the command has {{{field:.50}}}",
+                code="InvalidCommand",
+                hint=f"write {valid}, and {{{{ and }}}} for braces",
             )
 
 
-def _one_line(text) -> str:
+def _one_line(text: object) -> str:
     lines = [line.strip() for line in str(text).splitlines() if line.strip()]
     return " ".join(lines)[:500] or type(text).__name__
 
 
-def _lower(error) -> str:
+def _lower(error: Exception) -> str:
     text = _one_line(error).rstrip(".")
     return text[0].lower() + text[1:]

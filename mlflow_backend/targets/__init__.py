@@ -1,1 +1,1 @@
-"""Compute targets: what users write, where it is looked for, and who is trusted to write it."""
+"""Compute targets: their fields, the files that define them, and which files are trusted."""

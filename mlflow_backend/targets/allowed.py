@@ -1,5 +1,5 @@
-"""The targets files that the user allowed with `mlflow-compute targets allow`, as they were then:
-as direnv does with `.envrc`.
+"""The targets files that the user allowed with `mlflow-compute targets allow`, and the hashes of
+their texts, as direnv does for `.envrc`.
 """
 
 import hashlib
@@ -14,13 +14,13 @@ def is_allowed(path: Path, text: str) -> bool:
     return _read().get(_name(path)) == _digest(text)
 
 
-def is_known(path: Path) -> bool:
-    """Whether the user allowed the file at some time; its text may have changed since."""
+def was_allowed(path: Path) -> bool:
+    """Whether the user ever allowed the file; its text may have changed since."""
     return _name(path) in _read()
 
 
 def allow(path: Path, text: str) -> None:
-    """Remember the file with this text. Raises OSError."""
+    """Record the file with this text. Raises OSError."""
     file = _file()
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor, draft = tempfile.mkstemp(dir=file.parent)
@@ -31,10 +31,10 @@ def allow(path: Path, text: str) -> None:
 
 def _read() -> dict[str, str]:
     try:
-        found = json.loads(_file().read_text())
+        digests = json.loads(_file().read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return digests if isinstance(digests, dict) else {}
 
 
 def _file() -> Path:

@@ -1,7 +1,7 @@
 """Find the target that a run names: in the user's files, else in the cluster's own list."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Found:
-    """A target with the name and the place it was found under."""
+class NamedTarget:
+    """A target with its name and the source that defines it."""
 
     name: str
     source: str
@@ -29,48 +29,53 @@ def find(
     from_cluster: Callable[[], Targets | None],
     project: Path | None,
     say: Callable[[str], None],
-) -> Found:
+) -> NamedTarget:
     """The target `name` with the run's `overrides` of its fields.
 
-    No file of the work tree of `project`, the folder of the project that is run, is used; `say`
-    gets a line for each file that is left out. `from_cluster` is called only for a name that no
-    file defines. Raises ConfigError that lists the names there are and where they were looked for.
+    Files in the work tree of `project`, the folder of the project that is run, are not used; `say`
+    gets a line for each of them. `from_cluster` is called only for a name that no file defines.
+    Raises ConfigError that lists the existing names and the places that were searched.
     """
     files = load_files(project)
     sources: Sequence[Targets] = files.sources
-    found = _in(sources, name)
-    trouble = ""
-    if found is None:
+    target = _find_in(sources, name)
+    outage = ""
+    if target is None:
         try:
             cluster = from_cluster()
             sources = [*sources, cluster] if cluster else sources
-            found = _in(sources, name)
+            target = _find_in(sources, name)
         except ClusterError as error:
-            trouble = f"; the cluster's list could not be read: {error}"
-    if found is None:
-        known = [known for source in sources for known in source.targets]
+            outage = f"; the cluster's list could not be read: {error}"
+    if target is None:
+        names = [known for source in sources for known in source.targets]
         places = ", ".join(source.source for source in sources) or (
             f"{search_path()[0]} and above, {search_path()[-1]}"
         )
-        refused = "".join(f"; {line}" for line in files.refused)
         raise ConfigError(
-            f"COMPUTE: there is no target '{name}' in {places} (or name a file in {VARIABLE}); "
-            f"{nearest(name, known)}{refused}{trouble}"
+            f"COMPUTE: there is no target '{name}' in {places}{outage}",
+            code="UntrustedTarget" if files.refused else "UnknownTarget",
+            hint="; ".join(
+                [f"{nearest(name, names)} ({VARIABLE} can name another file)", *files.refused]
+            ),
         )
-    log.debug("target '%s' is that of %s", name, found.source)
+    log.debug("target '%s' is that of %s", name, target.source)
     for line in files.refused:
         say(line)
     if not overrides:
-        return found
-    values = overlay(found.target.model_dump(exclude_unset=True), overrides)
-    target = validate(Target, values, lambda path: f"backend_config {'.'.join(map(str, path))}")
-    return Found(name, found.source, target)
+        return target
+    values = overlay(target.target.model_dump(exclude_unset=True), overrides)
+    return NamedTarget(name, target.source, validate(Target, values, _describe_override))
 
 
-def _in(sources, name) -> Found | None:
+def _describe_override(*path: int | str) -> str:
+    return f"backend_config {'.'.join(map(str, path))}"
+
+
+def _find_in(sources: Iterable[Targets], name: str) -> NamedTarget | None:
     return next(
         (
-            Found(name, source.source, source.targets[name])
+            NamedTarget(name, source.source, source.targets[name])
             for source in sources
             if name in source.targets
         ),

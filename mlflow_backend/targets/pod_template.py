@@ -1,10 +1,12 @@
-"""What a target's `pod_template` may hold: a pod's metadata and spec as plain JSON, in the shapes
-that a merge can rely on.
+"""The structure of a target's `pod_template`: a pod's metadata and spec as plain JSON, with lists
+that can be merged.
 """
 
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from mlflow_backend.targets.validation import InvalidValue, Location
 
 POD_LISTS = {
     "containers": "name",
@@ -21,8 +23,8 @@ CONTAINER_LISTS = {
     "volumeDevices": "devicePath",
     "ports": "containerPort",
 }
-"""The patchMergeKey of each list in Kubernetes' PodSpec and Container; every other list is replaced
-by a merge.
+"""The patchMergeKey of each list in Kubernetes' PodSpec and Container; a merge replaces every other
+list.
 """
 
 MOST_DEPTH = 50
@@ -33,16 +35,16 @@ DIRECTIVES = ("$patch", "$retainKeys", "$setElementOrder", "$deleteFromPrimitive
 
 
 def check(template: dict[str, Any]) -> dict[str, Any]:
-    """The template itself. Raises ValueError with the place in it and what to write there."""
+    """The template itself. Raises InvalidValue that names the wrong entry."""
     for path, value in _walk(template):
         _check_value(path, value)
     for key in template:
         if key not in ("metadata", "spec"):
-            raise ValueError(
-                f"unknown key '{key}': write 'metadata' or 'spec', and a pod's fields below them"
+            raise InvalidValue(
+                f"unknown key '{key}'", "write 'metadata' or 'spec', and a pod's fields below them"
             )
-    _mapping(template.get("metadata"), "metadata")
-    spec = _mapping(template.get("spec"), "spec")
+    _as_mapping(template.get("metadata"), "metadata")
+    spec = _as_mapping(template.get("spec"), "spec")
     _check_lists(spec, POD_LISTS, "spec")
     for kind in ("containers", "initContainers", "ephemeralContainers"):
         for index, container in enumerate(spec.get(kind) or ()):
@@ -53,10 +55,10 @@ def check(template: dict[str, Any]) -> dict[str, Any]:
 def check_json(value: Any) -> Any:
     """The value itself.
 
-    Raises ValueError where it is no JSON: YAML has dates, sets, bytes and infinity too.
+    Raises InvalidValue if it is not JSON: YAML also has dates, sets, bytes and infinity.
     """
-    for path, below in _walk(value):
-        _check_type(path, below)
+    for path, entry in _walk(value):
+        _check_type(path, entry)
     return value
 
 
@@ -65,9 +67,9 @@ def _check_value(path: str, value: Any) -> None:
     if isinstance(value, Mapping):
         directive = next((key for key in value if key.startswith(DIRECTIVES)), None)
         if directive:
-            raise ValueError(
-                f"{_named(path)}'{directive}' is not supported: write the field itself, or null to "
-                "remove one"
+            raise InvalidValue(
+                f"{_prefix(path)}'{directive}' is not supported",
+                "write the field itself, or null to remove a field",
             )
 
 
@@ -75,34 +77,37 @@ def _check_type(path: str, value: Any) -> None:
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise ValueError(f"{_named(path)}the key {key!r} is no text: write it in quotes")
+                raise InvalidValue(
+                    f"{_prefix(path)}the key {key!r} is not text", "write it in quotes"
+                )
     elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{_named(path)}{value} is no number that Kubernetes knows")
+        raise InvalidValue(f"{_prefix(path)}{value} is not a JSON number")
     elif value is not None and not isinstance(value, (str, int, float, bool, list, tuple)):
-        raise ValueError(
-            f"{_named(path)}a {type(value).__name__} is no value that Kubernetes knows: write it "
-            "in quotes"
+        raise InvalidValue(
+            f"{_prefix(path)}a {type(value).__name__} is not a JSON value", "write it in quotes"
         )
 
 
 def _walk(root: Any) -> Iterator[tuple[str, Any]]:
-    """Every value below `root` with its dotted path, without calling itself for each level."""
-    pending = [((), root)]
+    """Every value below `root` with its dotted path, without recursion."""
+    pending: list[tuple[Location, Any]] = [((), root)]
     while pending:
         path, value = pending.pop()
         if len(path) > MOST_DEPTH:
-            raise ValueError(f"{path[0]}: is nested deeper than {MOST_DEPTH} levels")
+            raise InvalidValue(f"{path[0]}: is nested deeper than {MOST_DEPTH} levels")
         yield ".".join(map(str, path)), value
         if isinstance(value, Mapping):
-            pending += [((*path, key), below) for key, below in value.items()]
+            pending += [((*path, key), entry) for key, entry in value.items()]
         elif isinstance(value, (list, tuple)):
-            pending += [((*path, index), below) for index, below in enumerate(value)]
+            pending += [((*path, index), entry) for index, entry in enumerate(value)]
 
 
-def _mapping(value: Any, path: str) -> Mapping[str, Any]:
-    if value is not None and not isinstance(value, Mapping):
-        raise ValueError(f"{path}: write fields below it, found {value!r:.50}")
-    return value or {}
+def _as_mapping(value: Any, path: str) -> Mapping[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InvalidValue(f"{path}: {value!r:.50} is not a mapping", "write fields below it")
+    return value
 
 
 def _check_lists(fields: Mapping[str, Any], lists: Mapping[str, str], path: str) -> None:
@@ -111,14 +116,14 @@ def _check_lists(fields: Mapping[str, Any], lists: Mapping[str, str], path: str)
         if items is None:
             continue
         if not isinstance(items, (list, tuple)):
-            raise ValueError(f"{path}.{name}: write a list, found {items!r:.50}")
+            raise InvalidValue(f"{path}.{name}: {items!r:.50} is not a list")
         for index, item in enumerate(items):
             if not isinstance(item, Mapping) or not isinstance(item.get(key), (str, int)):
-                raise ValueError(
-                    f"{path}.{name}.{index}: write fields with '{key}', which tells the item from "
-                    "the others"
+                raise InvalidValue(
+                    f"{path}.{name}.{index}: has no '{key}'",
+                    f"write fields with '{key}', which identifies the item",
                 )
 
 
-def _named(path: str) -> str:
+def _prefix(path: str) -> str:
     return f"{path}: " if path else ""

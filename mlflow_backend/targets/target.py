@@ -1,4 +1,4 @@
-"""A compute target: where and how the pods of a run are made. Field for field what users write."""
+"""A compute target: where and how pods are created. Its fields are those of the targets file."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from mlflow_backend.targets.pod_template import check, check_json
+from mlflow_backend.targets.validation import InvalidValue
 
 DEFAULT_GPU_RESOURCE = "nvidia.com/gpu"
 
@@ -13,13 +14,11 @@ _QUANTITY = re.compile(r"[+]?(\d+\.?\d*|\.\d+)(m|k|[KMGTPE]i|[MGTPE]|[eE][+-]?\d
 
 
 def _quantity(value: Any) -> str:
-    """A quantity as Kubernetes reads it (apimachinery's resource.Quantity); the unit is
-    case-sensitive.
-    """
+    """A quantity of Kubernetes (apimachinery's resource.Quantity); the unit is case-sensitive."""
     text = str(value)
     if isinstance(value, bool) or not _QUANTITY.fullmatch(text):
-        raise ValueError(
-            f"{text!r} is not a Kubernetes quantity: write for example 500m, 4, 512Mi or 16Gi"
+        raise InvalidValue(
+            f"{text!r} is not a Kubernetes quantity", "write for example 500m, 4, 512Mi or 16Gi"
         )
     return text
 
@@ -28,20 +27,20 @@ Quantity = Annotated[str | int | float, AfterValidator(_quantity)]
 
 
 class Strict(BaseModel):
-    """Unknown keys are refused; values do not change after validation."""
+    """A model that rejects unknown keys and does not change after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Resources(Strict):
-    """What one pod gets: requests and limits alike, so that it is the last to be evicted (QoS class
-    Guaranteed).
+    """The resources of a pod, its requests and limits alike: with the QoS class Guaranteed it is
+    evicted last.
 
     Further keys are extended resources by their full name, such as `amd.com/gpu: 1`.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    __pydantic_extra__: dict[str, Quantity]
+    __pydantic_extra__: dict[str, Quantity] = Field(init=False)
 
     cpu: Quantity | None = None
     memory: Quantity | None = None
@@ -49,22 +48,22 @@ class Resources(Strict):
     gpu: Annotated[int, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
-    def _extended_names_have_a_domain(self):
+    def _check_extended_names(self) -> "Resources":
         for name in self.__pydantic_extra__:
             if "/" not in name:
-                raise ValueError(
-                    f"unknown resource {name!r}: write cpu, memory, gpu, ephemeral_storage or "
-                    "domain/name"
+                raise InvalidValue(
+                    f"unknown resource {name!r}",
+                    "write cpu, memory, gpu, ephemeral_storage or domain/name",
                 )
         return self
 
 
 class Cache(Strict):
-    """Where environments and packages stay from one run to the next: a claim's volume, or a folder
+    """Where environments and packages are cached between runs: the volume of a claim, or a folder
     of the node.
 
-    `per_user`: each user has a folder of it, so that the runs of one do not change what another's
-    import.
+    With `per_user` each user has a separate folder, so that no run imports packages that another
+    user could have changed.
     """
 
     claim: str | None = None
@@ -73,23 +72,24 @@ class Cache(Strict):
     per_user: bool = False
 
     @model_validator(mode="after")
-    def _is_in_one_place(self):
+    def _check_place(self) -> "Cache":
         if self.claim and self.host_path:
-            raise ValueError("has both 'claim' and 'host_path': keep one of them")
+            raise InvalidValue("has both 'claim' and 'host_path'", "remove one of them")
         if self.per_user and not self.is_kept:
-            raise ValueError(
-                "has 'per_user' but neither 'claim' nor 'host_path': each pod has a cache of its "
-                "own already"
+            raise InvalidValue(
+                "has 'per_user' but neither 'claim' nor 'host_path'",
+                "remove it, as each pod has its own cache",
             )
         return self
 
     @property
     def is_kept(self) -> bool:
+        """Whether the cache outlives the pod."""
         return bool(self.claim or self.host_path)
 
 
 class Target(Strict):
-    """A place in a cluster where runs can be sent. Times are in seconds."""
+    """A place in a cluster for runs. Times are in seconds."""
 
     context: str | None = None
     namespace: str | None = None
@@ -125,9 +125,9 @@ class Target(Strict):
     pod_template: Annotated[dict[str, Any], AfterValidator(check)] = {}
 
     @model_validator(mode="after")
-    def _retries_are_counted(self):
+    def _check_retries(self) -> "Target":
         if self.retry_on and not self.retries:
-            raise ValueError(
-                "has 'retry_on' but no 'retries': say how often, for example retries: 3"
+            raise InvalidValue(
+                "has 'retry_on' but no 'retries'", "write how often, for example retries: 3"
             )
         return self

@@ -1,11 +1,12 @@
-"""The targets file `mlflow-compute.yaml`: where it is looked for, and how its targets are resolved.
+"""The targets file `mlflow-compute.yaml`: where it is searched for, and how targets are resolved.
 
-Never taken from a project: its files must not choose where credentials go.
+A file of the project is not used: a project must not choose where credentials are sent.
 """
 
+import functools
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ MOST_EXTENDS = 50
 
 @dataclass(frozen=True)
 class Targets:
-    """The validated targets of one source (a file's path, or the words for a ConfigMap)."""
+    """The validated targets of one source (a file's path, or a phrase for a ConfigMap)."""
 
     source: str
     targets: Mapping[str, Target]
@@ -33,8 +34,8 @@ class Targets:
 
 @dataclass(frozen=True)
 class Files:
-    """The files in use, nearest first, and a line for each that is not used because others may have
-    written it.
+    """The files in use, nearest first, and a line for each file that is not used because others may
+    have written it.
     """
 
     sources: tuple[Targets, ...]
@@ -42,8 +43,8 @@ class Files:
 
 
 def search_path(environ: Mapping[str, str] = os.environ) -> list[Path]:
-    """Every place a file is looked for, nearest first: the one named by MLFLOW_COMPUTE_CONFIG
-    alone, else the current directory and those above it, then the user's config directory.
+    """The paths of possible files, nearest first: only the one that MLFLOW_COMPUTE_CONFIG names, or
+    else those in the current directory, the directories above it and the user's config directory.
     """
     if named := environ.get(VARIABLE):
         return [Path(named).expanduser()]
@@ -58,24 +59,28 @@ def _user_file() -> Path:
 
 
 def load_files(project: Path | None, environ: Mapping[str, str] = os.environ) -> Files:
-    """The files that exist, but none of the work tree of `project` (the folder of the one that is
-    run) and none that others can write, unless the user allowed it as it is. A file that
-    MLFLOW_COMPUTE_CONFIG names is used wherever it is. Raises ConfigError with file and line.
+    """The existing files.
+
+    A file in the work tree of `project` (the folder of the project that is run), or one that others
+    can write, is used only if the user allowed its present text. A file that MLFLOW_COMPUTE_CONFIG
+    names is always used. Raises ConfigError with file and line.
     """
     if environ.get(VARIABLE):
         path = search_path(environ)[0]
         if not os.path.isfile(path):
             raise ConfigError(
-                f"{VARIABLE}: there is no file {path}: correct the variable or unset it"
+                f"{VARIABLE}: there is no file {path}",
+                code="NotFound",
+                hint="correct the variable or unset it",
             )
-        return Files((_load(path),), ())
+        return Files((parse(_read(path), str(path)),), ())
     sources, refused = [], []
     for path in dict.fromkeys(search_path(environ)):
         if not os.path.isfile(path):
             continue
         reason = trust.reason_against(path, None if path == _user_file() else project)
-        text = None if reason and not allowed.is_known(path) else _text(path)
-        if text is None or reason and not allowed.is_allowed(path, text):
+        text = None if reason and not allowed.was_allowed(path) else _read(path)
+        if text is None or (reason and not allowed.is_allowed(path, text)):
             changed = "" if text is None else " and has changed since it was allowed"
             refused.append(
                 f"{path} is not used: {reason}{changed}; to use it: mlflow-compute targets allow "
@@ -87,100 +92,118 @@ def load_files(project: Path | None, environ: Mapping[str, str] = os.environ) ->
 
 
 def allow(path: Path) -> Targets:
-    """Use the file from now on as it is now, wherever it is.
+    """Allow the file with its present text.
 
-    Raises ConfigError where it holds no targets file.
+    Raises ConfigError if it is not a targets file.
     """
-    text = _text(path)
+    text = _read(path)
     targets = parse(text, str(path))
     try:
         allowed.allow(path, text)
     except OSError as error:
         raise ConfigError(
-            f"{error.filename or path}: cannot be written: {error.strerror}"
+            f"{error.filename or path}: cannot be written: {error.strerror}", code="UnwritableFile"
         ) from None
     return targets
 
 
-def _load(path: Path) -> Targets:
-    return parse(_text(path), str(path))
-
-
-def _text(path: Path) -> str:
+def _read(path: Path) -> str:
     return yaml_files.read(path, ConfigError, MOST_BYTES)
 
 
 def parse(text: str, source: str) -> Targets:
     """The targets in the YAML `text`, `extends` resolved.
 
-    Raises ConfigError naming source and line.
+    Raises ConfigError that names source and line.
     """
     content, root = yaml_files.parse(text, source, ConfigError)
 
-    def where(*path) -> str:
+    def describe(*path: Any) -> str:
         return f"{source}, line {yaml_files.line_of(root, path)}, {'.'.join(map(str, path))}"
 
     if content is None:
         return Targets(source, {})
     if not isinstance(content, dict):
-        raise ConfigError(f"{source}, line 1: write 'targets:' with a target's name below it")
+        raise ConfigError(
+            f"{source}, line 1: {content!r:.50} is not a mapping",
+            code="InvalidFile",
+            hint="write 'targets:' with a target's name below it",
+        )
     for key in content:
         if key not in KEYS:
-            raise ConfigError(f"{where(key)}: unknown key '{key}'; {nearest(str(key), KEYS)}")
+            raise ConfigError(
+                f"{describe(key)}: unknown key '{key}'",
+                code="UnknownField",
+                hint=nearest(str(key), KEYS),
+            )
     raw = content.get("targets") or {}
+    _check_structure(raw, describe)
+    targets = {}
+    for name in raw:
+        merged = _resolve(raw, name, describe)
+        if content.get("tracking_uri"):
+            merged.setdefault("tracking_uri", content["tracking_uri"])
+        targets[name] = validate(Target, merged, functools.partial(describe, "targets", name))
+    return Targets(source, targets)
+
+
+def _check_structure(raw: Any, describe: Callable[..., str]) -> None:
+    """Raises ConfigError unless `raw` maps names to mappings."""
     for name, fields in {"": raw, **(raw if isinstance(raw, dict) else {})}.items():
         if not isinstance(fields, dict):
-            place = ("targets", name) if name else ("targets",)
+            path = ("targets", name) if name else ("targets",)
             raise ConfigError(
-                f"{where(*place)}: write fields such as 'image: NAME' below it, found "
-                f"{fields!r:.50}"
+                f"{describe(*path)}: {fields!r:.50} is not a mapping",
+                code="InvalidFile",
+                hint="write fields such as 'image: NAME' below it",
             )
     for name in raw:
         if not isinstance(name, str) or not name:
             raise ConfigError(
-                f"{where('targets', name)}: a target's name is text: write it in quotes"
+                f"{describe('targets', name)}: a target's name must be text",
+                code="InvalidFile",
+                hint="write it in quotes",
             )
-    targets = {}
-    for name in raw:
-        merged = _resolve(raw, name, where)
-        if content.get("tracking_uri"):
-            merged.setdefault("tracking_uri", content["tracking_uri"])
-        targets[name] = validate(
-            Target, merged, lambda path, name=name: where("targets", name, *path)
-        )
-    return Targets(source, targets)
 
 
-def _resolve(raw, name, where, seen=()) -> dict[str, Any]:
+def _resolve(
+    raw: Mapping[str, Mapping[str, Any]],
+    name: str,
+    describe: Callable[..., str],
+    children: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """The fields of a target with those that it inherits; `children` extend it, outermost first."""
     fields = dict(raw[name])
     parent = fields.pop("extends", None)
     if parent is None:
         return fields
+    place = describe("targets", name, "extends")
     if not isinstance(parent, str):
         raise ConfigError(
-            f"{where('targets', name, 'extends')}: write the name of one target of this file, "
-            f"found {parent!r:.50}"
+            f"{place}: {parent!r:.50} is not a name",
+            hint="write the name of one target of this file",
         )
     if parent not in raw:
         raise ConfigError(
-            f"{where('targets', name, 'extends')}: there is no target '{parent}' in this file; "
-            f"{nearest(str(parent), raw)}"
+            f"{place}: there is no target '{parent}' in this file",
+            code="UnknownTarget",
+            hint=nearest(parent, raw),
         )
-    if parent in (*seen, name):
+    if parent in (*children, name):
         raise ConfigError(
-            f"{where('targets', name, 'extends')}: {' -> '.join((*seen, name, parent))} is a "
-            "circle: remove one 'extends'"
+            f"{place}: {' -> '.join((*children, name, parent))} is circular",
+            hint="remove one 'extends'",
         )
-    if len(seen) >= MOST_EXTENDS:
+    if len(children) >= MOST_EXTENDS:
         raise ConfigError(
-            f"{where('targets', name, 'extends')}: is the {MOST_EXTENDS + 1}th 'extends' in a row: "
-            "write the fields instead"
+            f"{place}: more than {MOST_EXTENDS} targets extend one another",
+            hint="write the fields instead",
         )
-    return overlay(_resolve(raw, parent, where, (*seen, name)), fields)
+    return overlay(_resolve(raw, parent, describe, (*children, name)), fields)
 
 
 def overlay(base: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the entries of `above`: mappings are merged, all else is replaced."""
+    """`base` with the entries of `above`: mappings are merged, other values replaced."""
     merged = dict(base)
     for key, value in above.items():
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)

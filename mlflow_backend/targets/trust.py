@@ -1,6 +1,4 @@
-"""Who may have written a file: what the current user, or the machine's administrator, wrote is
-trusted.
-"""
+"""Whether a file can be trusted: only the current user or the administrator may have written it."""
 
 import os
 import stat
@@ -10,13 +8,13 @@ from mlflow_backend.files.git_checkout import ADMINISTRATOR, work_tree
 
 
 def reason_against(path: Path, project: Path | None) -> str | None:
-    """Why others may have written the file `path`, in words that follow a colon; None when only
-    this user can have.
+    """Why others may have written the file `path`, as a clause; None if only this user or the
+    administrator can have.
 
-    `project` is the folder of the project that is run: its whole work tree, up to the top of its
-    git repository, came from its author; and the folders above, below the home folder, may have
-    come with it in one archive. What git itself refuses (safe.directory, CVE-2022-24765) is refused
-    too: a file or a folder of another user.
+    `project` is the folder of the project that is run. Its author wrote its whole work tree, up to
+    the top of its git repository; folders above that, below the home folder, may be part of the
+    same archive. As git does (safe.directory, CVE-2022-24765), this rejects a file or a folder of
+    another user.
     """
     real = Path(os.path.realpath(path))
     places = (real, _folder_resolved(path))
@@ -32,14 +30,13 @@ def reason_against(path: Path, project: Path | None) -> str | None:
         if status.st_uid not in (ADMINISTRATOR, os.getuid()):
             return f"{kind} belongs to another user (uid {status.st_uid})"
         if not stat.S_ISLNK(status.st_mode) and others_may_write(status):
-            return f"other users may write {'to its folder' if kind != 'it' else 'it'}"
+            return f"other users can write to {kind}"
     return None
 
 
 def _may_come_with(folder: Path, tree: Path) -> bool:
-    """Whether an archive that was unpacked in the folder may hold the tree.
-
-    An archive is not unpacked over the home folder.
+    """Whether the tree may come from an archive that was unpacked in the folder; the home folder is
+    no such folder.
     """
     home = Path(os.path.realpath(Path.home()))
     return folder in tree.parents and folder != home and folder not in home.parents
@@ -50,9 +47,9 @@ def _folder_resolved(path: Path) -> Path:
 
 
 def others_may_write(status: os.stat_result) -> bool:
+    """Whether users other than the owner can write to the file, or replace files of the folder."""
     if stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX:
-        # as in /tmp: a user can neither replace nor remove what another made, and the file's owner
-        # is checked
+        # as /tmp: users cannot replace or remove files of others, and the file's owner is checked
         return False
     by_group = (
         status.st_mode & stat.S_IWGRP
@@ -63,8 +60,8 @@ def others_may_write(status: os.stat_result) -> bool:
 
 
 def _is_own_group(group_id: int) -> bool:
-    """Whether the group is the current user's private one: of the same name, without other members
-    (umask 002 relies on it).
+    """Whether the group is the user's private one, on which umask 002 relies: it has the same name
+    and no other members.
     """
     import grp
     import pwd

@@ -1,46 +1,60 @@
-"""From what a user wrote to a model, or to one line that names the place."""
+"""From the values that a user wrote to a model, or to one line that names the wrong value."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from mlflow_backend.errors import ConfigError, nearest
 
+Location: TypeAlias = tuple[int | str, ...]
+"""Keys and indexes that lead to a value."""
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def validate(model: type[Model], values: Any, where: Callable[[tuple], str]) -> Model:
+class InvalidValue(ValueError):
+    """A value that a validator rejects; `hint` says what to write instead."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(f"{message}: {hint}" if hint else message)
+        self.message, self.hint = message, hint
+
+
+def validate(model: type[Model], values: Any, describe: Callable[..., str]) -> Model:
     """`values` as a `model`.
 
-    `where` turns the path of a wrong entry (keys and indexes) into the words that
-    start the error's sentence. Raises ConfigError.
+    `describe` turns the location of a wrong value (its keys and indexes, as arguments) into the
+    start of the error's sentence. Raises ConfigError.
     """
     try:
         return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         path = tuple(part for part in first["loc"] if not _is_branch(part, values, first["loc"]))
+        place = describe(*path)
         if first["type"] == "extra_forbidden":
             raise ConfigError(
-                f"{where(path)}: unknown key '{path[-1]}'; "
-                f"{nearest(str(path[-1]), model.model_fields)}"
+                f"{place}: unknown key '{path[-1]}'",
+                code="UnknownField",
+                hint=nearest(str(path[-1]), model.model_fields),
             ) from None
-        reason = first["msg"].removeprefix("Value error, ")
+        cause = first.get("ctx", {}).get("error")
+        if isinstance(cause, InvalidValue):
+            raise ConfigError(f"{place}: {cause.message}", hint=cause.hint) from None
+        reason = first["msg"]
         raise ConfigError(
-            f"{where(path)}: {reason[0].lower() + reason[1:]}{_found(first)}"
+            f"{place}: {reason[0].lower() + reason[1:]}{_describe_input(first)}"
         ) from None
 
 
-def _found(error) -> str:
-    value = error.get("input")
-    if error["type"] == "value_error" or isinstance(value, (dict, list)):
-        return ""
-    return f", found {value!r:.100}"
+def _describe_input(error: ErrorDetails) -> str:
+    value = error["input"]
+    return "" if isinstance(value, (dict, list)) else f", found {value!r:.100}"
 
 
-def _is_branch(part, values, path) -> bool:
-    """Pydantic adds the name of a union's branch to the path; it is no key of the user's."""
+def _is_branch(part: int | str, values: Any, path: Location) -> bool:
+    """Whether the part is the name of a union's branch, which Pydantic adds to the path."""
     for key in path:
         if key is part:
             return isinstance(part, str) and not (isinstance(values, dict) and part in values)

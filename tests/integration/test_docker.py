@@ -126,8 +126,7 @@ def test_an_image_that_cannot_run_fails_with_the_reason(
 def test_a_variable_that_is_not_set_here_is_named_before_a_run_exists(server, docker_project):
     with pytest.raises(
         ExecutionException,
-        match="takes the variable NOT_SET_HERE from your environment, where it "
-        "is not set: export NOT_SET_HERE",
+        match="the variable NOT_SET_HERE is not set in your environment: export NOT_SET_HERE",
     ):
         run(docker_project("true", more="  environment: [NOT_SET_HERE]\n"), {})
 

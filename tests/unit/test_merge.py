@@ -100,32 +100,31 @@ def test_whatever_a_target_accepts_can_be_merged_and_sent(template):
             {"volumes": [True]},
             "unknown key 'volumes': write 'metadata' or 'spec', and a pod's fields below them",
         ),
-        ({"spec": ["x"]}, "spec: write fields below it, found ['x']"),
-        ({"metadata": "x"}, "metadata: write fields below it, found 'x'"),
+        ({"spec": ["x"]}, "spec: ['x'] is not a mapping: write fields below it"),
+        ({"metadata": "x"}, "metadata: 'x' is not a mapping: write fields below it"),
         (
             {"spec": {"volumes": [True]}},
-            "spec.volumes.0: write fields with 'name', which tells the item from the others",
+            "spec.volumes.0: has no 'name': write fields with 'name', which identifies the item",
         ),
-        ({"spec": {"volumes": {"name": "x"}}}, "spec.volumes: write a list, found {'name': 'x'}"),
+        ({"spec": {"volumes": {"name": "x"}}}, "spec.volumes: {'name': 'x'} is not a list"),
         (
             {"spec": {"containers": [{"image": "x"}]}},
-            "spec.containers.0: write fields with 'name', which tells the item from the others",
+            "spec.containers.0: has no 'name': write fields with 'name', which identifies the item",
         ),
         (
             {"spec": {"initContainers": [{"name": "x", "env": ["A=1"]}]}},
-            "spec.initContainers.0.env.0: write fields with 'name', which tells the item from the "
-            "others",
+            "spec.initContainers.0.env.0: has no 'name': write fields with 'name', which identifies the item",
         ),
         (
             {"spec": {"hostAliases": [{"hostnames": []}]}},
-            "spec.hostAliases.0: write fields with 'ip', which tells the item from the others",
+            "spec.hostAliases.0: has no 'ip': write fields with 'ip', which identifies the item",
         ),
-        ({"spec": {1: "x"}}, "spec: the key 1 is no text: write it in quotes"),
+        ({"spec": {1: "x"}}, "spec: the key 1 is not text: write it in quotes"),
         (
             {"spec": {"x": [date(2024, 1, 1)]}},
-            "spec.x.0: a date is no value that Kubernetes knows: write it in quotes",
+            "spec.x.0: a date is not a JSON value: write it in quotes",
         ),
-        ({"spec": {"x": math.inf}}, "spec.x: inf is no number that Kubernetes knows"),
+        ({"spec": {"x": math.inf}}, "spec.x: inf is not a JSON number"),
         ({"spec": deep(60)}, "spec: is nested deeper than 50 levels"),
     ],
 )
@@ -150,5 +149,5 @@ def test_the_directives_of_kubectl_patch_are_refused(template, place):
         Target(pod_template=template)
     message = error.value.errors()[0]["msg"]
     assert message.startswith(f"Value error, {place}'$") and message.endswith(
-        "' is not supported: write the field itself, or null to remove one"
+        "' is not supported: write the field itself, or null to remove a field"
     )

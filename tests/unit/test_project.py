@@ -69,31 +69,37 @@ def test_a_name_of_any_type_is_taken_as_text(tmp_path, name, shown):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "line 1: write 'entry_points:' with an entry point's name below it, found None"),
-        ("- a\n", "line 1: write 'entry_points:' with an entry point's name below it, found ['a']"),
+        (
+            "",
+            "line 1: None is not valid: write 'entry_points:' with an entry point's name below it",
+        ),
+        (
+            "- a\n",
+            "line 1: ['a'] is not valid: write 'entry_points:' with an entry point's name below it",
+        ),
         (
             "entry_points:\n",
-            "line 1, entry_points: write an entry point's name below it, found None",
+            "line 1, entry_points: None is not valid: write an entry point's name below it",
         ),
         (
             "entry_points:\n  main: echo\n",
-            "line 2, entry_points.main: write 'command:' below it, found 'echo'",
+            "line 2, entry_points.main: 'echo' is not valid: write 'command:' below it",
         ),
         (
             "entry_points:\n  main:\n    command: [a]\n",
-            "line 3, entry_points.main.command: write a command as text, found ['a']",
+            "line 3, entry_points.main.command: ['a'] is not valid: write a command as text",
         ),
         (
             "entry_points:\n  main:\n    parameters: [a]\n",
-            "line 3, entry_points.main.parameters: write a parameter's name below it, found ['a']",
+            "line 3, entry_points.main.parameters: ['a'] is not valid: write a parameter's name below it",
         ),
         (
             "entry_points:\n  main:\n    parameters:\n      a: 1\n",
-            "line 4, entry_points.main.parameters.a: write a type such as float, or 'type:' and "
-            "'default:', found 1",
+            "line 4, entry_points.main.parameters.a: 1 is not valid: write a type such as float, or "
+            "'type:' and 'default:'",
         ),
-        ("conda_env: [a]\n", "line 1, conda_env: write the name of a file, found ['a']"),
-        ("docker_env: image\n", "line 1, docker_env: write fields below it, found 'image'"),
+        ("conda_env: [a]\n", "line 1, conda_env: ['a'] is not valid: write the name of a file"),
+        ("docker_env: image\n", "line 1, docker_env: 'image' is not valid: write fields below it"),
         ("a: " + "[" * 3000, "line 1: is nested deeper than 100 levels: correct the YAML"),
         (
             "a: &a [b, *a]\n",
@@ -212,8 +218,8 @@ def test_a_default_names_no_file_outside_of_the_project(private, kind, default):
         value = "file://" + value if value.startswith("/") else "file:" + value
     found = with_parameters(private / "project", {"data": {"type": kind, "default": value}})
     assert refused(file_parameters, found, confined=True) == (
-        f"parameter 'data': its default {value!r} is outside of the project: to send it on "
-        f"purpose, pass -P data={value}"
+        f"parameter 'data': its default {value!r} is outside of the project: to send it "
+        f"intentionally, pass -P data={value}"
     )
 
 
@@ -231,8 +237,8 @@ def test_what_a_default_may_not_name_the_user_may(private, kind):
 def test_a_default_that_looks_like_a_secret_is_not_sent(private):
     found = with_parameters(private / "project", {"data": {"type": "path", "default": ".env"}})
     assert refused(file_parameters, found, confined=True) == (
-        "parameter 'data': its default '.env' looks like a secret: to send it on purpose, pass -P "
-        "data=.env"
+        "parameter 'data': its default '.env' looks like a secret: to send it intentionally, "
+        "pass -P data=.env"
     )
     given = with_parameters(
         private / "project", {"data": {"type": "path", "default": ".env"}}, {"data": ".env"}
@@ -261,8 +267,8 @@ def test_a_default_that_is_only_here_is_not_taken_and_what_to_do_is_said(private
     write(private, {"cwd/only here": "x"})
     found = with_parameters(private / "project", {"data": {"type": "path", "default": "only here"}})
     assert refused(file_parameters, found, confined=False) == (
-        "parameter 'data': there is no file or folder 'only here' in the project (a default is "
-        "looked for there alone): pass -P 'data=only here'"
+        "parameter 'data': there is no file or folder 'only here' in the project, where defaults "
+        "are: pass -P 'data=only here'"
     )
 
 
@@ -283,12 +289,16 @@ def test_an_empty_path_takes_nothing_along(here, given):
 @pytest.mark.parametrize(
     ("kind", "value", "words"),
     [
-        ("uri", "", "expected a URI, found ''"),
-        ("uri", "data", "expected a URI, found 'data'"),
+        ("uri", "", "'' is not a URI"),
+        ("uri", "data", "'data' is not a URI"),
         ("path", "file://host/etc/passwd", "names a host"),
         ("uri", "file://localhost/etc/passwd", "names a host"),
         ("path", "http://[x", "is neither a path nor a URI"),
-        ("path", "missing", "there is no file or folder 'missing' here or in the project"),
+        (
+            "path",
+            "missing",
+            "there is no file or folder 'missing' in the current directory or the project",
+        ),
         ("path", "a\0b", "there is no file or folder"),
         ("path", "x" * 5000, "there is no file or folder"),
     ],
@@ -301,7 +311,7 @@ def test_a_value_that_names_nothing_is_refused(here, kind, value, words):
 @pytest.mark.parametrize("name", ["a/b", "..", ".", "", "../../x"])
 def test_a_parameter_s_name_is_no_path(here, name):
     found = with_parameters(here / "project", {name: {"type": "path", "default": "MLproject"}})
-    assert "is also a folder's" in refused(file_parameters, found, confined=True)
+    assert "valid as the name of a folder" in refused(file_parameters, found, confined=True)
 
 
 def test_remote_values_are_downloaded_where_the_command_runs(here):
@@ -347,16 +357,15 @@ def test_the_name_of_what_is_downloaded_is_a_name(uri, name):
         ),
         (
             "x {lr:.3f}",
-            "the command has {lr:.3f}: write a parameter's name alone, and {{ and }} for braces",
+            "the command has {lr:.3f}: write only its name, and {{ and }} for braces",
         ),
         (
             "x {lr:>9999999999}",
-            "the command has {lr:>9999999999}: write a parameter's name alone, and {{ and }} for "
-            "braces",
+            "the command has {lr:>9999999999}: write only its name, and {{ and }} for braces",
         ),
         (
             "x {lr!r}",
-            "the command has {lr!r}: write a parameter's name alone, and {{ and }} for braces",
+            "the command has {lr!r}: write only its name, and {{ and }} for braces",
         ),
         (
             "x {}",
