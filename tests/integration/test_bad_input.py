@@ -79,7 +79,7 @@ def test_an_unknown_target(refused, project):
 
 
 def test_an_unknown_key(refused, project):
-    assert "unknown key 'resource'; did you mean 'resources'?" in refused(
+    assert "unknown key 'resource': did you mean 'resources'?" in refused(
         project("true"), {**THERE, "resource": {}}
     )
 

@@ -137,7 +137,7 @@ def test_what_the_user_names_outside_of_the_project_is_said_with_number_and_size
 def test_a_default_outside_of_the_project_is_refused_before_anything_is_packed(packed, tmp_path):
     write(tmp_path, {"secret": "x"})
     with pytest.raises(
-        ProjectError, match="is outside of the project: to send it on purpose, pass -P data="
+        ProjectError, match="is outside of the project: to send it intentionally, pass -P data="
     ):
         packed({"data": {"type": "path", "default": f"{tmp_path}/secret"}})
     write(tmp_path, {"project/data/a": "", "project/.gitignore": "data\n"})

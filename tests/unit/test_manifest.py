@@ -286,7 +286,7 @@ def test_a_cache_per_user_is_a_folder_of_the_volume():
             if mount["name"] == "cache"
         ]
     assert found == ["users/ada", "users/da", "users/1000"]
-    with pytest.raises(ValueError, match="each pod has a cache of its own already"):
+    with pytest.raises(ValueError, match="remove it, as each pod has its own cache"):
         Target(cache={"per_user": True})
 
 
