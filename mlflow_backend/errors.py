@@ -31,7 +31,8 @@ class ComputeError(Exception):
         self.message, self.hint = self._clean(message), self._clean(hint)
         if code is not None:
             self.code = code
-        super().__init__(f"{self.message}: {self.hint}" if hint else self.message)
+        separator = "\n" if "\n" in self.message else ": "
+        super().__init__(separator.join(filter(None, (self.message, self.hint))))
 
     @property
     def doc(self) -> str:

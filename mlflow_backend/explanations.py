@@ -214,8 +214,8 @@ EXPLANATIONS: dict[Code, str] = {
         "or has a name that other systems cannot store."
     ),
     "UnwritableFile": (
-        "The operating system does not let this file be written. Check the permissions of its "
-        "folder, and the free space of its disk."
+        "The operating system does not let this file or folder be written. Check its permissions "
+        "and the free space of its disk, or choose another folder."
     ),
     "WrongOwner": (
         "An object of the cluster does not belong to the run whose tags name it. It is left "

@@ -1,7 +1,7 @@
-"""The kinds of files that list an environment, in the order in which they are looked for.
+"""The kinds of environment files, in their order of precedence.
 
-What MLproject names comes first; then a lock in the project's folder, because a lock is exact; then
-the files that MLflow looks for by itself.
+The file that MLproject names comes first; then a lock in the project's folder, because a lock is
+exact; then the files that MLflow detects by their names.
 """
 
 import abc
@@ -14,7 +14,7 @@ from mlflow_backend.environment import urls
 from mlflow_backend.environment.asked import conda_yaml, project_files, python_env
 from mlflow_backend.environment.asked.python_versions import python_version
 from mlflow_backend.environment.asked.spec import MLFLOW, Spec, with_mlflow
-from mlflow_backend.environment.checks import shown
+from mlflow_backend.environment.checks import quote
 from mlflow_backend.environment.indexes import conda_channels, index_access
 from mlflow_backend.environment.lock_files import conda_lock_file, pylock
 from mlflow_backend.environment.lock_files.lock import CondaPackage, Lock
@@ -34,17 +34,17 @@ class Locked:
 
 
 class Addresses(NamedTuple):
-    """The addresses that a file itself names, which may hold credentials: its main Python index,
-    further ones and channels.
+    """The addresses in an environment file, which may contain credentials: its main Python index,
+    and further indexes and channels.
     """
 
-    index: str | None = None
+    main: str | None = None
     further: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Solved(abc.ABC):
-    """Base of the kinds that ask for packages and must be solved; `root` is the project's
+    """Base of the kinds that request packages and must be solved; `root` is the project's
     folder.
     """
 
@@ -54,29 +54,30 @@ class Solved(abc.ABC):
     file_name: ClassVar[str]
 
     @classmethod
-    def detect(cls, folder: Path, named: Mapping[str, str], by_name_only: bool) -> "Solved | None":
-        """The file that MLproject names under `key`, or (unless `by_name_only`) the one MLflow
-        finds by its name.
+    def detect(cls, folder: Path, named: Mapping[str, str]) -> "Solved | None":
+        """The file that MLproject names under `key`, or without one there the file of this kind's
+        name.
         """
-        if cls.key in named:
-            return cls(folder / named[cls.key], folder)
+        if named:
+            return cls(folder / named[cls.key], folder) if cls.key in named else None
         path = folder / cls.file_name
-        return cls(path, folder) if not by_name_only and path.is_file() else None
+        return cls(path, folder) if path.is_file() else None
 
     @abc.abstractmethod
     def read(self, subdir: str) -> Spec:
-        """What the file asks for on the platform `subdir`. Raises EnvironmentSpecError."""
+        """The file's requests for the platform `subdir`. Raises EnvironmentSpecError."""
 
-    def asked(self, platform: Platform, mlflow_version: str) -> tuple[Spec, list[str]]:
-        """The Spec with mlflow in it, and warnings."""
+    def request(self, platform: Platform, mlflow_version: str) -> tuple[Spec, list[str]]:
+        """The Spec with mlflow added if it is missing, and warnings."""
         spec, warning = with_mlflow(self.read(platform.subdir), mlflow_version)
         return spec, [warning] if warning else []
 
     def inputs(self, platform: Platform, mlflow_version: str) -> Any:
-        """All that the lock depends on, apart from the indexes; equal inputs give equal locks."""
-        return {**vars(self.asked(platform, mlflow_version)[0]), "source": ""}
+        """All that the lock depends on except for the indexes; equal inputs give equal locks."""
+        return {**vars(self.request(platform, mlflow_version)[0]), "source": ""}
 
     def addresses(self, platform: Platform) -> Addresses:
+        """The addresses in the file. Raises EnvironmentSpecError."""
         spec = self.read(platform.subdir)
         options = [
             line.split(maxsplit=1) for line in spec.pip if line.startswith("-") and " " in line
@@ -90,11 +91,13 @@ class Solved(abc.ABC):
     def lock(
         self, platform: Platform, mlflow_version: str, permissions: Permissions, refresh: bool
     ) -> Locked:
-        """Solve; with `refresh` from what the channels and indexes say now, not from what they said
-        a moment ago. Raises EnvironmentSpecError.
+        """Solve; with `refresh` from the current content of channels and indexes, without their
+        cached content. Raises EnvironmentSpecError.
         """
-        asked, warnings = self.asked(platform, mlflow_version)
-        spec = asked.expanded(lambda line: index_access.expanded(line, permissions, str(self.path)))
+        request, warnings = self.request(platform, mlflow_version)
+        spec = request.map_lines(
+            lambda line: index_access.expand(line, permissions, str(self.path))
+        )
         settings = conda_channels.load()
         conda: tuple[CondaPackage, ...] = (
             conda_solver.solve(spec, platform, settings, refresh) if spec.conda else ()
@@ -102,22 +105,21 @@ class Solved(abc.ABC):
         own = next((package.version for package in conda if package.name == "python"), None)
         if conda and spec.pip and own is None:
             raise EnvironmentSpecError(
-                f"{spec.source}: has pip packages, and no python among its conda packages: add "
-                "python"
+                f"{spec.source}: has pip packages, and no python among its conda packages",
+                hint="add python to the dependencies",
             )
         python = own or python_version(spec.python, spec.source)
-        text = (
-            pip_solver.compile_(spec, python, platform, conda, permissions, refresh)
-            if spec.pip
-            else ""
-        )
-        channels = (
-            tuple(conda_channels.without_credentials(url) for url in settings.urls(spec.channels))
-            if conda
-            else ()
-        )
+        text = ""
+        if spec.pip:
+            text = pip_solver.compile_(spec, python, platform, conda, permissions, refresh)
+        urls = settings.urls(spec.channels) if conda else ()
         lock = Lock(
-            platform.subdir, None if conda else python, conda, text, channels, spec.variables
+            platform.subdir,
+            None if conda else python,
+            conda,
+            text,
+            tuple(map(conda_channels.without_credentials, urls)),
+            spec.variables,
         )
         return Locked(lock, tuple(warnings))
 
@@ -129,6 +131,7 @@ class CondaEnv(Solved):
     file_name = "conda.yaml"
 
     def read(self, subdir: str) -> Spec:
+        """As in Solved."""
         return conda_yaml.read(self.path, self.root, subdir)
 
 
@@ -139,19 +142,23 @@ class PythonEnv(Solved):
     file_name = "python_env.yaml"
 
     def read(self, subdir: str) -> Spec:
+        """As in Solved."""
         return python_env.read(self.path, self.root)
 
 
 @dataclass(frozen=True)
 class Exact(abc.ABC):
-    """Base of the kinds that are locks already: taken as they are, nothing is added."""
+    """Base of the kinds that are locks already: used unchanged."""
 
     path: Path
     root: Path
     file_name: ClassVar[str]
 
     @classmethod
-    def detect(cls, folder: Path, named: Mapping[str, str], by_name_only: bool) -> "Exact | None":
+    def detect(cls, folder: Path, named: Mapping[str, str]) -> "Exact | None":
+        """The file of this kind's name that MLproject names, or if it names none the one in the
+        project's folder.
+        """
         for name in named.values():
             if Path(name).name == cls.file_name:
                 return cls(folder / name, folder)
@@ -164,6 +171,7 @@ class Exact(abc.ABC):
         return project_files.read(self.path, self.root, project_files.MOST_BYTES_OF_A_LOCK)
 
     def inputs(self, platform: Platform, mlflow_version: str) -> Any:
+        """All that the lock depends on; equal inputs give equal locks."""
         return self.text
 
     def lock(
@@ -171,26 +179,24 @@ class Exact(abc.ABC):
     ) -> Locked:
         """The part for `platform`.
 
-        Raises EnvironmentSpecError when there is none, or the file cannot be read.
+        Raises EnvironmentSpecError without such a part, and for a file that cannot be read.
         """
         lock = self.part(platform)
-        if {package.name for package in (*lock.conda, *lock.pip)} & MLFLOW:
+        if lock.version_of(MLFLOW) is not None:
             return Locked(lock)
-        return Locked(
-            lock,
-            (
-                f"{self.path.name} does not list mlflow: a script that imports it will fail; add "
-                "it and lock again",
-            ),
+        warning = (
+            f"{self.path.name} does not list mlflow, so a script that imports it fails: add mlflow "
+            "and lock again"
         )
+        return Locked(lock, (warning,))
 
     @abc.abstractmethod
     def addresses(self, platform: Platform) -> Addresses:
-        """The addresses in it that hold a login. Raises EnvironmentSpecError."""
+        """The addresses in the file that contain a login. Raises EnvironmentSpecError."""
 
     @abc.abstractmethod
     def part(self, platform: Platform) -> Lock:
-        """What the file installs on `platform`. Raises EnvironmentSpecError."""
+        """The packages for `platform`. Raises EnvironmentSpecError."""
 
 
 class CondaLock(Exact):
@@ -199,11 +205,13 @@ class CondaLock(Exact):
     file_name = CONDA_LOCK
 
     def addresses(self, platform: Platform) -> Addresses:
+        """As in Exact."""
         return Addresses(
             further=conda_lock_file.read(self.text, self.path, platform.subdir).addresses
         )
 
     def part(self, platform: Platform) -> Lock:
+        """As in Exact."""
         content = conda_lock_file.read(self.text, self.path, platform.subdir)
         pip = {"lock-version": "1.0", "created-by": "mlflow-compute", "packages": content.pip}
         return Lock(
@@ -216,32 +224,37 @@ class CondaLock(Exact):
 
 
 class UvLock(Exact):
-    """`uv.lock`, brought to the standard form by uv without solving anything again; the groups of
-    development left out.
+    """`uv.lock`, converted by uv to the standard form without another solve, and without its
+    development groups.
     """
 
     file_name = "uv.lock"
 
     def inputs(self, platform: Platform, mlflow_version: str) -> Any:
-        return [self.text, self._beside("pyproject.toml"), self._beside(".python-version")]
+        """As in Exact."""
+        return [self.text, self._sibling("pyproject.toml"), self._sibling(".python-version")]
 
     def addresses(self, platform: Platform) -> Addresses:
-        return Addresses()  # uv does not write logins into it
+        """None: uv does not write logins into the file."""
+        return Addresses()
 
     def part(self, platform: Platform) -> Lock:
-        project = self._beside("pyproject.toml")
+        """As in Exact."""
+        project = self._sibling("pyproject.toml")
         if project is None:
             raise EnvironmentSpecError(
-                f"{self.path}: needs the pyproject.toml that it was made from in the same folder"
+                f"{self.path}: has no pyproject.toml in its folder",
+                code="NotFound",
+                hint="copy the pyproject.toml of this lock there",
             )
         content = pylock.read(pip_solver.export(self.text, project, self.path), str(self.path))
-        pinned = (self._beside(".python-version") or "").split()
+        pinned = (self._sibling(".python-version") or "").split()
         wanted = pinned[0] if pinned else content.get("requires-python")
         return Lock(
             platform.subdir, python_version(wanted, self.path), pylock=pylock.write(content)
         )
 
-    def _beside(self, name: str) -> str | None:
+    def _sibling(self, name: str) -> str | None:
         path = self.path.parent / name
         return project_files.read(path, self.root) if path.exists() else None
 
@@ -252,11 +265,13 @@ class Pylock(Exact):
     file_name = PYLOCK
 
     def addresses(self, platform: Platform) -> Addresses:
+        """As in Exact."""
         content = pylock.load(self.text, str(self.path))
         pylock.check(content, str(self.path))
         return Addresses(further=tuple(url for url in pylock.addresses(content) if urls.login(url)))
 
     def part(self, platform: Platform) -> Lock:
+        """As in Exact."""
         content = pylock.read(self.text, str(self.path))
         return Lock(
             platform.subdir,
@@ -265,24 +280,20 @@ class Pylock(Exact):
         )
 
 
-NAMED = (CondaEnv, PythonEnv)
 LOCKS = (CondaLock, UvLock, Pylock)
-FOUND = (PythonEnv, CondaEnv)
 
 
 def detect(folder: Path, named: Mapping[str, Any]) -> Solved | Exact | None:
-    """The environment of the project in `folder`; `named` are MLproject's `conda_env` or
-    `python_env`. None when it has none.
+    """The environment file of the project in `folder`; `named` are MLproject's `conda_env` or
+    `python_env`. None if the project has no such file.
 
     Raises EnvironmentSpecError for a name that is not text.
     """
     for key, name in named.items():
         if not isinstance(name, str):
-            raise EnvironmentSpecError(f"MLproject: '{key}' must name a file, found {shown(name)}")
-    if named:
-        kinds = [
-            kind for kind in LOCKS if kind.file_name in {Path(name).name for name in named.values()}
-        ] or NAMED
-        return next(found for kind in kinds if (found := kind.detect(folder, named, True)))
-    found = (kind.detect(folder, {}, False) for kind in (*LOCKS, *FOUND))
-    return next((item for item in found if item), None)
+            raise EnvironmentSpecError(
+                f"MLproject: '{key}' must name a file, not {quote(name)}", code="InvalidFile"
+            )
+    solved = (CondaEnv, PythonEnv) if named else (PythonEnv, CondaEnv)
+    detected = (kind.detect(folder, named) for kind in (*LOCKS, *solved))
+    return next((file for file in detected if file), None)

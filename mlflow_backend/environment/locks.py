@@ -1,6 +1,4 @@
-"""The lock of a project: solved once, then kept in this user's cache until what it was made from
-changes.
-"""
+"""The lock of a project: solved once, then cached for this user until one of its inputs changes."""
 
 import contextlib
 import dataclasses
@@ -28,19 +26,17 @@ from mlflow_backend.progress import Progress
 from mlflow_runner.contract.submission import CONDA_LOCK, PYLOCK, Environment
 
 FORMAT = 2
-"""Part of a lock's address in the cache: other than before where the same inputs would give another
-lock.
-"""
+"""Part of a lock's address in the cache: it changes when the same inputs give another lock."""
 SUMMARY = "lock.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class CachedLock:
-    """A lock in the cache: its files are in `folder`. `hosts` are the URLs of the servers that its
-    packages come from.
+    """A lock in the cache: its files are in `folder`. `hosts` are the URLs of the servers of its
+    packages.
 
-    `mlflow` is the version of MLflow's client in it; `solved_s` is how long solving took, None
-    where it was there already.
+    `mlflow` is the version of MLflow's client in it; `solved_s` is the time of the solve in
+    seconds, None for a lock that was cached already.
     """
 
     folder: Path
@@ -50,11 +46,12 @@ class CachedLock:
     hosts: tuple[str, ...]
     size_bytes: int
     mlflow: str | None
-    logins: index_access.Logins = index_access.Logins({})
+    logins: index_access.Logins = dataclasses.field(default_factory=index_access.Logins)
     solved_s: float | None = None
 
     @property
     def files(self) -> dict[str, Path]:
+        """The lock files, by name."""
         return {
             name: self.folder / name
             for name in (CONDA_LOCK, PYLOCK)
@@ -63,11 +60,11 @@ class CachedLock:
 
     @property
     def phases(self) -> tuple[tuple[str, float], ...]:
-        """What took time before the runner, as a Submission has it."""
+        """The phases before the runner that took time, in the form of a Submission."""
         return (("solve", self.solved_s),) if self.solved_s else ()
 
     def secrets(self) -> dict[str, bytes]:
-        """Logins for `hosts`, by the variable that names each file to the runner."""
+        """Files of logins for `hosts`, by the variable that tells the runner each path."""
         return self.logins.files()
 
 
@@ -80,7 +77,7 @@ def obtain(
     refresh: bool = False,
 ) -> CachedLock | None:
     """The lock of the project in `folder` for the platform, from the cache unless `refresh`; None
-    when it lists no environment.
+    if the project has no environment file.
 
     `named` are `conda_env` or `python_env` of its MLproject. Raises EnvironmentSpecError.
     """
@@ -95,101 +92,108 @@ def obtain(
         kind.inputs(platform, VERSION),
         platform.subdir,
         dict(platform.virtual_packages),
+        index_settings.fingerprint(),
     ]
-    inputs.append(index_settings.fingerprint())
-    own, built = _place([*inputs, permissions.builds]), _place([*inputs, True])
-    # made with builds before: none is needed now
-    kept = None if refresh else _load(own, kind.path) or _load(built, kind.path)
-    if kept is None:
-        kept = _solve(kind, own, platform, permissions, progress, refresh)
-    for warning in kept.warnings:
+    folders = [_folder([*inputs, builds]) for builds in (permissions.builds, True)]
+    # a lock that was solved with builds needs none
+    cached = (None if refresh else _load(folder, kind.path) for folder in folders)
+    lock = next(filter(None, cached), None)
+    if lock is None:
+        lock = _solve(kind, folders[0], platform, permissions, progress, refresh)
+    for warning in lock.warnings:
         progress.say(warning)
-    return _with_access(kept, kind, platform, permissions, progress)
+    return _with_access(lock, kind, platform, permissions, progress)
 
 
-def describe(kept: CachedLock) -> str:
-    """What is in a lock, in a few words."""
-    environment = kept.environment
+def describe(lock: CachedLock) -> str:
+    """The number of packages of a lock, and their size."""
+    environment = lock.environment
     counts = [
         f"{number} {kind} packages"
         for number, kind in ((environment.conda, "conda"), (environment.pip, "Python"))
         if number
     ]
-    size = f", {kept.size_bytes / 1e6:.0f} MB" if kept.size_bytes else ""
+    size = f", {lock.size_bytes / 1e6:.0f} MB" if lock.size_bytes else ""
     return (" and ".join(counts) or "no packages") + size
 
 
-def _place(inputs: list[Any]) -> Path:
+def _folder(inputs: list[Any]) -> Path:
     address = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=list).encode()).hexdigest()
     return cache_dir() / "locks" / address
 
 
 def _solve(
     kind: kinds.Solved | kinds.Exact,
-    place: Path,
+    folder: Path,
     platform: Platform,
     permissions: Permissions,
     progress: Progress,
     refresh: bool,
 ) -> CachedLock:
-    """Solve and keep; of several processes that need the same lock at once, one does and the others
-    wait for it.
+    """Solve, and cache the lock; of several processes that need the same lock, one solves and the
+    others wait.
     """
     from mlflow.version import VERSION
 
     name = kind.path.name
-    with cache.alone(
-        cache.make("locks") / f"{place.name}.lock",
+    with cache.exclusive(
+        cache.make("locks") / f"{folder.name}.lock",
         lambda: progress.waiting(f"waiting for another submit that solves {name}"),
     ):
-        if not refresh and (kept := _load(place, kind.path)):
-            return kept
+        if not refresh and (lock := _load(folder, kind.path)):
+            return lock
         progress.waiting(f"solving {name} for {platform.subdir}")
         start = time.monotonic()
         locked = kind.lock(platform, VERSION, permissions, refresh)
         solved_s = time.monotonic() - start
-        _store(place, locked.lock, locked.warnings)
-        kept = _load(place, kind.path)
-    if kept is None:
-        raise EnvironmentSpecError(f"{place}: the lock cannot be read back: try again")
-    progress.say(f"locked {name} for {platform.subdir}: {describe(kept)} in {solved_s:.1f} s")
-    return dataclasses.replace(kept, solved_s=round(solved_s, 3))
+        _store(folder, locked.lock, locked.warnings)
+        cached = _load(folder, kind.path)
+    if cached is None:
+        raise EnvironmentSpecError(
+            f"{folder}: the new lock cannot be read", code="UnreadableFile", hint="try again"
+        )
+    progress.say(f"locked {name} for {platform.subdir}: {describe(cached)} in {solved_s:.1f} s")
+    return dataclasses.replace(cached, solved_s=round(solved_s, 3))
 
 
 def _with_access(
-    kept: CachedLock, kind, platform: Platform, permissions: Permissions, progress: Progress
+    lock: CachedLock,
+    kind: kinds.Solved | kinds.Exact,
+    platform: Platform,
+    permissions: Permissions,
+    progress: Progress,
 ) -> CachedLock:
-    """The lock with its index, and with the logins for its hosts that may go along; those that stay
-    are named.
+    """The lock with its index and the logins for its hosts that are sent; `progress` shows the
+    others.
     """
-    index, further = kind.addresses(platform)
+    main, further = kind.addresses(platform)
     own = [
-        index_access.expanded(address, permissions, str(kind.path))
-        for address in (index, *further)
+        index_access.expand(address, permissions, str(kind.path))
+        for address in (main, *further)
         if address
     ]
-    index = without_logins(own[0]) if index else index_settings.default_index()
-    logins = index_access.find([*kept.hosts, *filter(None, [index])], own, permissions)
+    index = without_logins(own[0]) if main else index_settings.default_index()
+    logins = index_access.find([*lock.hosts, *filter(None, [index])], own, permissions)
     for sentence in logins.withheld:
         progress.say(sentence)
     return dataclasses.replace(
-        kept, environment=kept.environment._replace(index=index), logins=logins
+        lock, environment=lock.environment._replace(index=index), logins=logins
     )
 
 
-def _load(place: Path, source: Path) -> CachedLock | None:
+def _load(folder: Path, source: Path) -> CachedLock | None:
     try:
-        summary: dict[str, Any] = json.loads((place / SUMMARY).read_text())
+        summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text())
         fields = summary["environment"]
         environment = Environment(
             **{
                 **fields,
                 "variables": tuple(map(tuple, fields["variables"])),
-                "lock_dir": str(place),
+                "lock_dir": str(folder),
             }
         )
         return CachedLock(
-            place,
+            folder,
             source,
             environment,
             tuple(summary["warnings"]),
@@ -201,15 +205,15 @@ def _load(place: Path, source: Path) -> CachedLock | None:
         return None
 
 
-def _store(place: Path, lock: Lock, warnings: tuple[str, ...]) -> None:
-    """Write the lock's folder whole, or not at all.
+def _store(folder: Path, lock: Lock, warnings: tuple[str, ...]) -> None:
+    """Write the lock's folder atomically; the same folder from another process is equally good.
 
-    One that another process has written meanwhile is as good.
+    Raises EnvironmentSpecError.
     """
     try:
         with contextlib.ExitStack() as stack:
             new, old = (
-                Path(tempfile.mkdtemp(dir=place.parent, prefix=prefix))
+                Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix))
                 for prefix in (".new-", ".old-")
             )
             for path in (new, old):
@@ -218,13 +222,11 @@ def _store(place: Path, lock: Lock, warnings: tuple[str, ...]) -> None:
                 (new / name).write_bytes(content)
             (new / SUMMARY).write_text(json.dumps(_summary(lock, warnings)))
             with contextlib.suppress(FileNotFoundError):
-                os.replace(place, old / place.name)
-            os.replace(new, place)
+                os.replace(folder, old / folder.name)
+            os.replace(new, folder)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise EnvironmentSpecError(
-                f"the lock cannot be kept in {place.parent}: {error.strerror}"
-            ) from None
+            raise cache.unwritable(folder, error) from None
 
 
 def _summary(lock: Lock, warnings: tuple[str, ...]) -> dict[str, Any]:
@@ -233,10 +235,7 @@ def _summary(lock: Lock, warnings: tuple[str, ...]) -> dict[str, Any]:
     return {
         "environment": lock.environment("")._asdict(),
         "warnings": warnings,
-        "hosts": sorted({found.url for found in map(urls.origin, addresses) if found}),
+        "hosts": sorted({origin.url for origin in map(urls.origin, addresses) if origin}),
         "size_bytes": lock.size_bytes,
-        "mlflow": next(
-            (package.version for package in (*lock.conda, *lock.pip) if package.name in MLFLOW),
-            None,
-        ),
+        "mlflow": lock.version_of(MLFLOW),
     }

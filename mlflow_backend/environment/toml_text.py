@@ -1,31 +1,36 @@
-"""TOML: read as the standard library does, written in one canonical form."""
+"""TOML: read with the standard library, written in one canonical form."""
 
-import datetime
+import datetime as dt
 import json
 import math
 import re
+import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Table: TypeAlias = Mapping[str, Any]
+"""A table of TOML, or a mapping of YAML, whose keys are text."""
 
 
 def load(text: str) -> dict[str, Any]:
-    """The content of `text`. Raises ValueError for what is not TOML, nested too deeply included."""
-    try:
-        import tomllib
-    except ImportError:  # Python 3.10
-        import tomli as tomllib
+    """The content of `text`. Raises ValueError where it is not TOML, or is nested too deeply."""
     try:
         return tomllib.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
 
-def dump(content: Mapping[str, Any]) -> str:
-    """`content`, as `load` returns it: one line for each value and one table for each item of a
-    list of tables on the first level.
+def dump(content: Table) -> str:
+    """The text of `content` (as `load` returns it): one line for each value, and one table for
+    each item of a list of tables on the first level.
 
-    Each value in a table stands on one line, so that the runner, which has no TOML parser on Python
-    3.9, can change addresses line by line.
+    No value spans lines: the runner, which has no TOML parser on Python 3.9, changes addresses
+    line by line.
     """
     tables = {
         name: value
@@ -57,21 +62,16 @@ def _value(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return repr(value) if math.isfinite(value) else str(value)
-    if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
+    if isinstance(value, (dt.datetime, dt.date, dt.time)):
         return value.isoformat()
     if isinstance(value, dict):
-        return (
-            "{ "
-            + ", ".join(f"{_key(name)} = {_value(item)}" for name, item in value.items())
-            + " }"
-            if value
-            else "{}"
-        )
+        items = ", ".join(f"{_key(name)} = {_value(item)}" for name, item in value.items())
+        return f"{{ {items} }}" if value else "{}"
     if isinstance(value, list):
         return f"[{', '.join(map(_value, value))}]"
     return str(value)
 
 
 def _text(text: str) -> str:
-    """A basic string: as JSON writes it, but for DEL, which TOML wants escaped."""
+    """A basic string: JSON's form with DEL escaped, as TOML requires."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

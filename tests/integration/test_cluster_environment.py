@@ -184,7 +184,7 @@ def test_a_login_stays_where_only_the_project_names_the_host(
         found = failed_run(root, last_run)
         place = address.removeprefix("https://")
         assert (
-            f"the login for {place} stays here: the project names this host"
+            f"the login for {place} is not sent, as the project names this host"
             in capfd.readouterr().err
         )
         assert (

@@ -258,7 +258,7 @@ def test_a_conda_lock_with_pip_packages(server, conda_project, project, seen, tm
     [
         (["beta", "gamma"], "", ["cannot be solved for linux-64 from file://", "alpha", "gamma"]),
         (["betta"], "", ["No candidates were found for betta", "did you mean 'beta'?"]),
-        (["python=3.99"], "", ["python", f"python is there in {SHORT}."]),
+        (["python=3.99"], "", ["python", f"available versions of python: {SHORT}."]),
         (["future"], "", ["__glibc"]),
         (["alpha ===x"], "", ["alpha ===x", "write a match spec such as"]),
         (["python", "alpha"], "- pip: [six==99]\n", ["six==99", "no version of six"]),
@@ -292,10 +292,9 @@ def test_a_channel_that_is_not_there_is_named(server, project, tmp_path, monkeyp
     root = project("true", conda_dot_yaml="channels: [conda-fogre]\ndependencies: [tool]\n")
     with pytest.raises(
         ExecutionException,
-        match="(?s)channel file:.*/conda-fogre cannot be read: .*did you mean 'conda-forge'?",
-    ) as error:
+        match=r"channel file:.*/conda-fogre cannot be read: .*: did you mean 'conda-forge'\?$",
+    ):
         run(root, {})
-    assert len(str(error.value).splitlines()) == 2
 
 
 @pytest.mark.parametrize(
@@ -304,12 +303,12 @@ def test_a_channel_that_is_not_there_is_named(server, project, tmp_path, monkeyp
         ("http://127.0.0.1:9/x", "Connection refused", "set a mirror in .condarc (channel_alias, "
                                                        "custom_channels), list the packages below "
                                                        "'pip:', "
-         "or run with --env-manager local in the environment that is there"),
+         "or use the active environment with --env-manager local"),
         ("{closed}", "401 Unauthorized", "set a login for it in .netrc, or in the channel's URL in "
                                          ".condarc"),
     ],
 )  # fmt: skip
-def test_a_channel_that_does_not_answer_is_explained_in_three_lines(
+def test_a_channel_that_does_not_answer_is_explained_in_one_line(
     server, project, tmp_path, channel, reason, advice
 ):
     with serve(tmp_path, login="ada:sesame") as closed:
@@ -319,8 +318,8 @@ def test_a_channel_that_does_not_answer_is_explained_in_three_lines(
         )
         with pytest.raises(ExecutionException) as error:
             run(root, {})
-    lines = str(error.value).splitlines()
-    assert reason in lines[0] and lines[1:] == [advice]
+    text = str(error.value)
+    assert reason in text and text.endswith(f": {advice}") and "\n" not in text
 
 
 def test_a_lock_for_another_platform_is_refused_with_what_to_type(server, project):
@@ -328,12 +327,12 @@ def test_a_lock_for_another_platform_is_refused_with_what_to_type(server, projec
         "version: 1\nmetadata: {}\npackage:\n- {name: a, version: 1, manager: conda, platform: "
         "osx-arm64, url: https://a.example/noarch/a-1-0.conda}\n"
     )
+    root = project("true")
+    (root / "conda-lock.yml").write_text(text)
     with pytest.raises(
         ExecutionException,
-        match="is for osx-arm64, and linux-64 is needed: conda-lock lock --platform linux-64",
+        match="is for osx-arm64, and the run needs linux-64: conda-lock lock --platform linux-64",
     ):
-        root = project("true")
-        (root / "conda-lock.yml").write_text(text)
         run(root, {})
 
 

@@ -135,7 +135,7 @@ def test_mlflow_of_a_conda_channel_counts(conda):
         ),
         ("dependencies:\n- pip: [./own]\n", ["'./own'", "a path of this machine cannot be locked"]),
         ("dependencies:\n- pip: ['x @ file:///tmp/x.whl']\n", ["a path of this machine"]),
-        ("dependencies:\n- pip: [--find-links ./wheels]\n", ["--find-links", "name a URL"]),
+        ("dependencies:\n- pip: [--find-links ./wheels]\n", ["--find-links", "write a URL"]),
         ("dependencies:\n- pip: [-r none.txt]\n", ["none.txt", "cannot be read"]),
         ("dependencies:\n- pip: ['numpy = 1']\n", ["'numpy = 1'", "such as numpy==2.1"]),
         ("dependencies:\n- npm: [x]\n", ["entry 'npm'", "only 'pip'"]),
@@ -160,7 +160,10 @@ def test_credentials_of_an_index_are_not_in_an_error(conda):
 
 def test_the_python_of_a_range_is_this_one_if_it_fits(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.version_info", (3, 12, 1))
-    choose = lambda wanted: python_versions.python_version(wanted, tmp_path / "python_env.yaml")  # noqa: E731
+
+    def choose(wanted):
+        return python_versions.python_version(wanted, tmp_path / "python_env.yaml")
+
     assert [choose(wanted) for wanted in (None, "3.9", "3.10.4", ">=3.10", "<3.12", ">=3.10,<3.14", ">= 3.13", "==3.11", "== 3.11.4")] == [
         "3.12", "3.9", "3.10.4", "3.12", "3.11", "3.12", "3.14", "3.11", "3.11.4",
     ]  # fmt: skip

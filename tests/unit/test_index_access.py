@@ -168,14 +168,13 @@ def test_what_stays_is_said_with_the_entry_that_sends_it(home):
     environ = home(_dot_netrc=NETRC_TEXT) | {"UV_INDEX_URL": "https://corp.example/simple"}
     assert sent(["https://corp.example/x", "https://github.com/a", "https://x.example/"], environ) == (
         {"corp.example": "ada"},
-        ("the login for github.com stays here: the project names this host, your own index "
-         "settings do not; "
-         "to send it, add 'github.com' to 'credential_hosts' of the target",),
+        ("the login for github.com is not sent, as the project names this host and your own "
+         "index settings do not: add 'github.com' to 'credential_hosts' of the target to send it",),
     )  # fmt: skip
     assert sent(["https://corp.example/x", "http://corp.example/y"], environ) == (
         {},
-        ("the login for corp.example stays here: HTTP is not encrypted; "
-         "to send it all the same, add 'corp.example:80' to 'credential_hosts' of the target",),
+        ("the login for corp.example is not sent, as HTTP is not encrypted: add "
+         "'corp.example:80' to 'credential_hosts' of the target to send it anyway",),
     )  # fmt: skip
     for entry in ("github.com", "github.com:443", "GitHub.com"):
         assert sent(["https://github.com/a"], environ, Permissions(False, (entry,))) == (
@@ -267,7 +266,7 @@ def test_variables_are_filled_in_for_hosts_that_a_login_may_go_to(home):
     }
 
     def fill(text, permissions=CLUSTER):
-        return index_access.expanded(text, permissions, "file", environ)
+        return index_access.expand(text, permissions, "file", environ)
 
     assert fill("--index-url https://${U}:${P}@own.example/simple") == (
         "--index-url https://ada:s3@own.example/simple"
@@ -290,7 +289,7 @@ def test_variables_are_filled_in_for_hosts_that_a_login_may_go_to(home):
     ):
         with pytest.raises(
             EnvironmentSpecError,
-            match="variables are not filled in for .*'credential_hosts' of the target",
+            match=r"variables are not filled in for .*'credential_hosts' of the target",
         ) as error:
             fill(text)
         assert "s3" not in str(error.value) and "ada" not in str(error.value)
@@ -425,7 +424,7 @@ def test_condarc_says_where_channels_are(home):
     )
     settings = conda_channels.load(environ)
     assert settings.urls(()) == ("https://o.example/own", "https://mirror.example/two")
-    assert conda_channels.load({**environ, **{"CONDARC": str(Path.home() / "x")}}).strict_priority
+    assert conda_channels.load(environ | {"CONDARC": str(Path.home() / "x")}).strict_priority
 
 
 def test_credentials_leave_a_url():

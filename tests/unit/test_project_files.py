@@ -107,8 +107,8 @@ def test_the_environment_file_itself_is_in_the_project(root):
 
 def test_what_is_not_a_file_is_refused_at_once(root, read):
     os.mkfifo(root / "pipe")
-    assert problem(read, "-r pipe").endswith("pipe: is not a file")
-    assert problem(read, "-r sub").endswith("sub: is not a file")
+    assert problem(read, "-r pipe").endswith("pipe: is not a regular file")
+    assert problem(read, "-r sub").endswith("sub: is not a regular file")
     assert problem(read, "-r none.txt").endswith(
         "none.txt: cannot be read: No such file or directory"
     )
@@ -149,20 +149,20 @@ def test_requirements_in_every_encoding_that_pip_reads(root, read, encoding):
 def test_a_file_in_another_encoding_is_named(root, read):
     (root / "r.txt").write_bytes(b"six # \xfc\n")
     assert problem(read, "-r r.txt").endswith(
-        "python_env.yaml: r.txt: is not text in utf-8 (byte 6): save it as UTF-8"
+        "python_env.yaml: r.txt: is not text in utf-8 (byte 6): save the file as UTF-8"
     )
 
 
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("-f file:///etc", "a folder of this machine"),
-        ("--index-url=file:///srv/simple", "a folder of this machine"),
+        ("-f file:///etc", "a folder of this machine is not available to the run"),
+        ("--index-url=file:///srv/simple", "a folder of this machine is not available to the run"),
         ("x @ git+file:///etc", "a path of this machine"),
         ("git+file:///etc#egg=x", "a path of this machine"),
         ("file:///etc/x.whl", "a path of this machine"),
-        ("hg+https://a.example/x", "packages come from URLs with https://"),
-        ("x @ ssh://a.example/x", "packages come from URLs with https://"),
+        ("hg+https://a.example/x", "write a URL with https://"),
+        ("x @ ssh://a.example/x", "write a URL with https://"),
         ("--trusted-host a.example", "a project cannot turn off certificate checks"),
         ("--index-url https://a.example --trusted-host a.example", "one option on each line"),
         ("--pre --trusted-host=a.example", "one option on each line"),

@@ -48,7 +48,7 @@ def wheel(tmp_path):
 
 
 def members(kept):
-    with staging.staged(kept, Progress()) as archive, tarfile.open(archive) as tar:
+    with staging.stage(kept, Progress()) as archive, tarfile.open(archive) as tar:
         return {member.name: tar.extractfile(member).read() for member in tar}
 
 
@@ -89,7 +89,7 @@ def test_a_token_is_not_in_the_error_of_a_download(keep, tmp_path, port):
         with pytest.raises(EnvironmentSpecError) as error:
             members(kept)
     assert str(error.value) in (
-        f"{address}/a.whl cannot be downloaded: {reason}"
+        f"{address}/a.whl: cannot be downloaded: {reason}"
         for reason in ("404 File not found", "[Errno 111] Connection refused")
     )
 

@@ -41,5 +41,5 @@ def test_each_value_stands_on_one_line():
     "text", ["a = " + "[" * 100_000, "a = " + "{b=" * 100_000, "a = 1e", "= 1"]
 )
 def test_other_text_is_a_value_error(text):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"nested|Expected|Invalid"):
         toml_text.load(text)

@@ -1,1 +1,1 @@
-"""What a project's files ask for: read as the tools that own the formats read them."""
+"""What the files of a project request: each is read as its own tool reads it."""

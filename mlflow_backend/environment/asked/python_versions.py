@@ -1,4 +1,4 @@
-"""The version of Python that an environment is locked for."""
+"""The Python version that an environment is locked for."""
 
 import re
 import sys
@@ -6,18 +6,18 @@ from pathlib import Path
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from mlflow_backend.environment.checks import shown
+from mlflow_backend.environment.checks import quote
 from mlflow_backend.errors import EnvironmentSpecError
 
 PYTHONS = tuple(f"3.{minor}" for minor in range(14, 8, -1))
 
 
 def python_version(wanted: str | None, source: Path) -> str:
-    """The one version an environment is locked for: what is asked for, else this Python's, as
-    MLflow does.
+    """The one version that an environment is locked for: what the file `source` requests, or else
+    this Python's, as in MLflow.
 
-    Of a range (`>=3.10`) it is this Python's if that fits, else the newest that fits. `==3.11` is
-    any 3.11, as in conda. Raises EnvironmentSpecError.
+    For a range (`>=3.10`) it is this Python's if that fits, else the newest that fits. `==3.11`
+    means any 3.11, as in conda. Raises EnvironmentSpecError.
     """
     here = ".".join(map(str, sys.version_info[:2]))
     if not wanted:
@@ -25,16 +25,17 @@ def python_version(wanted: str | None, source: Path) -> str:
     if exact := re.fullmatch(r"={0,3}\s*(\d{1,4}(\.\d{1,4}){0,2})", wanted.strip()):
         return exact[1]
     try:
-        range_ = SpecifierSet(wanted.replace(" ", ""))
+        specifiers = SpecifierSet(wanted.replace(" ", ""))
     except InvalidSpecifier:
         raise EnvironmentSpecError(
-            f"{source}: python {shown(wanted)}: write a version such as {here}, or a range such as "
-            ">=3.10"
+            f"{source}: python {quote(wanted)} is not a version",
+            hint=f"write a version such as {here}, or a range such as >=3.10",
         ) from None
-    found = next((version for version in (here, *PYTHONS) if f"{version}.99" in range_), None)
-    if found is None:
-        raise EnvironmentSpecError(
-            f"{source}: python {shown(wanted)}: no version fits; known: "
-            f"{', '.join(reversed(PYTHONS))}"
-        )
-    return found
+    for version in (here, *PYTHONS):
+        if f"{version}.99" in specifiers:
+            return version
+    raise EnvironmentSpecError(
+        f"{source}: python {quote(wanted)}: no version is in this range",
+        code="UnsupportedRequirement",
+        hint=f"versions are {', '.join(reversed(PYTHONS))}",
+    )

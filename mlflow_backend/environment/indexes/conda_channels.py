@@ -1,4 +1,4 @@
-"""Where conda packages come from: the user's own conda settings, read as conda reads them."""
+"""The sources of conda packages: the user's own conda settings, read as conda reads them."""
 
 import os
 import re
@@ -10,21 +10,20 @@ from typing import Any
 
 from mlflow_backend import yaml_files
 from mlflow_backend.environment.asked.spec import entries, load_yaml, scalar
-from mlflow_backend.environment.checks import shown
-from mlflow_backend.environment.urls import expanded, without_login
+from mlflow_backend.environment.checks import quote
+from mlflow_backend.environment.urls import expand, without_login
 from mlflow_backend.errors import EnvironmentSpecError
 
 ALIAS = "https://conda.anaconda.org"
 DEFAULTS = ("https://repo.anaconda.com/pkgs/main", "https://repo.anaconda.com/pkgs/r")
 FALLBACK = ("conda-forge",)
-"""Where a file names no channel, as MLflow's own conda environments."""
-
+"""The channels of a file that names none, as in MLflow's own conda environments."""
 TOKEN = re.compile(r"/t/([^/]+)")
 
 
 @dataclass(frozen=True)
 class CondaSettings:
-    """The settings of `.condarc` files that decide which package is meant.
+    """The settings of `.condarc` files that choose between packages of one name.
 
     https://docs.conda.io/projects/conda/en/stable/user-guide/configuration/settings.html
     """
@@ -38,15 +37,16 @@ class CondaSettings:
 
     def urls(self, names: Sequence[str]) -> tuple[str, ...]:
         """The channels' URLs, credentials included, each once and in the order of priority."""
-        found: list[str] = []
-        for name in names or self.channels:
-            if name != "nodefaults":
-                found += [
-                    self.url(item) for item in (self.defaults if name == "defaults" else (name,))
-                ]
-        return tuple(dict.fromkeys(found))
+        urls = [
+            self.url(item)
+            for name in names or self.channels
+            if name != "nodefaults"
+            for item in (self.defaults if name == "defaults" else (name,))
+        ]
+        return tuple(dict.fromkeys(urls))
 
     def url(self, name: str) -> str:
+        """The URL of the channel with this name or URL."""
         if "://" in name:
             return name.rstrip("/")
         base = self.custom.get(name.partition("/")[0], self.alias)
@@ -54,14 +54,14 @@ class CondaSettings:
 
 
 def load(environ: Mapping[str, str] = os.environ) -> CondaSettings:
-    """The settings of all `.condarc` files; the user's go before the machine's. `${NAME}` in them
-    is replaced, as conda does.
+    """The settings of all `.condarc` files; the user's take precedence over the machine's.
+    `${NAME}` in them is replaced, as in conda.
 
-    Raises EnvironmentSpecError for a file that conda would refuse.
+    Raises EnvironmentSpecError for a file that conda would reject.
     """
     merged: dict[str, Any] = {}
-    for place in _places(environ):
-        merged |= _read(place, environ)
+    for path in _files(environ):
+        merged |= _read(path, environ)
     priority = merged.get("channel_priority", "strict").lower()
     verify = merged.get("ssl_verify", "")
     return CondaSettings(
@@ -74,47 +74,50 @@ def load(environ: Mapping[str, str] = os.environ) -> CondaSettings:
     )
 
 
-def _places(environ: Mapping[str, str]) -> list[Path]:
+def _files(environ: Mapping[str, str]) -> list[Path]:
     home, config = Path.home(), Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    places = [
+    paths = [
         Path("/etc/conda/.condarc"),
         Path("/etc/conda/condarc"),
         config / "conda/.condarc",
         home / ".conda/.condarc",
-    ]
-    places += [
         home / ".condarc",
-        *(Path(environ[name]) / ".condarc" for name in ("CONDA_PREFIX",) if environ.get(name)),
     ]
-    places += [Path(environ["CONDARC"])] if environ.get("CONDARC") else []
-    return [place for place in places if place.is_file()]
+    if prefix := environ.get("CONDA_PREFIX"):
+        paths.append(Path(prefix) / ".condarc")
+    if path := environ.get("CONDARC"):
+        paths.append(Path(path))
+    return [path for path in paths if path.is_file()]
 
 
 def _read(path: Path, environ: Mapping[str, str]) -> dict[str, Any]:
-    """The settings of one file that count here; each has its type."""
+    """The settings of one file that CondaSettings holds, each with its type."""
     content = load_yaml(yaml_files.read(path, EnvironmentSpecError), path)
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for key in ("channel_alias", "channel_priority", "ssl_verify"):
         if (value := scalar(content, key, path)) is not None:
-            found[key] = expanded(value, environ)
+            settings[key] = expand(value, environ)
     for key in ("channels", "default_channels"):
         if listed := entries(content, key, path):
-            found[key] = [_text(item, key, path, environ) for item in listed]
+            settings[key] = [_text(item, key, path, environ) for item in listed]
     if custom := content.get("custom_channels"):
         if not isinstance(custom, dict):
             raise EnvironmentSpecError(
-                f"{path}: 'custom_channels' must map names to URLs, found {shown(custom)}"
+                f"{path}: 'custom_channels' must map names to URLs, not be {quote(custom)}",
+                code="InvalidFile",
             )
-        found["custom_channels"] = {
+        settings["custom_channels"] = {
             name: _text(value, "custom_channels", path, environ) for name, value in custom.items()
         }
-    return found
+    return settings
 
 
 def _text(value: Any, key: str, path: Path, environ: Mapping[str, str]) -> str:
     if not isinstance(value, str) or not value:
-        raise EnvironmentSpecError(f"{path}: '{key}': {shown(value)} is not a channel")
-    return expanded(value, environ)
+        raise EnvironmentSpecError(
+            f"{path}: '{key}': {quote(value)} is not a channel", code="InvalidValue"
+        )
+    return expand(value, environ)
 
 
 def without_credentials(url: str) -> str:
@@ -124,8 +127,8 @@ def without_credentials(url: str) -> str:
 
 
 def token(url: str) -> str | None:
-    """The token in a URL such as `https://HOST/t/TOKEN/channel`; None for what has none, or is not
-    a URL.
+    """The token in a URL such as `https://HOST/t/TOKEN/channel`; None without one, or for a text
+    that is not a URL.
     """
     try:
         match = TOKEN.match(urllib.parse.urlsplit(url).path)

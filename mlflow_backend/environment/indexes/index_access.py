@@ -1,9 +1,9 @@
-"""Logins for package indexes and channels, and where each may go.
+"""Logins for package indexes and channels, and the hosts to which each may be sent.
 
-A project chooses the addresses that its packages come from, and its code can read the files that a
-pod gets. So a login goes only to hosts that the user's own settings name, or that the target lists
-in `credential_hosts`, over HTTPS (over HTTP to this machine itself, or where the target lists the
-port). cargo and npm bind a credential to the address of its registry in the same way.
+A project chooses the addresses of its packages, and its code can read the files of its pod. A
+login is therefore sent only to hosts in the user's own settings, or in `credential_hosts` of the
+target, over HTTPS (over HTTP to this machine itself, and to a port that the target lists). cargo
+and npm bind a credential to the address of its registry in the same way.
 """
 
 import json
@@ -21,7 +21,8 @@ from mlflow_backend.environment.urls import Origin
 from mlflow_backend.errors import EnvironmentSpecError
 from mlflow_runner.contract.submission import NETRC, RATTLER_AUTH
 
-ADDRESS = re.compile(r"(?<![a-z+])[a-z+]+://\S+", re.I)
+ADDRESS = re.compile(r"(?<![a-z+])[a-z+]+://\S+", re.IGNORECASE)
+DENIED = re.compile(r"\b(401 Unauthorized|403 Forbidden)\b")
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,13 @@ class Login:
 
 @dataclass(frozen=True)
 class Logins:
-    """By host, the logins that go along; and a sentence for each one that stays."""
+    """By host, the logins that travel with the run, and a sentence for each one that does not."""
 
-    sent: Mapping[str, Login]
+    sent: Mapping[str, Login] = field(default_factory=dict)
     withheld: tuple[str, ...] = ()
 
     def files(self) -> dict[str, bytes]:
-        """The logins as files, by the variable that names each to the runner: one for uv, one for
+        """The logins as files, by the variable that tells the runner each path: one for uv, one for
         rattler. Empty without logins.
         """
         files = {}
@@ -70,19 +71,21 @@ def find(
     `own` are the project's addresses, which may hold logins of its own.
     """
     by_host: dict[str, set[Origin]] = {}
-    for asked in filter(None, map(urls.origin, addresses)):
-        by_host.setdefault(asked.host, set()).add(asked)
+    for origin in _origins(addresses):
+        by_host.setdefault(origin.host, set()).add(origin)
     own, settings = list(own), user_urls(environ)
-    users = {found for url in settings if (found := urls.origin(url))}
     sent: dict[str, Login] = {}
     withheld: list[str] = []
-    for host, asked in sorted(by_host.items()):
-        login, known = _of_urls(own, asked), asked
+    for host, origins in sorted(by_host.items()):
+        login, trusted = _of_urls(own, origins), origins
         if login is None:
-            login, known = _of_urls(settings, asked) or _of_netrc(host, environ), users
+            login, trusted = (
+                _of_urls(settings, origins) or _of_netrc(host, environ),
+                _origins(settings),
+            )
         if login is None:
             continue
-        if problem := _problem(login, asked, known, permissions):
+        if problem := _problem(origins, trusted, permissions):
             withheld.append(problem)
         else:
             sent[host] = login
@@ -101,37 +104,43 @@ def user_urls(environ: Mapping[str, str] = os.environ) -> list[str]:
     ]
 
 
-def expanded(
+def expand(
     text: str, permissions: Permissions, where: str, environ: Mapping[str, str] = os.environ
 ) -> str:
-    """A project's line with each `${NAME}` replaced by the variable, as pip does, where its address
-    is one that a login may go to.
+    """A project's line with the values of variables for `${NAME}`, as in pip, if a login may be
+    sent to its address.
 
     Raises EnvironmentSpecError for a variable that is not set, and for another address.
     """
-    found = urls.expanded(text, environ)
-    if found == text and not urls.VARIABLE.search(text):
+    if not urls.VARIABLE.search(text):
         return text
-    if missing := urls.VARIABLE.search(found):
-        raise EnvironmentSpecError(f"{where}: the variable {missing[1]} is not set")
-    shown, asked = (
-        urls.origin(match[0]) if (match := ADDRESS.search(line)) else None for line in (text, found)
-    )
-    users = {known for url in user_urls(environ) if (known := urls.origin(url))}
-    if not permissions.lists(asked or Origin("https", "", 0)) and not (
-        asked in users and asked.is_private
-    ):
+    filled = urls.expand(text, environ)
+    if missing := urls.VARIABLE.search(filled):
         raise EnvironmentSpecError(
-            f"{where}: variables are not filled in for {shown or 'what is not an address'}, which "
-            f"your own index settings do not name (with HTTPS): add '{shown or 'HOST'}' to "
-            "'credential_hosts' of the target to allow it"
+            f"{where}: the variable {missing[1]} is not set", code="MissingSetting"
         )
-    return found
+    origin = _origin_in(filled)
+    if permissions.lists(origin or Origin("https", "", 0)) or (
+        origin in _origins(user_urls(environ)) and origin.is_private
+    ):
+        return filled
+    written = _origin_in(text)
+    raise EnvironmentSpecError(
+        f"{where}: variables are not filled in for {written or 'a text that is not an address'}, "
+        "which your own index settings do not name (with HTTPS)",
+        code="MissingSetting",
+        hint=f"add '{written or 'HOST'}' to 'credential_hosts' of the target to allow it",
+    )
+
+
+def is_denied(text: str) -> bool:
+    """Whether an index or channel denied access, by the output of uv or rattler."""
+    return bool(DENIED.search(text))
 
 
 def without_default(environ: Mapping[str, str] = os.environ) -> bytes | None:
-    """The user's .netrc without its `default` entry, whose login would go to every host; None where
-    it has none.
+    """The user's .netrc without its `default` entry, whose login would be sent to every host; None
+    without such an entry.
     """
     hosts = _netrc(environ)
     if "default" not in hosts:
@@ -143,46 +152,52 @@ def without_default(environ: Mapping[str, str] = os.environ) -> bytes | None:
     ).encode()
 
 
-def _problem(
-    login: Login, asked: set[Origin], known: set[Origin], permissions: Permissions
-) -> str | None:
-    """Why the login does not go to its host: one sentence with what allows it."""
-    for target in sorted(asked):
-        if permissions.lists(target):
+def _origins(addresses: Iterable[str]) -> set[Origin]:
+    return {origin for url in addresses if (origin := urls.origin(url))}
+
+
+def _origin_in(line: str) -> Origin | None:
+    """The origin of the first address in a line."""
+    match = ADDRESS.search(line)
+    return urls.origin(match[0]) if match else None
+
+
+def _problem(origins: set[Origin], trusted: set[Origin], permissions: Permissions) -> str | None:
+    """Why a login is not sent to its host: one sentence with the setting that allows it."""
+    for origin in sorted(origins):
+        if permissions.lists(origin):
             continue
-        port = str(target) if str(target) != target.host else f"{target}:{target.port}"
-        if not target.is_private:
+        if not origin.is_private:
             return (
-                f"the login for {target} stays here: HTTP is not encrypted; to send it all the "
-                f"same, add '{port}' to 'credential_hosts' of the target"
+                f"the login for {origin} is not sent, as HTTP is not encrypted: add "
+                f"'{origin.host_and_port}' to 'credential_hosts' of the target to send it anyway"
             )
-        if target not in known:
+        if origin not in trusted:
             return (
-                f"the login for {target} stays here: the project names this host, your own index "
-                f"settings do not; to send it, add '{target}' to 'credential_hosts' of the target"
+                f"the login for {origin} is not sent, as the project names this host and your own "
+                f"index settings do not: add '{origin}' to 'credential_hosts' of the target to "
+                "send it"
             )
     return None
 
 
-def _of_urls(addresses: Iterable[str], asked: set[Origin]) -> Login | None:
+def _of_urls(addresses: Iterable[str], origins: set[Origin]) -> Login | None:
     for url in addresses:
-        if urls.origin(url) in asked:
-            if found := urls.login(url):
-                return Login(*found)
+        if urls.origin(url) in origins:
+            if login := urls.login(url):
+                return Login(*login)
             if token := conda_channels.token(url):
                 return Login(token=token)
     return None
 
 
 def _of_netrc(host: str, environ: Mapping[str, str]) -> Login | None:
-    found = _netrc(environ).get(host) if host != "default" else None
-    return Login(found[0] or "", found[2] or "") if found else None
+    entry = _netrc(environ).get(host) if host != "default" else None
+    return Login(entry[0] or "", entry[2] or "") if entry else None
 
 
 def _netrc(environ: Mapping[str, str]) -> dict[str, tuple[str, str, str]]:
-    """User, account and password by host; empty where there is no file, or one that cannot be
-    read.
-    """
+    """User, account and password by host; empty without a file that can be read."""
     try:
         return netrc.netrc(environ.get("NETRC") or str(Path.home() / ".netrc")).hosts
     except (netrc.NetrcParseError, OSError, UnicodeDecodeError):
@@ -194,19 +209,18 @@ def _netrc_line(host: str, user: str | None, password: str | None) -> str:
 
 
 def _word(text: str | None) -> str:
-    """A word of a .netrc, quoted where uv's parser needs it (seen with uv 0.13); rattler's does not
-    read quotes.
+    """A word of a .netrc, quoted only if uv's parser requires it (uv 0.13): that of rattler does
+    not read quotes.
     """
     text = text or ""
-    return (
-        text
-        if re.fullmatch(r"[!$-\[\]-~]+", text)
-        else '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
-    )
+    if re.fullmatch(r"[!$-\[\]-~]+", text):
+        return text
+    escaped = re.sub(r'(["\\])', r"\\\1", text)
+    return f'"{escaped}"'
 
 
 def _for_rattler(login: Login) -> dict[str, object]:
-    """https://rattler.prefix.dev : a file of credentials, by host."""
+    """The login in rattler's file of credentials: https://rattler.prefix.dev"""
     return (
         {"CondaToken": login.token}
         if login.token

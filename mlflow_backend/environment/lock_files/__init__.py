@@ -1,1 +1,1 @@
-"""Locks as files: exactly what is installed, in formats that other tools read."""
+"""Lock files: the exact packages, in formats that other tools read."""

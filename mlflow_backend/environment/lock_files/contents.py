@@ -1,6 +1,6 @@
-"""What a lock's files install, package by package, for people."""
+"""The packages of lock files, for people."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +11,8 @@ from mlflow_runner.contract.submission import CONDA_LOCK, PYLOCK
 
 
 class Package(NamedTuple):
+    """One package: `kind` says where it comes from, `file` is the name of its archive."""
+
     name: str
     version: str
     kind: str
@@ -19,18 +21,20 @@ class Package(NamedTuple):
 
 def packages(files: Mapping[str, Path]) -> list[Package]:
     """All packages of the lock files (by name), sorted by name. Raises EnvironmentSpecError."""
-    found = []
-    if CONDA_LOCK in files:
-        path = files[CONDA_LOCK]
-        for item in conda_lock_file.read(yaml_files.read(path, EnvironmentSpecError), path).conda:
-            found.append(Package(item.name, item.version, "conda", item.file_name))
-    if PYLOCK in files:
-        path = files[PYLOCK]
-        for item in pylock.read(yaml_files.read(path, EnvironmentSpecError), str(path))["packages"]:
-            url = next(pylock.addresses({"packages": [item]}))
-            found.append(
-                Package(
-                    item["name"], item.get("version", ""), "Python index", url.rpartition("/")[2]
-                )
-            )
-    return sorted(found)
+    listed: list[Package] = []
+    if path := files.get(CONDA_LOCK):
+        listed += _conda_packages(path)
+    if path := files.get(PYLOCK):
+        listed += _python_packages(path)
+    return sorted(listed)
+
+
+def _conda_packages(path: Path) -> Iterator[Package]:
+    for item in conda_lock_file.read(yaml_files.read(path, EnvironmentSpecError), path).conda:
+        yield Package(item.name, item.version, "conda", item.file_name)
+
+
+def _python_packages(path: Path) -> Iterator[Package]:
+    for item in pylock.read(yaml_files.read(path, EnvironmentSpecError), str(path))["packages"]:
+        file = next(pylock.addresses({"packages": [item]})).rpartition("/")[2]
+        yield Package(item["name"], item.get("version", ""), "Python index", file)

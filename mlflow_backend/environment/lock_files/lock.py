@@ -1,9 +1,9 @@
-"""A lock: exactly what is installed, its key, and the two files that other tools can read."""
+"""A lock: the exact packages of an environment, its key, and its files in two formats."""
 
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from mlflow_runner.contract.submission import CONDA_LOCK, PYLOCK, Environment
 class CondaPackage:
     """One conda package of a lock.
 
-    `sha256` and `md5` are hex; `size_bytes` is 0 where the channel does not say.
+    `sha256` and `md5` are hex; `size_bytes` is 0 if the channel does not list the size.
     """
 
     name: str
@@ -33,12 +33,13 @@ class CondaPackage:
 
     @property
     def file_name(self) -> str:
+        """The name of the package's archive."""
         return self.url.rpartition("/")[2]
 
 
 @dataclass(frozen=True, order=True)
 class PipPackage:
-    """One Python package of a lock; `hashes` are those of the files it may be installed from."""
+    """One Python package of a lock; `hashes` are those of the files that may be installed."""
 
     name: str
     version: str
@@ -47,10 +48,10 @@ class PipPackage:
 
 @dataclass(frozen=True)
 class Lock:
-    """All that an environment is made of. `python` is the interpreter of a virtual environment;
-    None where conda brings it.
+    """The contents of an environment. `python` is the version of a virtual environment; None if
+    Python is a conda package.
 
-    `pylock` is the text of a PEP 751 file, empty where nothing comes from a Python index.
+    `pylock` is the text of a PEP 751 file, empty if no package comes from a Python index.
     """
 
     platform: str
@@ -62,22 +63,30 @@ class Lock:
 
     @property
     def pip(self) -> tuple[PipPackage, ...]:
+        """The packages from a Python index."""
         return pip_packages(self.pylock)
+
+    def version_of(self, names: Container[str]) -> str | None:
+        """The version of the first package with one of these names; None without one."""
+        versions = [(package.name, package.version) for package in self.conda]
+        versions += [(package.name, package.version) for package in self.pip]
+        return next((version for name, version in versions if name in names), None)
 
     @property
     def key(self) -> str:
-        """sha256 (hex) of what is installed: neither order nor the locks' formatting, URLs or times
-        count.
+        """sha256 (hex) of the packages; independent of their order, and of the formatting, URLs and
+        times in a lock file.
         """
         return key(self.platform, self.python, self.conda, self.pip)
 
     @property
     def size_bytes(self) -> int:
+        """The size of the conda packages' archives."""
         return sum(package.size_bytes for package in self.conda)
 
     def environment(self, lock_dir: str) -> Environment:
-        """What the runner needs to know; the files of `files()` lie in `lock_dir` on its
-        machine.
+        """The environment for the runner, on whose machine `lock_dir` holds the files of
+        `files()`.
         """
         return Environment(
             key=self.key,
@@ -90,15 +99,15 @@ class Lock:
         )
 
     def files(self) -> dict[str, bytes]:
-        """`conda-lock.yml` (conda-lock, micromamba) and `pylock.toml` (uv, pip), as far as there is
-        something to install.
+        """`conda-lock.yml` (conda-lock, micromamba) and `pylock.toml` (uv, pip), each only if it
+        lists a package.
         """
-        found = {}
+        files = {}
         if self.conda:
-            found[CONDA_LOCK] = conda_lock(self.platform, self.channels, self.conda).encode()
+            files[CONDA_LOCK] = conda_lock(self.platform, self.channels, self.conda).encode()
         if self.pylock:
-            found[PYLOCK] = self.pylock.encode()
-        return found
+            files[PYLOCK] = self.pylock.encode()
+        return files
 
 
 def key(
@@ -117,13 +126,13 @@ def key(
 
 
 def pip_packages(pylock: str) -> tuple[PipPackage, ...]:
-    """The packages of a PEP 751 text that `pylock.write` made."""
+    """The packages of a PEP 751 text that `pylock.write` returned."""
     return tuple(
         sorted(_pip_package(entry) for entry in toml_text.load(pylock).get("packages", ()))
     )
 
 
-def _pip_package(entry: Mapping[str, Any]) -> PipPackage:
+def _pip_package(entry: toml_text.Table) -> PipPackage:
     hashes = {text for file in pylocks.files(entry) for text in pylocks.hash_texts(file)}
     if vcs := entry.get("vcs"):
         hashes.add(f"{vcs['type']}:{vcs['commit-id']}:{vcs.get('subdirectory', '')}")
@@ -132,22 +141,23 @@ def _pip_package(entry: Mapping[str, Any]) -> PipPackage:
 
 def conda_lock(platform: str, channels: Iterable[str], packages: Iterable[CondaPackage]) -> str:
     """A `conda-lock.yml` of version 1 (https://conda.github.io/conda-lock/): the same text for the
-    same packages.
+    same packages in any order.
     """
+    packages = sorted(packages)
     content = {
         "version": 1,
         "metadata": {
-            "content_hash": {platform: key(platform, None, packages := sorted(packages), ())},
+            "content_hash": {platform: key(platform, None, packages, ())},
             "channels": [{"url": channel, "used_env_vars": []} for channel in channels],
             "platforms": [platform],
             "sources": ["environment"],
         },
-        "package": [_locked(package, platform) for package in packages],
+        "package": [_entry(package, platform) for package in packages],
     }
     return yaml.safe_dump(content, sort_keys=False, default_flow_style=False, width=100_000)
 
 
-def _locked(package: CondaPackage, platform: str) -> dict[str, Any]:
+def _entry(package: CondaPackage, platform: str) -> dict[str, Any]:
     depends = (re.split(r"\s+", item, maxsplit=1) for item in package.depends)
     hashes = {"md5": package.md5, "sha256": package.sha256}
     return {

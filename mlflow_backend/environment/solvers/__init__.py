@@ -1,1 +1,1 @@
-"""From what is asked for to exact packages: rattler for conda, uv for Python."""
+"""From requested packages to exact ones: rattler for conda, uv for Python."""

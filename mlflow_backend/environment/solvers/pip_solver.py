@@ -1,7 +1,7 @@
-"""Resolve Python requirements with uv for another platform: a PEP 751 lock."""
+"""Resolve Python requirements with uv, for any platform, to a PEP 751 lock."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
@@ -26,9 +26,9 @@ OF_CONDA = {
     "python-graphviz": "graphviz", "redis-py": "redis", "python-kubernetes": "kubernetes",
     "ruamel_yaml": "ruamel.yaml",
 }  # fmt: skip
-"""Conda packages that have another name in the Python index."""
+"""Names in the Python index of conda packages with another name."""
 NO_PROJECT = '[project]\nname = "above"\nversion = "0"\n'
-"""A pyproject.toml where uv ends its search for the workspace that a project belongs to."""
+"""A pyproject.toml that ends uv's search for the workspace of a project."""
 
 
 def compile_(
@@ -39,31 +39,28 @@ def compile_(
     permissions: Permissions,
     refresh: bool = False,
 ) -> str:
-    """The lock (the text of a pylock.toml) of `spec.pip`, empty when all of it is there by conda
-    already.
+    """The lock (the text of a pylock.toml) of `spec.pip`, empty if the conda packages satisfy all
+    of it.
 
-    What conda installs is a constraint and is not listed again. Raises
-    EnvironmentSpecError with what collides, as uv says it, in at most ten lines.
+    Conda packages are constraints, and are not listed again. Raises EnvironmentSpecError with
+    uv's explanation in at most ten lines.
     """
-    given = dict(_python_packages(conda))
+    from_conda = dict(_python_packages(conda))
     lines = _for_uv(spec, permissions)
     with cache.scratch_folder() as folder:
-        asked, constraints, output = (
+        requirements, constraints, output = (
             folder / name for name in ("requirements.in", "constraints.txt", "pylock.toml")
         )
-        cache.write(asked, _text(line for line in lines if not line.startswith(CONSTRAINT)))
+        cache.write(requirements, _text(line for line in lines if not line.startswith(CONSTRAINT)))
         limits = [line.removeprefix(CONSTRAINT) for line in lines if line.startswith(CONSTRAINT)]
-        cache.write(
-            constraints,
-            _text([*limits, *(f"{name}=={version}" for name, version in given.items())]),
-        )
-        left_out = [word for name in given for word in ("--no-emit-package", name)]
+        limits += [f"{name}=={version}" for name, version in from_conda.items()]
+        cache.write(constraints, _text(limits))
+        omitted = [word for name in from_conda for word in ("--no-emit-package", name)]
         uv_process.run(
-            ["pip", "compile", "--quiet", str(asked), "--constraints", str(constraints), "--format",
-            "pylock.toml",
-             "--no-header", "--output-file", str(output), "--python-version", python,
-             "--python-platform", platform.for_uv,
-             "--no-python-downloads", *(["--refresh"] if refresh else []), *left_out],
+            ["pip", "compile", "--quiet", str(requirements), "--constraints", str(constraints),
+             "--format", "pylock.toml", "--no-header", "--output-file", str(output),
+             "--python-version", python, "--python-platform", platform.for_uv,
+             "--no-python-downloads", *(["--refresh"] if refresh else []), *omitted],
             folder, spec.source, permissions,
         )  # fmt: skip
         content = pylock.read(output.read_text(encoding="utf-8"), str(spec.source))
@@ -71,8 +68,8 @@ def compile_(
 
 
 def export(lock: str, project: str, source: Path) -> str:
-    """The PEP 751 form of the texts of a uv.lock and its pyproject.toml. Nothing is asked and
-    nothing of the project runs.
+    """The PEP 751 form of the texts of a uv.lock and its pyproject.toml. It sends no request and
+    runs no code of the project.
 
     Raises EnvironmentSpecError with uv's words.
     """
@@ -102,31 +99,30 @@ def export(lock: str, project: str, source: Path) -> str:
 
 
 def _for_uv(spec: Spec, permissions: Permissions) -> list[str]:
-    """The lines of the Spec that uv gets: hashes are compared afterwards, and nothing may ask for a
-    build that is not allowed.
+    """The lines for uv: without hashes, which `pinned` compares.
+
+    Raises EnvironmentSpecError for a line that requests a build if builds are not allowed.
     """
-    found = []
+    lines = []
     for line in spec.pip:
         name, _, value = line.partition(" ")
         if name == "--no-binary" and value != ":none:" and not permissions.builds:
             raise EnvironmentSpecError(
-                f"{spec.source}: {line}: packages are not built on this machine for a cluster: set "
-                "'allow_builds: true' in the target, or run mlflow-compute env lock --target NAME "
-                "--allow-builds"
+                f"{spec.source}: {line}: {uv_process.NOT_BUILT}",
+                code="UnsupportedRequirement",
+                hint=uv_process.ALLOW_BUILDS,
             )
         if name != pinned.REQUIRE:
-            found.append(split_hashes(line)[0])
-    return found
+            lines.append(split_hashes(line)[0])
+    return lines
 
 
 def _text(lines: Iterable[str]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _python_packages(conda: Sequence[CondaPackage]):
-    """Name and version, as the Python index has them, of the conda packages that are Python
-    packages.
-    """
+def _python_packages(conda: Sequence[CondaPackage]) -> Iterator[tuple[str, str]]:
+    """Name and version in the Python index of each conda package that is a Python package."""
     for package in conda:
         if any(re.match(r"python(_abi)?(\s|$)", item) for item in package.depends):
             try:

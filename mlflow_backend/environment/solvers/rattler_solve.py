@@ -1,43 +1,36 @@
-"""The process that solves: a request as JSON on standard input, packages or a problem as JSON on
+"""The solver process: a request as JSON on standard input, packages or a problem as JSON on
 standard output.
 
 It is started by its path in Python's isolated mode (`-I`), so that no file of the current folder
-and no PYTHON* variable can take the place of a module. `request["path"]` holds the folders of
-rattler.
+and no PYTHON* variable can replace a module. `request["path"]` holds the folders of rattler.
 """
 
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 
 def main() -> None:
+    """Answer the request."""
     request = json.load(sys.stdin)
-    sys.path += request["path"]  # behind the standard library, which nothing in there may shadow
+    sys.path += request["path"]  # after the standard library, which none of its modules may hide
     answer = asyncio.run(_solve(request))
     sys.stdout.write(json.dumps(answer))
     sys.stdout.flush()
 
 
-async def _solve(request):
+async def _solve(request: dict[str, Any]) -> dict[str, Any]:
     import rattler
     from rattler.exceptions import GatewayError, SolverError
-    from rattler.package.build_string import BuildString
-    from rattler.repo_data.gateway import SourceConfig
 
     specs = []
     for item in request["specs"]:
         try:
             specs.append(rattler.MatchSpec(item, strict=False))
-        except Exception as error:  # rattler has several for this, none of them public
-            return {"problem": {"kind": "match spec", "text": f"'{item}': {error}"}}
-    virtual = []
-    for name, value in request["virtual_packages"].items():
-        version, _, build = value.partition("=")
-        virtual.append(
-            rattler.GenericVirtualPackage(rattler.PackageName(name), rattler.Version(version),
-            BuildString(build or "0"))
-        )  # fmt: skip
+        except Exception as error:  # one of several classes, none of them public
+            return _problem("match spec", f"'{item}': {error}")
     platforms = [request["platform"], "noarch"]
     priority = (
         rattler.ChannelPriority.Strict
@@ -45,35 +38,53 @@ async def _solve(request):
         else rattler.ChannelPriority.Disabled
     )
     client = rattler.Client.authenticated_client()
-    for sharded in (True, False):  # some servers answer the sharded form wrongly
-        gateway = rattler.Gateway(
-            default_config=SourceConfig(
-                sharded_enabled=sharded,
-                cache_action="no-cache" if request["refresh"] else "cache-or-fetch",
-            ),
-            client=client,
-        )
+    answer: dict[str, Any] = {}
+    for sharded in (True, False):  # some servers serve a broken sharded form
+        gateway = _gateway(client, sharded, request["refresh"])
         try:
             records = await rattler.solve(
                 request["channels"], specs, gateway=gateway, platforms=platforms,
-                virtual_packages=virtual,
+                virtual_packages=_virtual_packages(request["virtual_packages"]),
                 channel_priority=priority, add_pip_as_python_dependency=False,
             )  # fmt: skip
-            return {"records": [_fields(record) for record in records]}
         except SolverError as error:
-            return {
-                "problem": {
-                    "kind": "unsolvable",
-                    "text": str(error),
-                    **await _what_there_is(gateway, request, platforms, specs),
-                }
-            }
+            candidates = await _candidates(gateway, request, platforms)
+            return _problem("unsolvable", str(error), **candidates)
         except GatewayError as error:
-            problem = {"kind": "channel", "text": str(error)}
-    return {"problem": problem}
+            answer = _problem("channel", str(error))
+        else:
+            return {"records": [_fields(record) for record in records]}
+    return answer
 
 
-def _fields(record):
+def _gateway(client: Any, sharded: bool, refresh: bool) -> Any:
+    import rattler
+    from rattler.repo_data.gateway import SourceConfig
+
+    config = SourceConfig(
+        sharded_enabled=sharded, cache_action="no-cache" if refresh else "cache-or-fetch"
+    )
+    return rattler.Gateway(default_config=config, client=client)
+
+
+def _virtual_packages(packages: dict[str, str]) -> list[Any]:
+    import rattler
+    from rattler.package.build_string import BuildString
+
+    parts = [(name, *value.partition("=")) for name, value in packages.items()]
+    return [
+        rattler.GenericVirtualPackage(
+            rattler.PackageName(name), rattler.Version(version), BuildString(build or "0")
+        )
+        for name, version, _, build in parts
+    ]
+
+
+def _problem(kind: str, text: str, **candidates: Any) -> dict[str, Any]:
+    return {"problem": {"kind": kind, "text": text, **candidates}}
+
+
+def _fields(record: Any) -> dict[str, Any]:
     return {
         "name": record.name.source,
         "version": str(record.version),
@@ -87,33 +98,29 @@ def _fields(record):
     }
 
 
-async def _what_there_is(gateway, request, platforms, specs):
-    """All names of the channels, and the versions of those that were asked for: what a hint is made
-    of.
-    """
+async def _candidates(
+    gateway: Any, request: dict[str, Any], platforms: Sequence[str]
+) -> dict[str, Any]:
+    """All names of the channels, and the versions of the requested packages: for a hint."""
     try:
         names = [name.normalized for name in await gateway.names(request["channels"], platforms)]
-        asked = [
-            item.rpartition("::")[2]
-            .replace("=", " ")
-            .replace("<", " ")
-            .replace(">", " ")
-            .split()[0]
-            for item in request["specs"]
-        ]
-        known = sorted(set(asked) & set(names))
-        versions = {}
-        if known:
-            found = await gateway.query(request["channels"], platforms, known, recursive=False)
-            for records in found:
-                for record in records:
-                    versions.setdefault(record.name.normalized, {})[str(record.version)] = (
-                        record.version
-                    )
-        ordered = {name: sorted(items, key=items.get) for name, items in versions.items()}
-        return {"names": names, "versions": ordered}
-    except Exception:  # a hint less must not hide the problem itself
-        return {"names": [], "versions": {}}
+        available = sorted(set(request["packages"]) & set(names))
+        versions: dict[str, dict[str, Any]] = {}
+        if available:
+            channels = await gateway.query(
+                request["channels"], platforms, available, recursive=False
+            )
+            for record in (record for records in channels for record in records):
+                by_text = versions.setdefault(record.name.normalized, {})
+                by_text[str(record.version)] = record.version
+    except Exception:  # the problem itself matters more than its hint
+        return {}
+    return {
+        "names": names,
+        "versions": {
+            name: sorted(items, key=items.__getitem__) for name, items in versions.items()
+        },
+    }
 
 
 if __name__ == "__main__":

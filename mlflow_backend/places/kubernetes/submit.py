@@ -156,5 +156,5 @@ def _upload(prepared: Prepared, run_id: str, progress: Progress) -> None:
         progress.waiting(f"uploading the snapshot ({readable(prepared.archive.size_bytes)})")
         mlflow_runs.upload(run_id, prepared.archive.path, os.path.dirname(archive.artifact))
     if prepared.lock and prepared.target.stage_packages:
-        with staging.staged(prepared.lock, progress) as packages:
+        with staging.stage(prepared.lock, progress) as packages:
             mlflow_runs.upload(run_id, packages, os.path.dirname(PACKAGES))
