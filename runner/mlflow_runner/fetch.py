@@ -102,10 +102,10 @@ def _download_file(server: str, hosts: Sequence[str], uri: str, path: str) -> No
 
 
 def _download(server: str, hosts: Sequence[str], uri: str, path: str) -> None:
-    from mlflow_runner.tracking.client import import_mlflow, keep_login_home
+    from mlflow_runner.tracking.client import import_mlflow, restrict_login
 
     mlflow = import_mlflow()
-    keep_login_home(server, hosts)
+    restrict_login(server, hosts)
     with tempfile.TemporaryDirectory(dir=os.path.dirname(path)) as directory:
         item = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=directory)
         shutil.move(item.rstrip("/"), path)

@@ -111,7 +111,7 @@ def tell(directory, server, state):
     """As the reporter does, a new one each time: True when all was told."""
     status = Status(directory, lambda: server)
     try:
-        status.tell_end(state, {}) if state.status else status.look(state)
+        status.write_end(state, {}) if state.status else status.look(state)
     except Unavailable:
         return False
     return True

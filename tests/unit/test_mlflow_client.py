@@ -9,7 +9,7 @@ import pytest
 from requests import HTTPError, Response
 
 from mlflow_runner.contract.answers import Denied, Missing, Refused, TooLarge, Unavailable
-from mlflow_runner.tracking.client import ClientRun, _translated, import_mlflow
+from mlflow_runner.tracking.client import ClientRun, _call_mlflow, import_mlflow
 
 
 def of_requests(status):
@@ -40,7 +40,7 @@ def test_what_an_exception_of_a_stores_own_library_means(error, kind):
         raise error
 
     with pytest.raises((Refused, Unavailable)) as raised:
-        _translated(fail)
+        _call_mlflow(fail)
     assert type(raised.value) is kind
 
 
@@ -52,8 +52,8 @@ def test_a_location_on_another_web_server_gets_no_upload_with_the_login(tmp_path
     with pytest.raises(Denied) as denied:
         run.upload("logs/a", b"x")
     assert str(denied.value) == (
-        "the artifact location names evil, which is not the tracking server: it does not get the "
-        "login"
+        "the artifact location is on evil, which is not the tracking server and does not receive "
+        "its login"
     )
 
 
@@ -61,7 +61,7 @@ def test_a_call_without_an_answer_is_left_alone_and_no_other_overtakes_it(tmp_pa
     run, answered, calls = ClientRun(f"sqlite:///{tmp_path}/mlflow.db", "r"), threading.Event(), []
     with pytest.raises(Unavailable, match="^no answer within 0 s$"):
         run._call(answered.wait, limit_s=0.05)
-    with pytest.raises(Unavailable, match="^an earlier call still has no answer$"):
+    with pytest.raises(Unavailable, match="^an earlier call has not been answered yet$"):
         run._call(calls.append, "overtakes")
     answered.set()
     run._unanswered.join(10)

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from mlflow_runner.contract.answers import Denied, Refused, TooLarge, Unavailable
 from mlflow_runner.log.spool import SpoolWriter
-from mlflow_runner.report.channel import REFUSALS
+from mlflow_runner.report.channel import MAX_REFUSALS
 from mlflow_runner.report.files import Files
-from mlflow_runner.report.log import LEAST_PART_BYTES, PART_BYTES, Log
+from mlflow_runner.report.log import MIN_PART_BYTES, PART_BYTES, Log
 
 
 class Store:
@@ -56,7 +56,7 @@ LINES = st.lists(
 
 @given(
     blocks=st.lists(LINES, max_size=4),
-    limit=st.integers(LEAST_PART_BYTES, 5000),
+    limit=st.integers(MIN_PART_BYTES, 5000),
     restarts=st.lists(st.booleans(), min_size=4, max_size=4),
 )
 def test_a_log_arrives_once_and_in_order_wherever_the_reporter_is_restarted(
@@ -116,9 +116,9 @@ def test_parts_stay_small_for_a_server_that_took_no_large_one(tmp_path):
 
 def test_names_of_parts_sort_in_their_order(tmp_path):
     (tmp_path / "log.json").write_text(
-        json.dumps({"stamp": "S", "number": 9999, "offset": 0, "part_bytes": LEAST_PART_BYTES})
+        json.dumps({"stamp": "S", "number": 9999, "offset": 0, "part_bytes": MIN_PART_BYTES})
     )
-    SpoolWriter(tmp_path, 10_000_000).append(b"a" * LEAST_PART_BYTES + b"b")
+    SpoolWriter(tmp_path, 10_000_000).append(b"a" * MIN_PART_BYTES + b"b")
     store = Store()
     assert Log(tmp_path, silent).attempt(store, closing=True)
     assert sorted(store.artifacts) == ["logs/S.009999.txt", "logs/S.010000.txt"]
@@ -131,8 +131,8 @@ def test_a_channel_that_is_denied_gives_up_after_a_few_tries_and_says_it_once(tm
     store, log = Store(faults=[Denied("PUT: 403")] * 10), Log(tmp_path, said.append)
     for _ in range(10):
         log.attempt(store, closing=False)
-    assert len(store.faults) == 10 - REFUSALS
-    assert said == ["the log cannot be kept with the run: PUT: 403"]
+    assert len(store.faults) == 10 - MAX_REFUSALS
+    assert said == ["could not upload the log, giving up: PUT: 403"]
     assert log.missing() == "5 bytes of the log are missing: PUT: 403"
     assert Log(tmp_path, silent).given_up, "a reporter that is started again does not begin again"
 
@@ -149,7 +149,7 @@ def test_one_refused_part_is_left_out_and_the_next_arrives(tmp_path):
     writer.append(b"kept\n")
     assert log.attempt(store, closing=True)
     assert store.log == b"kept\n" and log.missing() == "5 bytes of the log are missing: PUT: 405"
-    assert said == ["5 bytes of the log are not kept with the run: PUT: 405"]
+    assert said == ["could not upload 5 bytes of the log: PUT: 405"]
 
 
 def test_last_words_stand_behind_everything_else(tmp_path):
@@ -173,7 +173,7 @@ def test_a_refused_file_is_dropped_and_named_and_the_next_one_is_sent(tmp_path, 
     assert files.attempt(store, closing=False)
     assert store.artifacts == {"code/b": b"b"}
     assert files.missing() == f"code/a missing: {fault}"
-    assert said == [f"code/a is not kept with the run: {fault}"]
+    assert said == [f"could not upload code/a: {fault}"]
 
 
 def test_files_are_sent_once_however_often_the_reporter_is_started(tmp_path):
@@ -187,4 +187,4 @@ def test_files_are_sent_once_however_often_the_reporter_is_started(tmp_path):
 def test_a_file_that_cannot_be_read_any_more_is_named(tmp_path):
     files = Files(tmp_path, silent, [("code/a", f"{tmp_path}/none")])
     assert files.attempt(Store(), closing=True)
-    assert files.missing() == "code/a missing: none cannot be read: No such file or directory"
+    assert files.missing() == "code/a missing: could not read none: No such file or directory"

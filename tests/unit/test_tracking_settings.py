@@ -220,6 +220,6 @@ def test_a_server_that_repeats_the_login_does_not_get_it_into_an_error(monkeypat
 def test_an_outage_stays_one_where_a_token_is_in_a_file_that_is_not_here(monkeypatch):
     """In a notebook outside of the cluster, for example."""
     monkeypatch.setenv("MLFLOW_TRACKING_AUTH", "kubernetes")
-    monkeypatch.setattr(login, "TOKEN_PATH", "/not/there")
+    monkeypatch.setattr(login, "SERVICE_ACCOUNT", "/not/there")
     with pytest.raises(TrackingUnavailable), one_line("run r"):
         raise MlflowException("away", error_code=TEMPORARILY_UNAVAILABLE)

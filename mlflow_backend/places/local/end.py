@@ -13,7 +13,7 @@ from mlflow_runner.contract.outcome import DELETED, TOLD, Outcome
 from mlflow_runner.contract.state import State
 from mlflow_runner.contract.tags import TAG_CAUSE, TAG_MESSAGE
 from mlflow_runner.report.children import end_children
-from mlflow_runner.report.status import tell_end
+from mlflow_runner.report.status import write_end
 from mlflow_runner.tracking.client import ClientRun
 
 WhyNotStarted = Callable[[int, str], str]
@@ -70,7 +70,7 @@ def _settle(run: ClientRun, state: State, tags: dict[str, str]) -> Outcome:
         return Outcome(DELETED)
     if is_told(info.status, info.tags):
         return Outcome(TOLD, info.status, info.tags.get(TAG_CAUSE), info.tags.get(TAG_MESSAGE))
-    outcome = tell_end(run, info, state, tags)
+    outcome = write_end(run, info, state, tags)
     if outcome.status in ("FAILED", "KILLED"):
         end_children(run, info, outcome, pod=None)
     return outcome

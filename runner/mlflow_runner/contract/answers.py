@@ -1,12 +1,10 @@
-"""What a tracking server says of a run, and what its answer means for the caller."""
+"""What a tracking server answers about a run, and what its errors mean for the caller."""
 
 from typing import Dict, NamedTuple, Type
 
 
 class RunInfo(NamedTuple):
-    """What the tracking server knows of a run; `deleted` runs can be read, and refuse every
-    change.
-    """
+    """A run as the tracking server has it. A `deleted` run can be read but not changed."""
 
     status: str
     artifact_uri: str
@@ -17,13 +15,13 @@ class RunInfo(NamedTuple):
 
 
 class Unavailable(Exception):
-    """The server cannot be reached or is in trouble: the same call may succeed later."""
+    """The server is unreachable or reports a temporary error: the same call may succeed later."""
 
 
 class Refused(Exception):
-    """The server understood and said no: the same call meets the same answer.
+    """The server rejected the call: repeating it does not help.
 
-    `hint` is a sentence on what to do, or empty.
+    `hint` is a sentence that says what to do, or empty.
     """
 
     def __init__(self, message: str, hint: str = ""):
@@ -32,7 +30,7 @@ class Refused(Exception):
 
 
 class Denied(Refused):
-    """The login, or the right to do this, is missing (401, 403), or the server's certificate is not
+    """The login or the permission is missing (401, 403), or the server's certificate is not
     trusted.
     """
 
@@ -40,18 +38,18 @@ class Denied(Refused):
 class Missing(Refused):
     """The server has no such run or artifact (404).
 
-    `is_mlflows`: MLflow says so itself, and not a proxy that cannot find MLflow.
+    `is_mlflows`: the answer is MLflow's own, not that of a proxy that does not find MLflow.
     """
 
     is_mlflows = False
 
 
 class TooLarge(Refused):
-    """The server takes no body of this size (413)."""
+    """The server rejects a body of this size (413)."""
 
 
 class NeedsMlflow(Exception):
-    """Only MLflow's own client can do this, and this Python has none."""
+    """The call needs the package mlflow, which this Python does not have."""
 
 
 NOT_THERE = "RESOURCE_DOES_NOT_EXIST"
@@ -71,12 +69,12 @@ CODES: Dict[str, Type[Exception]] = {
     "BAD_REQUEST": Refused,
 }
 """What MLflow's error codes mean (mlflow/protos/databricks.proto). The runner repeats a call that
-meets another code; the client, for which a user waits, does not.
+fails with another code; the client, where a user waits, does not.
 """
 TRANSIENT_STATUS = (408, 425, 429)
-"""Of HTTP, as are all from 500 on: https://www.rfc-editor.org/rfc/rfc9110#section-15"""
+"""HTTP statuses, in addition to 5xx: https://www.rfc-editor.org/rfc/rfc9110#section-15"""
 
 
 def is_transient_status(status: int) -> bool:
-    """Whether a call that met this HTTP status, which is no success, may succeed when repeated."""
+    """Whether a call that failed with this HTTP status may succeed when repeated."""
     return status in TRANSIENT_STATUS or not 400 <= status < 500

@@ -2,12 +2,12 @@
 
 
 class RunnerError(Exception):
-    """`cause` is one of the documented words of the tag compute.cause; `str()` is the sentence,
-    without the credentials of a URL in it.
+    """`cause` is one of the documented values of the tag compute.cause; `str()` is the sentence,
+    without the credentials of a URL.
     """
 
     def __init__(self, cause: str, message: str):
-        # a run without an error does not load it before its command
+        # imported here: a run without an error does not load it before its command
         from mlflow_runner.contract.redact import redact
 
         super().__init__(redact(message))

@@ -1,4 +1,4 @@
-"""What came of reporting: the reporter's last word to the runner, and to a client on the same
+"""The result of reporting: what the reporter leaves for the runner, and for a client on the same
 machine. One small JSON file.
 """
 
@@ -11,11 +11,12 @@ TOLD, REFUSED, DELETED, GAVE_UP = "told", "refused", "deleted", "gave up"
 
 
 class Outcome(NamedTuple):
-    """`kind` is TOLD: MLflow knows the end, which has this status and cause (a script's own verdict
-    is in it).
+    """How reporting ended.
 
-    REFUSED: the server rejected the run from the beginning, with this message. DELETED: the run was
-    deleted in MLflow. GAVE_UP: the server did not answer in time, or its answers made no sense.
+    `kind` is TOLD: MLflow has the end, with this status and cause (a status that the script set
+    itself is taken into account). REFUSED: the server rejected the run from the beginning, with
+    this message. DELETED: the run was deleted in MLflow. GAVE_UP: the server did not answer in
+    time, or its answers were not MLflow's.
     """
 
     kind: str
@@ -26,7 +27,7 @@ class Outcome(NamedTuple):
     def write(self, directory: str) -> None:
         """Replace the file.
 
-        A directory that is gone or full is no error: there is no reader left.
+        A directory that is missing or full is not an error: then there is no reader either.
         """
         path = os.path.join(directory, FILE_NAME)
         try:

@@ -1,8 +1,9 @@
-"""Text without the credentials of the URLs in it: for every line, tag and exception that people
-read.
+"""Removes the credentials from the URLs in a text: applied to every line, tag and exception that
+people read.
 """
 
 import re
+from typing import Callable
 
 SPACES = re.compile(r"([ \t\r\n\v\f]+)")
 AUTHORITY_END = re.compile(r"[/?#]")
@@ -14,64 +15,62 @@ TOKEN_SEGMENT = re.compile(r"(/t/)([^/#]+)")
 PATH_PARAMETER = re.compile(r"(;[^=;/#]*=)([^;/#]+)")
 """As in `https://host/a;token=x/b` (RFC 3986, 3.3) and `sqlserver://host;user=ada;password=x`."""
 CLOSING = "\"'`>)]},;:."
-MOST_CLOSING = 3
+MAX_CLOSING = 3
 HIDDEN = "***"
 PLAIN_FRAGMENTS = ("egg", "subdirectory", "md5", "sha1", "sha256", "sha384", "sha512")
 
 
 def redact(text: str) -> str:
-    """`text` for people: without user, password, query and conda token (`/t/TOKEN/`) of each URL.
+    """`text` for people: each URL without its user, password, query and conda token (`/t/TOKEN/`).
 
-    `https://ada:secret@host/a?sig=x` becomes `https://host/a?***`. A login may hold every character
-    but white space, also those that a URL would have to quote: all up to the last `@` of the word
-    goes, unless a host's name (with a dot, or `localhost`) stands where a client looks for it. The
-    time is linear in the length.
+    `https://ada:secret@host/a?sig=x` becomes `https://host/a?***`. A login may contain any
+    character but white space, including those that a URL must quote: everything up to the last `@`
+    of the word is removed, unless a host name (with a dot, or `localhost`) stands where a client
+    expects it. The time is linear in the length.
     """
-    return _each_word(text, lambda word: _hide_rest(_drop_all_logins(word)))
+    return _map_urls(text, lambda word: _hide_secrets(_drop_all_logins(word)))
 
 
 def without_logins(text: str) -> str:
-    """`text` for programs: each URL without user and password as RFC 3986 defines them, all else as
-    it was.
+    """`text` for programs: each URL without user and password as RFC 3986 defines them, everything
+    else unchanged.
     """
-    return _each_word(text, _drop_logins)
+    return _map_urls(text, _drop_logins)
 
 
-def _each_word(text, change):
+def _map_urls(text: str, change: Callable[[str], str]) -> str:
     if "://" not in text:
         return text
     return "".join(change(word) if "://" in word else word for word in SPACES.split(text))
 
 
-def _drop_all_logins(word):
+def _drop_all_logins(word: str) -> str:
     last_at = word.rfind("@")
 
-    def end_of_login(start, end):
+    def find_host(start: int, end: int) -> int:
         return start if last_at < start or _is_host(word, start, end) else last_at + 1
 
-    return _drop(word, end_of_login)
+    return _drop(word, find_host)
 
 
-def _drop_logins(word):
+def _drop_logins(word: str) -> str:
     return _drop(word, lambda start, end: max(start, word.rfind("@", start, end) + 1))
 
 
-def _drop(word, end_of_login):
-    """`end_of_login` tells for each authority (a range of `word`) where what is shown of it
-    begins.
-    """
+def _drop(word: str, find_host: Callable[[int, int], int]) -> str:
+    """`find_host` gets the range of each authority in `word` and returns where its host begins."""
     parts, done = [], 0
-    while (found := word.find("://", done)) >= 0:
-        start = found + 3
+    while (scheme_end := word.find("://", done)) >= 0:
+        start = scheme_end + 3
         match = AUTHORITY_END.search(word, start)
         end = match.start() if match else len(word)
-        shown = end_of_login(start, end)
-        parts += [word[done:start], word[shown:end]]
-        done = max(shown, end)
+        host = find_host(start, end)
+        parts += [word[done:start], word[host:end]]
+        done = max(host, end)
     return "".join(parts) + word[done:]
 
 
-def _is_host(word, start, end):
+def _is_host(word: str, start: int, end: int) -> bool:
     return (
         bool(HOST.fullmatch(word, start, end))
         if end > start
@@ -79,7 +78,8 @@ def _is_host(word, start, end):
     )
 
 
-def _hide_rest(word):
+def _hide_secrets(word: str) -> str:
+    """`word` without the secrets of its path, query and fragment."""
     start = word.find("://") + 3
     rest, mark, query = word[start:].partition("?")
     rest = TOKEN_SEGMENT.sub(lambda match: match[1] + _hide(match[2]), rest)
@@ -90,14 +90,14 @@ def _hide_rest(word):
     return word[:start] + rest + ("?" + _hide(query) if mark else "")
 
 
-def _hide_value(field):
+def _hide_value(field: str) -> str:
     name, equals, value = field.partition("=")
     return field if not equals or name in PLAIN_FRAGMENTS else name + "=" + _hide(value)
 
 
-def _hide(secret):
-    """Quotes and brackets that close around a URL stay, so that the text around it stays
-    readable.
+def _hide(secret: str) -> str:
+    """The placeholder, followed by the quotes and brackets that close around the URL: they keep the
+    text around it readable.
     """
-    kept = secret[len(secret.rstrip(CLOSING)) :]
-    return HIDDEN + kept[-MOST_CLOSING:]
+    closing = secret[len(secret.rstrip(CLOSING)) :]
+    return HIDDEN + closing[-MAX_CLOSING:]

@@ -1,20 +1,19 @@
-"""The one contract between client and runner: what to run, where, and what to report to.
+"""The contract between client and runner: what to run, where, and where to report.
 
-A `Submission` travels as the file `run.json`: in the run's ConfigMap, or in its Secret where a
-parameter or the tracking URI holds a credential. Logins reach the runner as environment variables
-(a run on this machine) or as further files of the Secret (a pod).
+A `Submission` is sent as the file `run.json`: in the run's ConfigMap, or in its Secret where a
+parameter or the tracking URI contains a credential. Logins reach the runner as environment
+variables (a run on this machine) or as further files of the Secret (a pod).
 
-Named tuples, because they load faster than dataclasses (7 ms of a pod's start, for `inspect`).
+Named tuples load faster than dataclasses, which cost 7 ms of a pod's start (`inspect`).
 """
 
 import json
-from typing import NamedTuple, Optional, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 from mlflow_runner.contract.causes import Cause
 from mlflow_runner.contract.topology import Topology
 
 SUBMISSION_FILE = "run.json"
-
 
 CONDA_LOCK = "conda-lock.yml"
 PYLOCK = "pylock.toml"
@@ -23,16 +22,27 @@ CA_BUNDLE = "ca.pem"
 
 NETRC = "MLFLOW_COMPUTE_NETRC"
 RATTLER_AUTH = "MLFLOW_COMPUTE_RATTLER_AUTH"
-"""Variables that name files with the credentials of package indexes; the user's command does not
-get them.
+"""Variables that name files with the credentials of package indexes; removed from the environment
+of the user's command.
 """
+
+REQUIRED = (
+    "run_id",
+    "experiment_id",
+    "tracking_uri",
+    "command",
+    "project_dir",
+    "scratch_dir",
+    "cache_dir",
+)
+"""The fields of a Submission without a default, all strings."""
 
 
 class Archive(NamedTuple):
-    """The project's files: a tar.gz whose bytes have this sha256 (hex).
+    """The project's files: a tar.gz with this sha256 (hex).
 
-    `path` is a file on the runner's machine; else `artifact` is its path below
-    the run's artifacts.
+    `path` is a file on the runner's machine; without it, `artifact` is the path below the run's
+    artifacts.
     """
 
     sha256: str
@@ -41,7 +51,7 @@ class Archive(NamedTuple):
 
 
 class Download(NamedTuple):
-    """A remote parameter value: `uri` must stand at the absolute `path` before the command
+    """A remote parameter value: `uri` is downloaded to the absolute `path` before the command
     starts.
     """
 
@@ -52,10 +62,10 @@ class Download(NamedTuple):
 class Environment(NamedTuple):
     """A locked environment. `key` (hex) is the hash of what it installs.
 
-    Its lock files lie in the folder `lock_dir` of the runner's machine. `conda` and `pip` count
-    packages. `python` is the version of a virtual environment; None where the conda packages bring
-    their own. `variables` are set for the command. `index` is the Python index for what must be
-    built; None: uv's default. `packages` is the artifact of the run that holds all package files,
+    The lock files are in the folder `lock_dir` of the runner's machine. `conda` and `pip` count
+    packages. `python` is the version of a virtual environment; None where Python is one of the
+    conda packages. `variables` are set for the command. `index` is the URL of the Python index for
+    source builds; None: uv's default. `packages` is the artifact of the run with all package files,
     if they were staged.
     """
 
@@ -66,22 +76,23 @@ class Environment(NamedTuple):
     conda: int = 0
     pip: int = 0
     variables: Tuple[Tuple[str, str], ...] = ()
-    index: Optional[str] = None
+    index: Optional[str] = None  # type: ignore[assignment]  # tuple.index: unused on named tuples
     packages: Optional[str] = None
 
 
 class Submission(NamedTuple):
     """Everything the runner needs to know about one run.
 
-    Paths are absolute on the runner's machine. `archive` is None where the project is run in place;
-    else it is unpacked to `unpack_dir` (None: `project_dir`). `stopped_means` is the cause of an
-    end by SIGTERM: a pod gets it from an eviction too. The runner lives for `least_lifetime_s` even
-    if the run is over sooner. Up to `retries` further pods follow one that was disrupted or whose
-    command exited with a code of `retry_on`. Times are in seconds. `mark` is a random word that
-    ends the runner's last line. The files of `secrets_dirs` become variables, later folders
-    override earlier ones. The login to the tracking server may also be sent to `credential_hosts`
-    (HOST or HOST:PORT). `own_dirs` are temporary folders of this run: the process that started the
-    runner removes them, or the runner where it is gone.
+    Paths are absolute on the runner's machine. `archive` is None where the project runs in place;
+    otherwise it is unpacked to `unpack_dir` (None: `project_dir`). `stopped_means` is the cause of
+    an end by SIGTERM, which a pod also receives at an eviction. The runner lives for at least
+    `least_lifetime_s`, even if the run ends sooner. Up to `retries` further pods follow a pod that
+    was disrupted or whose command exited with a code in `retry_on`. Times are in seconds. `mark` is
+    a random word at the end of the runner's last line. The files in `secrets_dirs` become
+    variables; later folders override earlier ones. The login to the tracking server may also be
+    sent to `credential_hosts` (HOST or HOST:PORT). `own_dirs` are temporary folders of this run:
+    the process that started the runner removes them, or the runner if that process no longer
+    exists.
     """
 
     run_id: str
@@ -94,7 +105,7 @@ class Submission(NamedTuple):
     unpack_dir: Optional[str] = None
     archive: Optional[Archive] = None
     keep_archive: Optional[str] = None  # a file to log as the run's code
-    plan: Optional[str] = None  # JSON to log as what was planned for the run, without credentials
+    plan: Optional[str] = None  # JSON to log as the run's plan, without credentials
     downloads: Tuple[Download, ...] = ()
     environment: Optional[Environment] = None
     secrets_dirs: Tuple[str, ...] = ()
@@ -104,7 +115,7 @@ class Submission(NamedTuple):
     stopped_means: str = Cause.CANCELLED
     least_lifetime_s: float = 0.0
     cache_limit_bytes: Optional[int] = None
-    phases: Tuple[Tuple[str, float], ...] = ()  # what took time before the runner, in seconds
+    phases: Tuple[Tuple[str, float], ...] = ()  # durations before the runner started
     retries: int = 0
     retry_on: Tuple[int, ...] = ()
     log_backlog_bytes: int = 256 * 1024 * 1024
@@ -123,25 +134,17 @@ class Submission(NamedTuple):
 
     @staticmethod
     def from_json(text: str) -> "Submission":
-        """Inverse of `to_json`. Raises ValueError on anything else."""
+        """The inverse of `to_json`. Raises ValueError for any other text."""
         try:
             return Submission._from_fields(json.loads(text))
         except (TypeError, AttributeError, KeyError, RecursionError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
 
     @staticmethod
-    def _from_fields(fields) -> "Submission":
-        for name in (
-            "run_id",
-            "experiment_id",
-            "tracking_uri",
-            "command",
-            "project_dir",
-            "scratch_dir",
-            "cache_dir",
-        ):
-            if not isinstance(fields[name], str):
-                raise ValueError(f"'{name}' is no text")
+    def _from_fields(fields: Dict[str, Any]) -> "Submission":
+        wrong = [name for name in REQUIRED if not isinstance(fields[name], str)]
+        if wrong:
+            raise ValueError(f"'{wrong[0]}' is not a string")
         if fields.get("archive"):
             fields["archive"] = Archive(**fields["archive"])
         if fields.get("environment"):

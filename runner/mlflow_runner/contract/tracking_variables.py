@@ -13,13 +13,13 @@ USERNAME, PASSWORD, TOKEN = NAMES = (
     "MLFLOW_TRACKING_TOKEN",
 )
 CREDENTIAL_HOSTS = "MLFLOW_COMPUTE_CREDENTIAL_HOSTS"
-"""Names further hosts that the login may be sent to, HOST or HOST:PORT, separated by commas: for a
-run on this machine, which has no target.
+"""Lists further hosts that may receive the login, HOST or HOST:PORT, separated by commas: for a run
+on this machine, which has no target.
 """
 
 
 def strip(environ: MutableMapping[str, str]) -> None:
-    """Take the newline off the end that `echo TOKEN | base64` and `kubectl create secret
+    """Remove the trailing newline that `echo TOKEN | base64` and `kubectl create secret
     --from-file` leave.
     """
     for name in NAMES:
@@ -28,5 +28,5 @@ def strip(environ: MutableMapping[str, str]) -> None:
 
 
 def credential_hosts(environ: Mapping[str, str]) -> Tuple[str, ...]:
-    """The hosts that `CREDENTIAL_HOSTS` names."""
+    """The hosts that `CREDENTIAL_HOSTS` lists."""
     return tuple(host for host in re.split(r"[,\s]+", environ.get(CREDENTIAL_HOSTS, "")) if host)

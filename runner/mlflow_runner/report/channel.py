@@ -1,24 +1,22 @@
-"""What the channels of artifacts have in common: what is tried again, what is dropped, when a
-channel gives up.
-"""
+"""The rules that all channels for artifacts share: what to retry, what to skip, when to give up."""
 
 import time
-from typing import Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
-from mlflow_runner.contract.answers import Denied, Refused, Unavailable
+from mlflow_runner.contract.answers import Denied, NeedsMlflow, Refused, Unavailable
 from mlflow_runner.report.backoff import Backoff
 from mlflow_runner.report.progress import Progress
 
-REFUSALS = 3
-"""After so many refusals in a row the channel gives up: every further artifact would meet the same.
+if TYPE_CHECKING:
+    from mlflow_runner.tracking import RunClient
+
+MAX_REFUSALS = 3
+"""The channel gives up after so many refusals in a row: the server refuses further artifacts too.
 """
 
 
 class Channel:
-    """One kind of artifacts.
-
-    `name` is what messages call it; `why` is the last reason for something that is missing.
-    """
+    """One kind of artifacts; `name` is its name in messages."""
 
     name = ""
 
@@ -30,27 +28,28 @@ class Channel:
         self.given_up: bool = progress.get("given_up", False)
         self._why: Optional[str] = progress.get("why", None)
 
-    def send(self, run, closing: bool) -> None:
-        """Upload all that is new to `run`; `closing`: nothing will follow.
+    def send(self, run: "RunClient", closing: bool) -> None:
+        """Upload everything new to `run`; `closing`: nothing follows.
 
         Raises Unavailable or Refused.
         """
         raise NotImplementedError
 
     def drop(self, error: Refused) -> bool:
-        """Go past what the server refused; False when it can be sent in another way."""
+        """Skip what the server refused; False if the channel can send it in another way."""
         raise NotImplementedError
 
     def missing(self) -> Optional[str]:
-        """What has not arrived and why, for a tag; None when all has."""
+        """What has not arrived and why, for a tag; None if everything has."""
         raise NotImplementedError
 
     @property
     def is_healthy(self) -> bool:
+        """Whether the last upload succeeded, or none has been tried."""
         return not self.given_up and self.backoff.failures == 0
 
-    def attempt(self, run, closing: bool) -> bool:
-        """Send what is due, and keep count of what that led to; True when all of it has arrived.
+    def attempt(self, run: "RunClient", closing: bool) -> bool:
+        """Send what is due and count failures; True if all of it has arrived.
 
         Never raises.
         """
@@ -58,44 +57,43 @@ class Channel:
             try:
                 self.send(run, closing)
             except Denied as error:
-                self._refused(error)
+                self._count_refusal(error)
                 self.backoff.fail(time.monotonic())
                 return False
             except Refused as error:
                 if self.drop(error):
-                    self._refused(error)
+                    self._count_refusal(error)
             except Exception as error:
-                # a defect of ours or of a store's library must not end the other channels
+                # a defect here or in a store's library must not end the other channels
                 self.fail(error)
                 return False
             else:
-                self._succeeded()
+                self._succeed()
                 return True
         return False
 
     def fail(self, error: Exception) -> None:
-        """Try again later."""
-        self._why = (
-            str(error) if isinstance(error, Unavailable) else (f"{type(error).__name__}: {error}")
-        )
+        """Retry later."""
+        is_ours = isinstance(error, (Unavailable, NeedsMlflow))
+        self._why = str(error) if is_ours else f"{type(error).__name__}: {error}"
         self.backoff.fail(time.monotonic())
         if self.backoff.failures == 1:
-            self._say(f"{self.name} cannot be uploaded now, retrying: {self._why}")
+            self._say(f"could not upload {self.name}, retrying: {self._why}")
 
     def give_up(self, why: str) -> None:
-        """Try no more in this process."""
+        """Send nothing more from this process."""
         self.given_up, self._why = True, why
-        self._say(f"{self.name} cannot be kept with the run: {why}")
+        self._say(f"could not upload {self.name}, giving up: {why}")
 
-    def _refused(self, error: Exception) -> None:
+    def _count_refusal(self, error: Refused) -> None:
         self._why = str(error)
         self._refusals += 1
-        if self._refusals >= REFUSALS:
+        if self._refusals >= MAX_REFUSALS:
             self.give_up(str(error))
         self._progress.set(given_up=self.given_up, why=self._why)
 
-    def _succeeded(self) -> None:
+    def _succeed(self) -> None:
         if self.backoff.failures:
-            self._say(f"{self.name} can be uploaded again")
+            self._say(f"resumed the upload of {self.name}")
         self.backoff.succeed()
         self._refusals = 0

@@ -1,48 +1,53 @@
-"""Runs that a script began below its own run and left unfinished: they end with it, as nothing else
-will tell their end.
+"""Nested runs that a script started and left unfinished: they end with their parent, as no other
+process can end them.
 """
 
-from typing import Callable, List, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, List, Optional, Tuple
 
 from mlflow_runner.contract.answers import Refused, RunInfo
 from mlflow_runner.contract.ending import end_tags, ends_with_parent
 from mlflow_runner.contract.outcome import Outcome
 from mlflow_runner.contract.tags import TAG_PARENT
 
-CHILDREN = 10_000
-"""So many end with one run, theirs included."""
+if TYPE_CHECKING:
+    from mlflow_runner.tracking import RunClient
+
+MAX_CHILDREN = 10_000
+"""At most so many end with one run, all levels together."""
 UNFINISHED = ("RUNNING", "SCHEDULED")
 
 
 def end_children(
-    run,
+    run: "RunClient",
     parent: RunInfo,
     outcome: Outcome,
     pod: Optional[str],
     say: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """End what a run that ended FAILED or KILLED left below it, with its status and cause. Raises
-    Unavailable or Refused.
+    """End the unfinished runs below a run that ended FAILED or KILLED, with its status and cause.
 
-    `pod` is where the run's command was, if in one. Each ends after all below it, so that the next
-    try finds what is left. One that is refused, as it was deleted or belongs to another user, is
-    said and left.
+    `pod` is the name of the pod that the run's command was in, if any. Each run ends after all runs
+    below it, so that a retry finds the rest. A run that the server refuses to change (deleted, or
+    of another user) is reported with `say` and left. Raises Unavailable or Refused.
     """
-    for child, parent_id in reversed(_below(run, parent, pod)):
-        message = f"Its parent run {parent_id} ended: {outcome.message or outcome.status}"
-        other = run.other(child.run_id)
+    status = str(outcome.status)
+    for child, parent_id in reversed(_list_below(run, parent, pod)):
+        message = f"Its parent run {parent_id} ended: {outcome.message or status}"
+        child_run = run.other(child.run_id)
         try:
-            other.log(end_tags(outcome.status, outcome.cause, message, None), {})
-            other.set_status(outcome.status, ended=True)
+            child_run.log(end_tags(status, outcome.cause, message, None), {})
+            child_run.set_status(status, ended=True)
         except Refused as error:
-            say(f"run {child.run_id}, which this run began, cannot be ended: {error}")
+            say(f"could not end nested run {child.run_id}: {error}")
 
 
-def _below(run, root: RunInfo, pod: Optional[str]) -> List[Tuple[RunInfo, str]]:
-    """The runs that end with `root`, each with its parent's id and before all below it; known
-    before the first ends, which moves pages.
+def _list_below(run: "RunClient", root: RunInfo, pod: Optional[str]) -> List[Tuple[RunInfo, str]]:
+    """The runs that end with `root`, each with its parent's id and before all runs below it.
+
+    All are read before the first one ends, which changes the pages of a search.
     """
-    known, found, parents = {root.run_id}, [], [root.run_id]
+    below: List[Tuple[RunInfo, str]] = []
+    seen, parents = {root.run_id}, [root.run_id]
     for parent_id in parents:
         for status in UNFINISHED:
             for child in run.search(
@@ -50,11 +55,11 @@ def _below(run, root: RunInfo, pod: Optional[str]) -> List[Tuple[RunInfo, str]]:
                 f"attributes.status = '{status}' AND tags.`{TAG_PARENT}` = '{parent_id}'",
             ):
                 if (
-                    len(found) < CHILDREN
-                    and child.run_id not in known
+                    len(below) < MAX_CHILDREN
+                    and child.run_id not in seen
                     and ends_with_parent(child.tags, pod)
                 ):
-                    known.add(child.run_id)
-                    found.append((child, parent_id))
+                    seen.add(child.run_id)
+                    below.append((child, parent_id))
                     parents.append(child.run_id)
-    return found
+    return below

@@ -1,4 +1,4 @@
-"""How far a channel is, on disk: what a reporter that is started again goes on from."""
+"""The progress of a channel, on disk: where a restarted reporter continues."""
 
 import json
 import os
@@ -8,22 +8,24 @@ from typing import Any, Dict
 class Progress:
     """A JSON object in the file `directory`/`name`.json, replaced atomically.
 
-    A full disk costs only what a restart would need.
+    On a full disk only a restart loses what it would have read.
     """
 
-    def __init__(self, directory, name: str):
-        self._path = os.path.join(os.fspath(directory), f"{name}.json")
+    def __init__(self, directory: str, name: str):
+        self._path = os.path.join(directory, f"{name}.json")
         try:
             with open(self._path) as file:
-                found = json.load(file)
+                values = json.load(file)
         except (OSError, ValueError):
-            found = {}
-        self._values: Dict[str, Any] = found if isinstance(found, dict) else {}
+            values = {}
+        self._values: Dict[str, Any] = values if isinstance(values, dict) else {}
 
     def get(self, key: str, default: Any) -> Any:
+        """The value of `key` on disk, or `default`."""
         return self._values.get(key, default)
 
     def set(self, **values: Any) -> None:
+        """Store the values; write only if one of them is new."""
         if all(self._values.get(key) == value for key, value in values.items()):
             return
         self._values.update(values)

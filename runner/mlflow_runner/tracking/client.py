@@ -1,8 +1,8 @@
 """The same calls through MLflow's own client, for every store that plain HTTP does not reach.
 
-MLflow's client sends its login to whatever web server an artifact location names; `ClientRun`
-refuses such a location instead, unless its host may have the login. It cannot prevent the same for
-a run whose artifacts are read by the user's own script.
+MLflow's client sends its login to any web server that an artifact location names; `ClientRun`
+refuses such a location unless its host may receive the login. It cannot do so for artifacts that
+the user's own script reads.
 """
 
 import contextvars
@@ -13,7 +13,21 @@ import sys
 import tempfile
 import threading
 import time
-from typing import Any, Callable, Dict, Iterable, Iterator, List, MutableMapping, Optional, Sequence
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    MutableMapping,
+    Optional,
+    Sequence,
+    Type,
+    TypeVar,
+)
 from urllib.parse import urlsplit
 
 from mlflow_runner.contract.answers import (
@@ -27,66 +41,74 @@ from mlflow_runner.contract.answers import (
     Unavailable,
     is_transient_status,
 )
-from mlflow_runner.tracking import login, web
+from mlflow_runner.tracking import WEB_SCHEMES, login, web
+
+if TYPE_CHECKING:
+    from requests import PreparedRequest, Response
+
+T = TypeVar("T")
 
 MLFLOW_AGENT = "mlflow-python-client"
-"""How the User-Agent of MLflow's client begins
+"""The start of the User-Agent of MLflow's client
 (mlflow/tracking/request_header/default_request_header_provider.py).
 """
 PAGE = 200
 TRANSFER_S = 300.0
-"""The limit of a call that moves a file, where MLflow does not say how far it is."""
+"""The limit of a file transfer: the client of MLflow does not report its progress."""
 
 
-def be_impatient(environ: MutableMapping[str, str]) -> None:
-    """Have MLflow's client try once: the reporter retries by itself, and must stay responsive
-    meanwhile.
+def disable_retries(environ: MutableMapping[str, str]) -> None:
+    """Make MLflow's client try once: the reporter itself retries, and stays responsive between the
+    calls.
     """
     environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 
 
 def import_mlflow() -> Any:
-    """The package mlflow, also where only PYTHONPATH leads to it, which this process does not
-    search. Raises NeedsMlflow.
+    """The package mlflow, which may be on PYTHONPATH only: this process ignores that (see
+    `program.ISOLATED`), so its folders are appended here. Raises NeedsMlflow.
     """
-    known = set(sys.path)
+    existing = set(sys.path)
     sys.path += [
         path
         for path in os.environ.get("PYTHONPATH", "").split(os.pathsep)
-        if path and path not in known
+        if path and path not in existing
     ]
     try:
         import mlflow.artifacts
         import mlflow.tracking
     except ImportError as error:
-        raise NeedsMlflow(f"this needs the package mlflow: {error}") from None
+        raise NeedsMlflow(f"the package mlflow is required: {error}") from None
     return mlflow
 
 
-def keep_login_home(server: str, credential_hosts: Sequence[str]) -> None:
-    """From now on no request of this process's MLflow client takes the login to a host that may not
-    have it, redirects included.
+def restrict_login(server: str, credential_hosts: Sequence[str]) -> None:
+    """Remove the login from every later request of this process's MLflow client to a host that may
+    not receive it, redirects included.
 
-    The one place that every request passes is the adapter of `requests`. A login that another
-    library has for its own store stays.
+    Every request passes the adapter of `requests`. Logins that other libraries have for their own
+    stores remain.
     """
     from requests.adapters import HTTPAdapter
 
     send = HTTPAdapter.send
 
-    def send_guarded(adapter, request, *arguments, **keywords):
-        if not login.may_be_sent(request.url, server, credential_hosts) and _has_login(
+    def send_restricted(
+        adapter: HTTPAdapter, request: "PreparedRequest", *arguments: Any, **keywords: Any
+    ) -> "Response":
+        if not login.may_be_sent(request.url or "", server, credential_hosts) and _has_login(
             request.headers
         ):
             del request.headers["Authorization"]
         return send(adapter, request, *arguments, **keywords)
 
-    HTTPAdapter.send = send_guarded
+    # requests has no other hook for every request
+    HTTPAdapter.send = send_restricted  # type: ignore[method-assign, assignment]
 
 
-def _has_login(headers) -> bool:
-    """Whether this is the tracking server's login: its very value, or, where an auth plugin makes
-    it, MLflow's own header.
+def _has_login(headers: Mapping[str, Any]) -> bool:
+    """Whether the header Authorization is the login to the tracking server: the same value, or,
+    if an auth plugin sets it, part of a request of MLflow's client.
     """
     value, agent = headers.get("Authorization"), str(headers.get("User-Agent", ""))
     return value is not None and (agent.startswith(MLFLOW_AGENT) or value == login.authorization())
@@ -96,8 +118,8 @@ class ClientRun:
     """One run of the store at `tracking_uri`. Every method raises Unavailable or a class of
     Refused.
 
-    A call without an answer is left alone after its limit; until it has one after all, every other
-    raises Unavailable.
+    A call that exceeds its limit continues in its thread; until it returns, every other call raises
+    Unavailable.
     """
 
     def __init__(
@@ -107,7 +129,7 @@ class ClientRun:
         artifact_uri: str = "",
         credential_hosts: Sequence[str] = (),
     ):
-        self._client = _translated(import_mlflow().tracking.MlflowClient, tracking_uri)
+        self._client: Any = _call_mlflow(import_mlflow().tracking.MlflowClient, tracking_uri)
         self._tracking_uri = tracking_uri
         self._run_id = run_id
         self._artifact_uri = artifact_uri
@@ -115,15 +137,18 @@ class ClientRun:
         self._unanswered: Optional[threading.Thread] = None
 
     def get(self) -> RunInfo:
+        """Read the run."""
         return _info(self._call(self._client.get_run, self._run_id))
 
     def set_status(self, status: str, ended: bool) -> None:
+        """Set the status, and the end time if the run has `ended`."""
         if ended:
             self._call(self._client.set_terminated, self._run_id, status)
         else:
             self._call(self._client.update_run, self._run_id, status)
 
     def log(self, tags: Dict[str, str], metrics: Dict[str, float]) -> None:
+        """Set tags and log metrics in one request."""
         from mlflow.entities import Metric, RunTag
 
         now_ms = int(time.time() * 1000)
@@ -135,7 +160,7 @@ class ClientRun:
         )
 
     def remove_tags(self, names: Iterable[str]) -> None:
-        """A tag that another process has already removed is not an error."""
+        """Remove tags, one by one; a missing tag is not an error."""
         for name in names:
             try:
                 self._call(self._client.delete_tag, self._run_id, name)
@@ -143,13 +168,14 @@ class ClientRun:
                 if not error.is_mlflows:
                     raise
 
-    def search(self, experiment_id: str, wanted: str) -> Iterator[RunInfo]:
+    def search(self, experiment_id: str, filter_string: str) -> Iterator[RunInfo]:
+        """The runs of the experiment that match MLflow's filter."""
         token = None
         while True:
             page = self._call(
                 self._client.search_runs,
                 [experiment_id],
-                wanted,
+                filter_string,
                 max_results=PAGE,
                 page_token=token,
             )
@@ -159,9 +185,11 @@ class ClientRun:
                 return
 
     def other(self, run_id: str) -> "ClientRun":
+        """The client for another run of the same store."""
         return ClientRun(self._tracking_uri, run_id)
 
     def upload(self, artifact: str, data: bytes) -> None:
+        """Store `data` as the artifact."""
         with tempfile.TemporaryDirectory() as directory:
             path = os.path.join(directory, os.path.basename(artifact))
             with open(path, "wb") as file:
@@ -169,10 +197,10 @@ class ClientRun:
             self.upload_file(artifact, path)
 
     def upload_file(self, artifact: str, path: str) -> None:
-        """Raises OSError when the file cannot be read."""
+        """Store the file as the artifact. Raises OSError if the file cannot be read."""
         self._check_location(self._artifact_uri)
         folder, name = os.path.split(artifact)
-        open(path, "rb").close()  # what cannot be read is no fault of the store
+        open(path, "rb").close()  # an unreadable file is not an error of the store
         with tempfile.TemporaryDirectory() as directory:
             if os.path.basename(path) != name:  # MLflow names the artifact after the file
                 os.symlink(os.path.abspath(path), os.path.join(directory, name))
@@ -182,101 +210,108 @@ class ClientRun:
             )
 
     def download(self, artifact: str, path: str) -> None:
+        """Write the artifact to the file. Raises OSError if the file cannot be written."""
         self._check_location(self._artifact_uri or self.get().artifact_uri)
         with tempfile.TemporaryDirectory(dir=os.path.dirname(path)) as directory:
-            found = _translated(self._client.download_artifacts, self._run_id, artifact, directory)
-            shutil.move(found, path)
+            download: str = _call_mlflow(
+                self._client.download_artifacts, self._run_id, artifact, directory
+            )
+            shutil.move(download, path)
 
     def _check_location(self, uri: str) -> None:
-        """Raises Denied for another web server that may not have the login."""
-        place, home = urlsplit(uri), urlsplit(self._tracking_uri)
-        if not place.netloc or place.scheme not in ("mlflow-artifacts", "http", "https"):
+        """Raises Denied for another web server that may not receive the login."""
+        there, home = urlsplit(uri), urlsplit(self._tracking_uri)
+        if not there.netloc or there.scheme not in WEB_SCHEMES:
             return
-        url = uri if place.scheme != "mlflow-artifacts" else f"{home.scheme}://{place.netloc}"
+        url = uri if there.scheme != "mlflow-artifacts" else f"{home.scheme}://{there.netloc}"
         if not login.may_be_sent(url, self._tracking_uri, self._credential_hosts):
             raise Denied(
-                f"the artifact location names {place.netloc}, which is not the tracking server: it "
-                "does not get the login",
-                "List it in the target's 'credential_hosts' to allow that.",
+                f"the artifact location is on {there.netloc}, which is not the tracking server and "
+                "does not receive its login",
+                "Add that host to the target's 'credential_hosts'.",
             )
 
-    def _call(self, function: Callable, *arguments, limit_s: float = web.CALL_S, **keywords):
+    def _call(
+        self,
+        function: Callable[..., T],
+        *arguments: Any,
+        limit_s: float = web.CALL_S,
+        **keywords: Any,
+    ) -> T:
         if self._unanswered and self._unanswered.is_alive():
-            raise Unavailable("an earlier call still has no answer")
-        answers: List[Callable[[], Any]] = []
+            raise Unavailable("an earlier call has not been answered yet")
+        answers: List[T] = []
+        errors: List[Exception] = []
         context = contextvars.copy_context()
-        thread = threading.Thread(
-            target=lambda: answers.append(context.run(_outcome, function, arguments, keywords)),
-            daemon=True,
-        )
+
+        def run() -> None:
+            try:
+                answers.append(context.run(_call_mlflow, function, *arguments, **keywords))
+            except (Unavailable, Refused) as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=run, daemon=True)
         thread.start()
         thread.join(limit_s)
+        for error in errors:
+            raise error
         if not answers:
             self._unanswered = thread
             raise Unavailable(f"no answer within {limit_s:.0f} s")
-        return answers[0]()
+        return answers[0]
 
 
-def _outcome(function, arguments, keywords) -> Callable[[], Any]:
-    """What `function` returns or raises, for another thread."""
-    try:
-        value = _translated(function, *arguments, **keywords)
-        return lambda: value
-    except (Unavailable, Refused) as error:
-        return lambda error=error: _raise(error)
-
-
-def _raise(error):
-    raise error
-
-
-def _translated(function, *arguments, **keywords):
+def _call_mlflow(function: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
+    """Call MLflow's client. Raises Unavailable or a class of Refused for whatever it raises."""
     from mlflow.exceptions import MlflowException
 
-    is_mlflows = False
     try:
         return function(*arguments, **keywords)
     except MlflowException as error:
-        is_mlflows = True
-        words, kind = str(error), CODES.get(error.error_code, Unavailable)
+        kind = CODES.get(error.error_code, Unavailable)
+        raise _make_error(kind, str(error), is_mlflows=True) from None
     except Exception as error:  # each artifact store has exceptions of its own
-        words, kind = f"{type(error).__name__}: {error}", _kind(error)
-    hint = {Denied: web.BAD_LOGIN, Missing: web.BAD_ADDRESS}.get(kind)
-    words = login.hide(words.strip())
-    translated = kind(words, hint) if hint else kind(words)
-    if isinstance(translated, Missing):
-        translated.is_mlflows = is_mlflows
-    raise translated
+        text = f"{type(error).__name__}: {error}"
+        raise _make_error(_kind(error), text, is_mlflows=False) from None
 
 
-def _kind(error: BaseException) -> type:
-    """What an exception of a store's own library means, by the HTTP status in it."""
+def _make_error(kind: Type[Exception], text: str, is_mlflows: bool) -> Exception:
+    message = login.hide(text.strip())
+    if kind is Missing:
+        missing = Missing(message, web.BAD_ADDRESS)
+        missing.is_mlflows = is_mlflows
+        return missing
+    return Denied(message, web.BAD_LOGIN) if kind is Denied else kind(message)
+
+
+def _kind(error: Exception) -> Type[Exception]:
+    """The exception that stands for one of a store's own library, by the HTTP status in it."""
     if isinstance(error, PermissionError) or (
         isinstance(error, OSError) and error.errno == errno.EROFS
     ):
         return Denied
-    code = http_status(error)
+    code = _http_status(error)
     if code is None or is_transient_status(code):
         return Unavailable
     return {401: Denied, 403: Denied, 404: Missing, 413: TooLarge}.get(code, Refused)
 
 
-def http_status(error: BaseException) -> Optional[int]:
-    """The HTTP status in an exception of requests, botocore, azure or google; None where there is
+def _http_status(error: Exception) -> Optional[int]:
+    """The HTTP status in an exception of requests, botocore, azure or google; None if there is
     none.
     """
     response = getattr(error, "response", None)
-    found = [
+    candidates = [
         getattr(response, "status_code", None),
         getattr(error, "status_code", None),
         getattr(error, "code", None),
     ]
     if isinstance(response, dict):
-        found.append((response.get("ResponseMetadata") or {}).get("HTTPStatusCode"))
-    return next((int(code) for code in found if isinstance(code, int)), None)
+        candidates.append((response.get("ResponseMetadata") or {}).get("HTTPStatusCode"))
+    return next((int(code) for code in candidates if isinstance(code, int)), None)
 
 
-def _info(run) -> RunInfo:
+def _info(run: Any) -> RunInfo:
     info = run.info
     deleted = info.lifecycle_stage == "deleted"
     return RunInfo(

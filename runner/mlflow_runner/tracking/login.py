@@ -1,42 +1,43 @@
-"""The login to the tracking server: how it is read, whom it is sent to, and that nothing shows
+"""The login to the tracking server: where it comes from, which hosts receive it, and how texts hide
 it.
 """
 
 import base64
 import os
 import re
-from typing import Iterator, Optional, Sequence, Tuple
+from typing import Iterator, Mapping, Optional, Sequence, Tuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from mlflow_runner.contract.answers import Denied
 from mlflow_runner.contract.tracking_variables import NAMES, PASSWORD, TOKEN, USERNAME
 
-TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+"""The file with the token of the pod's service account."""
 PORTS = {"http": 80, "https": 443}
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 HEADER_VALUE = re.compile(r"[\x21-\x7e]+")
-LEAST_HIDDEN_CHARS = 4
-"""A shorter password is a part of too many words to be replaced in them."""
+MIN_HIDDEN_CHARS = 4
+"""A shorter password occurs in too many words to be replaced."""
 
 
 def authorization() -> Optional[str]:
     """The value of the header Authorization; None without a login.
 
-    Raises Denied, which never shows a value, and OSError when a mounted token cannot be read.
+    Raises Denied, which never shows a value, and OSError if the mounted token is unreadable.
     """
     values = {name: os.environ.get(name, "").rstrip("\r\n") for name in NAMES}
     for name, value in values.items():
         if CONTROL.search(value):
-            raise Denied(f"{name} has a control character in it", "Set it to one line of text.")
+            raise Denied(f"{name} contains a control character", "Set it to one line of text.")
     if values[USERNAME] and values[PASSWORD]:
         return "Basic " + _base64(values)
     token = values[TOKEN]
     if not token and os.environ.get("MLFLOW_TRACKING_AUTH") == "kubernetes":
-        with open(TOKEN_PATH) as file:  # read each time: the kubelet renews it
+        with open(SERVICE_ACCOUNT) as file:  # each time: the kubelet renews it
             token = file.read().strip()
     if token and not HEADER_VALUE.fullmatch(token):
         raise Denied(
-            f"{TOKEN} has a character that no header can hold",
+            f"{TOKEN} contains a character that is not allowed in an HTTP header",
             "Set it to letters, digits and punctuation without spaces.",
         )
     return f"Bearer {token}" if token else None
@@ -46,8 +47,8 @@ def may_be_sent(url: str, server: str, hosts: Sequence[str] = ()) -> bool:
     """Whether the login for the tracking server `server` may go to `url`: to its own scheme, host
     and port, or to one of `hosts`.
 
-    A server at http://HOST may move to https://HOST. The login never goes over http where the
-    server itself has https.
+    A server at http://HOST may move to https://HOST. The login never goes over http if the server
+    itself uses https.
     """
     there, home = _origin(url), _origin(server)
     if there == home:
@@ -64,7 +65,9 @@ def may_be_sent(url: str, server: str, hosts: Sequence[str] = ()) -> bool:
 
 
 def split_url(url: str) -> Tuple[str, Optional[str]]:
-    """The URL without user and password, and these as the value of the header Authorization."""
+    """The URL without user and password, and these as the value of the header Authorization (None
+    without them).
+    """
     parsed = urlsplit(url)
     user, mark, host = parsed.netloc.rpartition("@")
     if not mark:
@@ -76,7 +79,7 @@ def split_url(url: str) -> Tuple[str, Optional[str]]:
 
 
 def hide(text: str) -> str:
-    """`text` without the login, should a server's answer or an exception repeat it."""
+    """`text` without the login, which a server's answer or an exception may repeat."""
     for value in _secrets():
         for shown in (value, repr(value)[1:-1], ascii(value)[1:-1]):
             text = text.replace(shown, "***")
@@ -88,18 +91,18 @@ def _secrets() -> Iterator[str]:
     if values[USERNAME] and values[PASSWORD]:
         yield _base64(values)
     for name in (PASSWORD, TOKEN):
-        if len(values[name]) >= LEAST_HIDDEN_CHARS:
+        if len(values[name]) >= MIN_HIDDEN_CHARS:
             yield values[name]
 
 
-def _base64(values) -> str:
+def _base64(values: Mapping[str, str]) -> str:
     return base64.b64encode(
         f"{values[USERNAME]}:{values[PASSWORD]}".encode("utf-8", "surrogateescape")
     ).decode()
 
 
 def _origin(url: str) -> Tuple[str, str, Optional[int]]:
-    """Scheme, host and port; a URL that is none has an origin of its own, which equals no other."""
+    """Scheme, host and port; an invalid URL has an origin of its own, which equals no other."""
     parsed = urlsplit(url)
     try:
         return (
@@ -107,5 +110,5 @@ def _origin(url: str) -> Tuple[str, str, Optional[int]]:
             (parsed.hostname or "").lower(),
             parsed.port or PORTS.get(parsed.scheme),
         )
-    except ValueError:  # a port that is no number
+    except ValueError:  # a port that is not a number
         return "", url, None
