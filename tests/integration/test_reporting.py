@@ -120,7 +120,7 @@ def test_a_store_that_recovers_after_the_end_gets_the_whole_log(proxy, runner):
 
 
 def test_the_log_is_complete_before_the_run_is_finished(proxy, runner):
-    run_id, process = runner("echo here; sleep 1; seq 1 100000")
+    _run_id, process = runner("echo here; sleep 1; seq 1 100000")
     process.communicate(timeout=60)
     last_log = max(index for index, call in enumerate(proxy.calls) if "/logs/" in call.path)
     ended = next(
@@ -140,7 +140,7 @@ def test_a_run_that_the_server_rejects_from_the_beginning_is_stopped(
 ):
     for name, value in fault.items():
         setattr(proxy, name, value)
-    run_id, process = runner("echo here; sleep 60", termination_log=str(tmp_path / "told"))
+    _run_id, process = runner("echo here; sleep 60", termination_log=str(tmp_path / "told"))
     process.communicate(timeout=30)
     told = json.loads((tmp_path / "told").read_text())
     assert (process.returncode, told["status"], told["cause"], told["reported"]) == (
@@ -243,7 +243,9 @@ def test_where_a_run_is_stands_in_its_tags_while_it_runs(proxy, runner, monkeypa
 
 
 @pytest.mark.parametrize("endpoint", ["runs/log-batch", "runs/update", "runs/delete-tag"])
-@pytest.mark.parametrize("code, status", [(None, "RUNNING"), (0, "FINISHED"), (75, "SCHEDULED")])
+@pytest.mark.parametrize(
+    ("code", "status"), [(None, "RUNNING"), (0, "FINISHED"), (75, "SCHEDULED")]
+)
 def test_an_attempt_after_a_stopped_one_survives_an_answer_503(
     proxy, tmp_path, endpoint, code, status
 ):
@@ -347,7 +349,7 @@ def test_a_run_that_is_deleted_in_mlflow_is_stopped_as_a_cancelled_one(
 
 def test_reporting_of_a_run_that_was_deleted_ends_at_once(server, runner):
     script = "import mlflow, os; mlflow.MlflowClient().delete_run(os.environ['MLFLOW_RUN_ID'])"
-    run_id, process = runner(f'{sys.executable} -c "{script}"; echo done')
+    _run_id, process = runner(f'{sys.executable} -c "{script}"; echo done')
     out, _ = process.communicate(timeout=40)
     assert (
         process.returncode == 0
@@ -357,7 +359,7 @@ def test_reporting_of_a_run_that_was_deleted_ends_at_once(server, runner):
 
 
 @pytest.mark.parametrize("fault", ["cut", "hang"])
-@pytest.mark.parametrize("command, code", [("sleep 300", 143), ("sleep 3; exit 3", 3)])
+@pytest.mark.parametrize(("command", "code"), [("sleep 300", 143), ("sleep 3; exit 3", 3)])
 def test_a_second_signal_ends_the_reporting(proxy, runner, tmp_path, fault, command, code):
     """The first one stops the command, or finds that it has ended by itself; it leaves the
     reporting alone.
@@ -380,7 +382,7 @@ def test_a_second_signal_ends_the_reporting(proxy, runner, tmp_path, fault, comm
 
 @pytest.mark.parametrize("fault", ["cut", "hang"])
 @pytest.mark.parametrize(
-    "command, code, status",
+    ("command", "code", "status"),
     [("sleep 300", 143, "KILLED"), ("sleep 3; exit 3", 3, "FAILED"), ("sleep 3", 0, "FINISHED")],
 )
 def test_a_pod_that_is_evicted_while_its_end_cannot_be_told_ends_in_time_with_its_own_code(
@@ -453,7 +455,7 @@ def test_a_stop_before_the_runner_has_read_what_to_do_is_not_lost(server, runner
 
 
 def test_a_runner_that_cannot_begin_says_so_in_the_termination_message(server, runner, tmp_path):
-    run_id, process = runner(
+    _run_id, process = runner(
         "true", termination_log=str(tmp_path / "told"), env={"MLFLOW_COMPUTE_FAILURES": "none"}
     )
     process.communicate(timeout=30)
@@ -531,7 +533,7 @@ def test_a_token_with_a_newline_works_and_one_with_a_control_character_is_refuse
     )
     out, _ = process.communicate(timeout=60)
     told = json.loads((tmp_path / "told").read_text())
-    words = "MLFLOW_TRACKING_TOKEN contains a control character. Set it to one line of text."
+    words = "MLFLOW_TRACKING_TOKEN contains a control character: set it to one line of text."
     assert told["message"] == f"The tracking server refuses this run: {words}"
     assert "s3cr3t" not in out.decode() + capfd.readouterr().err + (tmp_path / "told").read_text()
 

@@ -330,9 +330,7 @@ def test_a_cancel_deletes_the_job_while_mlflow_is_away(server, cluster, monkeypa
     cluster.add(mine := job("j", run_id), pod(mine))
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     use("http://127.0.0.1:9", monkeypatch)
-    with pytest.raises(
-        ExecutionException, match="Job j is deleted, but its run could not be updated"
-    ):
+    with pytest.raises(ExecutionException, match="Job j is deleted, but its run could not be updated"):
         client(cluster, run_id).cancel()
     assert cluster.deleted == [("j", "uid-of-j")]
 

@@ -11,7 +11,7 @@ from mlflow_runner.contract.answers import Denied
 from mlflow_runner.tracking import login
 
 
-@pytest.mark.parametrize("url, server, hosts, sent", [
+@pytest.mark.parametrize(("url", "server", "hosts", "sent"), [
     ("http://a/x", "http://a", (), True),
     ("http://A:80/x", "http://a/mlflow", (), True),
     ("https://a/x", "http://a", (), True),  # the redirect of an ingress
@@ -62,7 +62,7 @@ def test_a_control_character_in_a_login_is_refused_and_the_value_not_shown(
         with pytest.raises(Denied) as refused:
             login.authorization()
         assert str(refused.value) == f"{name} contains a control character"
-        assert refused.value.hint == "Set it to one line of text."
+        assert refused.value.hint == "set it to one line of text"
 
 
 @pytest.mark.parametrize("token", ["a b", "é", "\udcff"])
@@ -70,7 +70,7 @@ def test_a_token_that_no_header_can_hold_is_refused(monkeypatch, token):
     monkeypatch.setenv(login.TOKEN, token)
     with pytest.raises(
         Denied,
-        match="^MLFLOW_TRACKING_TOKEN contains a character that is not allowed in an HTTP header$",
+        match=r"^MLFLOW_TRACKING_TOKEN contains a character that is not allowed in an HTTP header$",
     ):
         login.authorization()
 

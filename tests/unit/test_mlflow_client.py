@@ -29,7 +29,7 @@ class OfBotocore(Exception):
         }
 
 
-@pytest.mark.parametrize("error, kind", [
+@pytest.mark.parametrize(("error", "kind"), [
     (OfBotocore(403), Denied), (OfBotocore(500), Unavailable),
     (of_requests(403), Denied), (of_requests(404), Missing), (of_requests(413), TooLarge), (of_requests(405), Refused),
     (of_requests(429), Unavailable), (of_requests(503), Unavailable),
@@ -59,9 +59,9 @@ def test_a_location_on_another_web_server_gets_no_upload_with_the_login(tmp_path
 
 def test_a_call_without_an_answer_is_left_alone_and_no_other_overtakes_it(tmp_path):
     run, answered, calls = ClientRun(f"sqlite:///{tmp_path}/mlflow.db", "r"), threading.Event(), []
-    with pytest.raises(Unavailable, match="^no answer within 0 s$"):
+    with pytest.raises(Unavailable, match=r"^no answer within 0 s$"):
         run._call(answered.wait, limit_s=0.05)
-    with pytest.raises(Unavailable, match="^an earlier call has not been answered yet$"):
+    with pytest.raises(Unavailable, match=r"^an earlier call has not been answered yet$"):
         run._call(calls.append, "overtakes")
     answered.set()
     run._unanswered.join(10)

@@ -202,7 +202,7 @@ def test_a_login_that_no_request_can_carry_is_one_line_that_does_not_show_it(val
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", value)
     with OddServer(b"{}") as server:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-        with pytest.raises(TrackingError, match="MLFLOW_TRACKING_TOKEN has a ") as error:
+        with pytest.raises(TrackingError, match="MLFLOW_TRACKING_TOKEN contains a ") as error:
             mlflow_runs.get_run("r")
     assert type(error.value) is TrackingError
     assert "s3cr3t" not in str(error.value) and "\n" not in str(error.value)

@@ -71,14 +71,16 @@ def answer(status, body=b"{}", **headers):
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-@pytest.mark.parametrize("status, kind", [
+@pytest.mark.parametrize(("status", "kind"), [
     (400, Refused), (401, Denied), (403, Denied), (404, Missing), (405, Refused), (408, Unavailable), (411, Refused), (413, TooLarge),
     (425, Unavailable), (429, Unavailable), (500, Unavailable), (502, Unavailable), (507, Unavailable),
 ])  # fmt: skip
 def test_what_a_status_means(status, kind):
-    with serve(answer(status, b"\x1b[2J why\nnot")) as (uri, _):
-        with pytest.raises((Refused, Unavailable)) as raised:
-            RestServer(uri).call("GET", "runs/get")
+    with (
+        serve(answer(status, b"\x1b[2J why\nnot")) as (uri, _),
+        pytest.raises((Refused, Unavailable)) as raised,
+    ):
+        RestServer(uri).call("GET", "runs/get")
     assert (type(raised.value), str(raised.value)) == (
         kind,
         f"GET /api/2.0/mlflow/runs/get: {status} [2J why not",
@@ -131,7 +133,7 @@ def test_a_byte_now_and_then_does_not_hold_a_caller_longer_than_its_limit(monkey
 
     monkeypatch.setattr(web, "CALL_S", 0.4)
     with serve(drip) as (uri, _):
-        with pytest.raises(Unavailable, match="no complete answer in time|timed out"):
+        with pytest.raises(Unavailable, match=r"no complete answer in time|timed out"):
             RestServer(uri).call("GET", "runs/get")
         closed.set()
 
@@ -150,17 +152,19 @@ def test_a_server_that_refuses_a_body_before_it_has_read_it_is_understood():
 def test_a_redirect_keeps_method_body_and_on_the_same_server_the_login(monkeypatch, status, method):
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "abc")
     got = []
-    with serve(
-        lambda stream: stream.sendall(answer(status, Location="/there")),
-        lambda stream: read_body(stream, got),
-    ) as (uri, heard):
-        with RestServer(uri).send(
+    with (
+        serve(
+            lambda stream: stream.sendall(answer(status, Location="/there")),
+            lambda stream: read_body(stream, got),
+        ) as (uri, heard),
+        RestServer(uri).send(
             method,
             f"{uri}/here",
             b"12345" if method != "GET" else None,
             {"Content-Type": "text/plain"},
-        ):
-            pass
+        ),
+    ):
+        pass
     assert [text.split(" HTTP")[0] for text in heard] == [f"{method} /here", f"{method} /there"]
     assert got == [b"12345" if method != "GET" else b""]
     assert ["Authorization: Bearer abc" in text for text in heard] == [True, True]
@@ -192,9 +196,11 @@ def test_a_redirect_to_another_host_gets_no_login(monkeypatch):
 
 
 def test_a_redirect_that_would_lose_the_body_names_the_address_to_use():
-    with serve(answer(302, b"", Location="https://there/x?token=1")) as (uri, _):
-        with pytest.raises(Refused) as refused:
-            RestServer(uri).call("POST", "runs/update", {})
+    with (
+        serve(answer(302, b"", Location="https://there/x?token=1")) as (uri, _),
+        pytest.raises(Refused) as refused,
+    ):
+        RestServer(uri).call("POST", "runs/update", {})
     assert str(refused.value) == "POST /api/2.0/mlflow/runs/update: 302 to https://there/x"
 
 
@@ -232,7 +238,7 @@ def test_a_certificate_that_is_not_trusted_is_final_and_names_the_setting(tls):
         "trusted ("
     )
     assert denied.value.hint == (
-        "Set MLFLOW_TRACKING_SERVER_CERT_PATH to a file with the certificate of its authority."
+        "set MLFLOW_TRACKING_SERVER_CERT_PATH to a file with the certificate of its authority"
     )
 
 
@@ -262,7 +268,7 @@ def test_a_byte_now_and_then_over_tls_does_not_hold_a_caller_either(tls, monkeyp
         closed.set()
 
 
-@pytest.mark.parametrize("server, location, root", [
+@pytest.mark.parametrize(("server", "location", "root"), [
     ("http://a:5000", "mlflow-artifacts:/0/r", "http://a:5000/api/2.0/mlflow-artifacts/artifacts/0/r"),
     ("https://a/mlflow", "mlflow-artifacts:/0/r", "https://a/mlflow/api/2.0/mlflow-artifacts/artifacts/0/r"),
     ("https://a/mlflow", "mlflow-artifacts://b:81/0/r", "https://b:81/mlflow/api/2.0/mlflow-artifacts/artifacts/0/r"),

@@ -21,10 +21,10 @@ class Unavailable(Exception):
 class Refused(Exception):
     """The server rejected the call: repeating it does not help.
 
-    `hint` is a sentence that says what to do, or empty.
+    `hint` says what to do, or is empty.
     """
 
-    def __init__(self, message: str, hint: str = ""):
+    def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
 

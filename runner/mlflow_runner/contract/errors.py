@@ -6,7 +6,7 @@ class RunnerError(Exception):
     without the credentials of a URL.
     """
 
-    def __init__(self, cause: str, message: str):
+    def __init__(self, cause: str, message: str) -> None:
         # imported here: a run without an error does not load it before its command
         from mlflow_runner.contract.redact import redact
 

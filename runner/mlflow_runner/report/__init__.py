@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
         outcome = Report(submission, directory).follow()
     except Refused as error:
         say(f"the tracking server refuses this run: {error}")
-        outcome = Outcome(REFUSED, message=f"{error}. {error.hint}".rstrip())
+        outcome = Outcome(REFUSED, message=f"{error}: {error.hint}." if error.hint else f"{error}.")
     except Deleted:
         say("the run was deleted in MLflow: reporting ends")
         outcome = Outcome(DELETED)

@@ -20,7 +20,7 @@ class Channel:
 
     name = ""
 
-    def __init__(self, progress: Progress, say: Callable[[str], None]):
+    def __init__(self, progress: Progress, say: Callable[[str], None]) -> None:
         self.backoff = Backoff()
         self._progress = progress
         self._say = say

@@ -21,7 +21,7 @@ class Files(Channel):
 
     def __init__(
         self, directory: str, say: Callable[[str], None], files: Sequence[Tuple[str, str]]
-    ):
+    ) -> None:
         progress = Progress(directory, "files")
         super().__init__(progress, say)
         self._done: List[str] = progress.get("done", [])

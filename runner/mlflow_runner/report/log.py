@@ -36,7 +36,7 @@ class Log(Channel):
 
     name = "the log"
 
-    def __init__(self, directory: str, say: Callable[[str], None], folder: str = "logs"):
+    def __init__(self, directory: str, say: Callable[[str], None], folder: str = "logs") -> None:
         progress = Progress(directory, "log")
         super().__init__(progress, say)
         self._folder = folder

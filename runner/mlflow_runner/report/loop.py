@@ -47,7 +47,7 @@ def look_again_s(began_s: float, now_s: float) -> float:
 class Report:
     """The reporting of one run, from the files in `directory`."""
 
-    def __init__(self, submission: Submission, directory: str):
+    def __init__(self, submission: Submission, directory: str) -> None:
         self._submission = submission
         self._directory = directory
         self._status = Status(

@@ -11,7 +11,7 @@ class Progress:
     On a full disk only a restart loses what it would have read.
     """
 
-    def __init__(self, directory: str, name: str):
+    def __init__(self, directory: str, name: str) -> None:
         self._path = os.path.join(directory, f"{name}.json")
         try:
             with open(self._path) as file:

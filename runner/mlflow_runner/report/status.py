@@ -37,7 +37,7 @@ class Status:
     `is_accepted` is set once the server has accepted a change of the run.
     """
 
-    def __init__(self, directory: str, connect: Callable[[], "RunClient"]):
+    def __init__(self, directory: str, connect: Callable[[], "RunClient"]) -> None:
         self._progress = Progress(directory, "status")
         self._connect = connect
         self._run: Optional["RunClient"] = None

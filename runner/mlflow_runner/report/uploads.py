@@ -30,7 +30,7 @@ class Uploads:
         files: Channel,
         on_pass: Callable[[], object],
         may_get_mlflow: Callable[[], bool],
-    ):
+    ) -> None:
         self._log, self._channels = log, (log, files)
         self._on_pass = on_pass
         self._may_get_mlflow = may_get_mlflow

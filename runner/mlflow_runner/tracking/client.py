@@ -128,7 +128,7 @@ class ClientRun:
         run_id: str,
         artifact_uri: str = "",
         credential_hosts: Sequence[str] = (),
-    ):
+    ) -> None:
         self._client: Any = _call_mlflow(import_mlflow().tracking.MlflowClient, tracking_uri)
         self._tracking_uri = tracking_uri
         self._run_id = run_id
@@ -228,7 +228,7 @@ class ClientRun:
             raise Denied(
                 f"the artifact location is on {there.netloc}, which is not the tracking server and "
                 "does not receive its login",
-                "Add that host to the target's 'credential_hosts'.",
+                "add the host to the target's 'credential_hosts'",
             )
 
     def _call(

@@ -28,7 +28,7 @@ def authorization() -> Optional[str]:
     values = {name: os.environ.get(name, "").rstrip("\r\n") for name in NAMES}
     for name, value in values.items():
         if CONTROL.search(value):
-            raise Denied(f"{name} contains a control character", "Set it to one line of text.")
+            raise Denied(f"{name} contains a control character", "set it to one line of text")
     if values[USERNAME] and values[PASSWORD]:
         return "Basic " + _base64(values)
     token = values[TOKEN]
@@ -38,7 +38,7 @@ def authorization() -> Optional[str]:
     if token and not HEADER_VALUE.fullmatch(token):
         raise Denied(
             f"{TOKEN} contains a character that is not allowed in an HTTP header",
-            "Set it to letters, digits and punctuation without spaces.",
+            "set it to letters, digits and punctuation, without spaces",
         )
     return f"Bearer {token}" if token else None
 

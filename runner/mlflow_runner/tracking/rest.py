@@ -30,7 +30,7 @@ class RestServer:
     Every method raises Unavailable, also for an answer that is not MLflow's, or a class of Refused.
     """
 
-    def __init__(self, tracking_uri: str, credential_hosts: Sequence[str] = ()):
+    def __init__(self, tracking_uri: str, credential_hosts: Sequence[str] = ()) -> None:
         self.base = tracking_uri.rstrip("/")
         self._credential_hosts = credential_hosts
 
@@ -191,7 +191,7 @@ class RestRun:
         run_id: str,
         artifact_uri: Optional[str] = None,
         credential_hosts: Sequence[str] = (),
-    ):
+    ) -> None:
         self._server = RestServer(tracking_uri, credential_hosts)
         self._run_id = run_id
         self._artifacts = artifact_root(self._server.base, artifact_uri) if artifact_uri else None

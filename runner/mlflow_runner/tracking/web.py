@@ -48,14 +48,14 @@ BLOCK_BYTES = 1 << 20
 CERTIFICATES = ("MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 CLIENT_CERTIFICATE = "MLFLOW_TRACKING_CLIENT_CERT_PATH"
 MAX_TEXT_CHARS = 300
-BAD_LOGIN = "Correct the target's 'secret' or 'tracking_auth', or your own login."
-BAD_ADDRESS = "Check the tracking URI, and that the run still exists."
+BAD_LOGIN = "correct the target's 'secret' or 'tracking_auth', or your own login"
+BAD_ADDRESS = "check the tracking URI, and that the run still exists"
 
 
 class Limit:
     """The time at which a request must be complete."""
 
-    def __init__(self, seconds: float):
+    def __init__(self, seconds: float) -> None:
         self._until_s = time.monotonic() + seconds
 
     def extend(self, size: int) -> None:
@@ -172,7 +172,7 @@ def _translate_failure(what: str, host: str, error: Exception) -> Exception:
     if hasattr(reason, "verify_message"):  # of ssl.SSLCertVerificationError
         return Denied(
             f"{what}: the certificate of {host} is not trusted ({reason.verify_message})",
-            f"Set {CERTIFICATES[0]} to a file with the certificate of its authority.",
+            f"set {CERTIFICATES[0]} to a file with the certificate of its authority",
         )
     return Unavailable(login.hide(f"{what}: {type(reason).__name__}: {reason}"))
 
@@ -204,7 +204,7 @@ class _Connection(http.client.HTTPConnection):
     request (413).
     """
 
-    def __init__(self, *arguments: Any, limit: Limit, **keywords: Any):
+    def __init__(self, *arguments: Any, limit: Limit, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self.limit = limit
         self._create_connection = self._connect_socket  # includes the CONNECT to a proxy
@@ -225,7 +225,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 class _Http(urllib.request.HTTPHandler):
-    def __init__(self, limit: Limit):
+    def __init__(self, limit: Limit) -> None:
         super().__init__()
         self._limit = limit
 
@@ -238,7 +238,7 @@ class _Https(urllib.request.AbstractHTTPHandler):
 
     https_request = urllib.request.AbstractHTTPHandler.do_request_
 
-    def __init__(self, limit: Limit):
+    def __init__(self, limit: Limit) -> None:
         super().__init__()
         self._limit = limit
 
@@ -269,7 +269,7 @@ def _make_context() -> "ssl.SSLContext":
     client = os.environ.get(CLIENT_CERTIFICATE)
     for name, path in ((CERTIFICATES[0], bundle), (CLIENT_CERTIFICATE, client)):
         if path and not os.access(path, os.R_OK):
-            raise Denied(f"could not read the certificate file {path}", f"Correct {name}.")
+            raise Denied(f"could not read the certificate file {path}", f"correct {name}")
     context = ssl.create_default_context(cafile=bundle)
     if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1"):
         context.check_hostname = False
@@ -287,7 +287,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     # urllib defines it since Python 3.11
     http_error_308 = urllib.request.HTTPRedirectHandler.http_error_302
 
-    def __init__(self, authorize: "Authorize"):
+    def __init__(self, authorize: "Authorize") -> None:
         self._authorize = authorize
 
     def redirect_request(
