@@ -94,7 +94,7 @@ def list_(as_json: bool) -> None:
     from mlflow_backend.environment.locks import cache_dir
     from mlflow_runner.environment import cache
 
-    entries = cache.listing(str(cache_dir()))
+    entries = cache.list_entries(str(cache_dir()))
     if as_json:
         click.echo(json.dumps([entry._asdict() for entry in entries], indent=2))
         return
@@ -147,7 +147,7 @@ def clean(keys: tuple[str, ...], size: str | None, everything: bool) -> None:
             "name environments (see: mlflow-compute env list), or give --size or --all"
         )
     if keys:
-        _remove(keys, cache.listing(str(cache_dir()), sizes=False))
+        _remove(keys, cache.list_entries(str(cache_dir()), sizes=False))
         return
     removed, freed = cache.clean(str(cache_dir()), 0 if everything else _bytes(size))
     if everything:

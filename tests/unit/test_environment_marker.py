@@ -1,4 +1,4 @@
-"""The file that says an environment is ready: nothing else passes for it."""
+"""The marker of a ready environment: no other content counts as one."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def slot(tmp_path_factory):
 
 
 def sealed(slot):
-    """Seal the environment; the marker's content, and the stamp in it."""
+    """Seal the environment: the marker's content, and the stamp in it."""
     stamp = os.stat(f"{slot.path}/bin").st_mtime_ns
     slot.seal({"bin": stamp})
     with open(slot.marker) as file:

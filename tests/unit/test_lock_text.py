@@ -1,4 +1,4 @@
-"""The lock as uv finds its cache by it."""
+"""Locks with the index that names uv's cache, and with the paths of staged files."""
 
 import tomllib
 

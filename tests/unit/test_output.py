@@ -1,4 +1,4 @@
-"""Lines that stay open are ended for a container's log, and nothing else is changed."""
+"""Lines that stay open are ended for a container's log; nothing else changes."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,8 +12,8 @@ PIECES = st.lists(
 
 
 def shown(pieces):
-    """All that is printed for pieces of output that come some seconds after each other, with a look
-    in between as the thread does.
+    """All that is printed for pieces of output with a pause (s) after each; checks for an open line
+    after each pause, as the thread does.
     """
     lines, now_s, result = Lines(), 0.0, b""
     for data, wait_s in pieces:

@@ -1,4 +1,4 @@
-"""The spool: every reader gets every byte in order, or is told how many it missed."""
+"""The spool: every reader gets every byte in order, or the number of bytes that it missed."""
 
 import resource
 
@@ -10,7 +10,7 @@ from mlflow_runner.log.spool import Chunk, SpoolReader, SpoolWriter
 
 
 def drain(reader, limit):
-    """All bytes that are there, and how many were lost on the way."""
+    """All available bytes, and the number of lost ones."""
     data, lost = b"", 0
     while (chunk := reader.peek(limit)).data:
         data, lost = data + chunk.data, lost + chunk.lost
@@ -61,8 +61,8 @@ def test_an_empty_spool_has_nothing_and_loses_nothing(tmp_path, offset):
     assert SpoolReader(tmp_path, offset).peek(10) == Chunk(offset, b"", 0)
 
 
-def test_what_a_full_disk_did_not_take_is_a_gap_that_readers_are_told_of(tmp_path):
-    """A limit on the size of files stands for the full disk: the same error from the same call."""
+def test_bytes_that_a_full_disk_did_not_take_are_a_gap_for_readers(tmp_path):
+    """A limit on the size of files has the effect of a full disk: an OSError from the same call."""
     writer, reader = SpoolWriter(tmp_path, 10_000, segment_bytes=1000), SpoolReader(tmp_path)
     writer.append(b"a" * 100)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

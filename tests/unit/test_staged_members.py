@@ -1,4 +1,4 @@
-"""Members of the archive of staged packages: files of packages and nothing else."""
+"""The archive of staged packages contains files of packages and nothing else."""
 
 import io
 import tarfile

@@ -1,4 +1,4 @@
-"""A process that the supervisor looks after besides the command: its exit is never lost."""
+"""Processes that the supervisor adopts: their exit codes are never lost."""
 
 import subprocess
 import sys
@@ -15,14 +15,14 @@ codes = []
 supervisor = Supervisor(Output(sys.argv[1], 1000, lambda: None), 1.0)
 adopt()
 gc.collect()
-for _ in range(20):  # each makes `subprocess` reap what was dropped
+for _ in range(20):  # each makes `subprocess` reap dropped Popen objects
     subprocess.Popen(["sleep", "0.05"]).wait()
 supervisor.wait_until(lambda: bool(codes), 10)
 print(codes)
 """
 
 
-def test_the_exit_of_an_adopted_process_is_told_though_others_are_started_meanwhile(tmp_path):
+def test_the_exit_code_of_an_adopted_process_arrives_although_others_start_meanwhile(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, timeout=60
     )

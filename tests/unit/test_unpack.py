@@ -1,4 +1,4 @@
-"""The archive comes out as it went in, and nothing ever lies outside of its folder."""
+"""An unpacked archive equals its source, and nothing is ever written outside its folder."""
 
 import hashlib
 import io
@@ -177,7 +177,7 @@ def test_a_link_is_followed_as_the_system_follows_it(tmp_path_factory, links):
 
 
 def test_what_stands_in_the_way_is_not_followed(tmp_path):
-    """A link that something else made in the folder meanwhile."""
+    """A link that another process creates in the folder meanwhile."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "kept").write_text("kept")
@@ -214,7 +214,7 @@ def test_the_bytes_that_were_hashed_are_the_ones_that_are_unpacked(tmp_path, mon
 
     def swap(opened):
         found = hashed(opened)
-        os.replace(other, path)  # between the look and the use
+        os.replace(other, path)  # after the check, before the use
         return found
 
     monkeypatch.setattr(module, "_sha256", swap)

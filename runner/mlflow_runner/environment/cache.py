@@ -32,7 +32,7 @@ class Entry(NamedTuple):
     size_bytes: int
 
 
-def listing(cache_dir: str, sizes: bool = True) -> List[Entry]:
+def list_entries(cache_dir: str, sizes: bool = True) -> List[Entry]:
     """The environments in `cache_dir`, the most recently used one first; `size_bytes` is 0 without
     `sizes`.
     """
@@ -95,7 +95,9 @@ def clean(cache_dir: str, limit_bytes: int) -> Tuple[int, int]:
         progress = _remove_unused_packages(cache_dir, now - limit_bytes)
         if not progress:
             candidates = [
-                entry for entry in reversed(listing(cache_dir, sizes=False)) if not entry.in_use
+                entry
+                for entry in reversed(list_entries(cache_dir, sizes=False))
+                if not entry.in_use
             ]
             progress = any(discard(entry) for entry in candidates)  # the first that it can
             removed += progress
