@@ -11,7 +11,7 @@ import uuid
 import wsgiref.simple_server
 from collections.abc import Callable, Iterable, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 from prometheus_client import make_wsgi_app
 
@@ -21,10 +21,11 @@ from mlflow_backend.errors import ConfigError
 from mlflow_backend.places.kubernetes.client.api import Cluster
 from mlflow_backend.places.kubernetes.client.leases import Leases
 
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-
 log = logging.getLogger("mlflow_compute")
+
+StartResponse: TypeAlias = Callable[..., Any]
+Application: TypeAlias = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
+"""A WSGI application (PEP 3333)."""
 
 
 def serve(own: Cluster, clusters: Sequence[Cluster], tracking_uri: str, port: int) -> None:
@@ -92,11 +93,11 @@ def _listen(port: int) -> "_Server":
         ) from None
 
 
-def _app(controller: Controller, ready: Callable[[], bool]) -> "WSGIApplication":
-    metrics: WSGIApplication = make_wsgi_app(controller.metrics.registry)
+def _app(controller: Controller, ready: Callable[[], bool]) -> Application:
+    metrics: Application = make_wsgi_app(controller.metrics.registry)
     probes = {"/healthz": lambda: controller.is_healthy, "/readyz": ready}
 
-    def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+    def answer(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
         if path == "/metrics":
             return metrics(environ, start_response)

@@ -106,8 +106,9 @@ def _log_in(context: str | None) -> Login:
     name = context or current
     if name is None:
         names = [entry["name"] for entry, _ in _entries(merger, "contexts")]
-        raise UnknownCluster(
+        raise ClusterError(
             f"{_where(None)}: has no current-context",
+            code="InvalidKubeconfig",
             hint=f"name a context in the target ('context', known: {', '.join(names) or 'none'})",
         )
     return _log_in_to(merger, name)
