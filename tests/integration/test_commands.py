@@ -136,6 +136,9 @@ def test_a_tracking_server_that_is_away_is_one_line(
     code, output, errors = called(*arguments)
     (line,) = errors.splitlines()
     what, _, why = line.partition(": tracking server ")
+    if "--json" in arguments:
+        assert json.loads(output)["error"]["code"] == "TrackingUnavailable"
+        output = ""
     assert (code, output, why) == (
         1,
         "",

@@ -543,7 +543,9 @@ def test_the_least_recently_used_go_first_and_what_is_in_use_stays(
     )
     place = next(path for path in environments(cache) if path.name == keys["alpha=1.0"])
     wait_for(
-        lambda: next(item for item in caches.list_entries(str(cache)) if item.path == str(place)).in_use
+        lambda: (
+            next(item for item in caches.list_entries(str(cache)) if item.path == str(place)).in_use
+        )
     )
     os.utime(f"{place}.lock", (0, 0))
     total = caches.usage_bytes(str(cache))

@@ -92,9 +92,7 @@ def client(cluster, run_id, uid="uid-of-j") -> ClusterRun:
     """The run as its submitter has it."""
     claim = Claim("j", uid, "uid-of-n")
     return ClusterRun(
-        wait.SubmittedJob(
-            cluster, Told(cluster), claim, run_id, "m4rk", False, 1.0, None, Progress()
-        )
+        SubmittedJob(cluster, Told(cluster), claim, run_id, "", False, 1.0, None, Progress())
     )
 
 
@@ -218,9 +216,8 @@ def test_a_wait_for_the_earlier_job_of_a_run_that_goes_on_ends_and_the_run_is_le
     run_id = new_run(**tags)
     with pytest.raises(ExecutionException) as raised:
         client(cluster, run_id).wait()
-    assert f"it goes on as Job {tags.get('compute.job', 'j')}: Job j is not waited for" in str(
-        raised.value
-    )
+    other = tags.get("compute.job", "j")
+    assert f"another submit continues it as Job {other}; Job j no longer" in str(raised.value)
     assert f"mlflow-compute wait {run_id}" in str(raised.value) and end_of(run_id) == (
         "RUNNING",
         None,
@@ -305,7 +302,7 @@ def test_a_cancel_deletes_no_job_that_is_not_labelled_for_the_run(server, cluste
         client(cluster, run_id, uid).cancel()
     assert (
         f"Job j: the tags of run {run_id} name it, but its labels do not name the run: it is left "
-        "alone"
+        "unchanged"
     ) in str(raised.value)
     assert cluster.deleted == [] and end_of(run_id) == ("KILLED", Cause.CANCELLED)
 
@@ -330,7 +327,9 @@ def test_a_cancel_deletes_the_job_while_mlflow_is_away(server, cluster, monkeypa
     cluster.add(mine := job("j", run_id), pod(mine))
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     use("http://127.0.0.1:9", monkeypatch)
-    with pytest.raises(ExecutionException, match="Job j is deleted, but its run could not be updated"):
+    with pytest.raises(
+        ExecutionException, match="Job j is deleted, but its run could not be updated"
+    ):
         client(cluster, run_id).cancel()
     assert cluster.deleted == [("j", "uid-of-j")]
 

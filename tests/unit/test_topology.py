@@ -78,7 +78,7 @@ def test_a_number_that_anyone_may_have_written_breaks_nothing(text):
 
 @given(MEMBERS, MEMBERS)
 def test_attempts_compare_only_within_an_index(one, other):
-    assert one.replaces(other) == (one.index == other.index and one.attempt > other.attempt)
+    assert one.replaces(other) == (one.rank == other.rank and one.attempt > other.attempt)
     assert not (one.replaces(other) and other.replaces(one))
 
 
@@ -101,9 +101,9 @@ def test_a_pod_speaks_for_a_run_unless_a_later_attempt_at_its_index_does(
     member, speaks, index, attempt
 ):
     tags = {TAG_ATTEMPT: str(attempt), **({} if index is None else {TAG_INDEX: str(index)})}
-    state = State(attempt=member.attempt, index=member.index, speaks=speaks, status="FINISHED")
+    state = State(attempt=member.attempt, index=member.rank, speaks=speaks, status="FINISHED")
     found = RunInfo("RUNNING", "", tags)
-    is_speaker = speaks and index in (None, member.index) and attempt <= member.attempt
+    is_speaker = speaks and index in (None, member.rank) and attempt <= member.attempt
     assert speaks_for(found, state) == is_speaker
     assert (ending(found, state) is not None) == is_speaker
 
@@ -114,7 +114,7 @@ def test_which_pods_count_does_not_depend_on_their_order(members, random):
     shuffled = random.sample(pods, len(pods))
     assert by_index(pods) == by_index(shuffled) and deciding(pods) == deciding(shuffled)
     for index, item in by_index(pods).items():
-        latest = max(member for member in members if member.index == index)
+        latest = max(member for member in members if member.rank == index)
         assert member_of(item) == latest
 
 

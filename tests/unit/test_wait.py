@@ -8,19 +8,20 @@ from mlflow_backend.errors import ClusterError
 from mlflow_backend.places.kubernetes.client.observe import Change
 from mlflow_backend.places.kubernetes.members import deciding
 from mlflow_backend.places.kubernetes.ownership import Claim
-from mlflow_backend.places.kubernetes.wait import LOG_AGAIN_S, SubmittedJob, Waiting
+from mlflow_backend.places.kubernetes.submitted_job import SubmittedJob
+from mlflow_backend.places.kubernetes.wait import LOG_AGAIN_S, Waiting
 from mlflow_backend.progress import Progress
 from tests.bed.objects import MemoryNamespace, job, pod, stamp
 
 
-def waiting(*changes, cluster=None):
+def waiting(*changes, cluster=None, mark=""):
     waits = queue.Queue()
     for change in changes:
         waits.put(change)
     claim = Claim("j", "uid-of-j", "uid-of-n")
     return Waiting(
         SubmittedJob(
-            cluster or MemoryNamespace(), None, claim, "r", "m4rk", False, 30.0, None, Progress()
+            cluster or MemoryNamespace(), None, claim, "r", mark, False, 30.0, None, Progress()
         ),
         waits,
     )
@@ -59,6 +60,19 @@ def test_the_pod_that_counts_is_the_same_as_for_all_who_look_at_the_run():
         for item in order:
             wait._take(Change("Pod", item["metadata"]["name"], item))
         assert wait._watched().pod is second is deciding((first, second))
+
+
+def test_the_latest_state_of_a_pod_counts_and_its_end_outlives_it():
+    wait, name = waiting(), "j-0"
+    running = attempt(0, age_s=5)
+    over = {**running, "status": {**running["status"], "phase": "Succeeded"}}
+    for state in (running, over):
+        wait._take(Change("Pod", name, state))
+        assert wait._watched().pod is state
+    wait._take(Change("Pod", name, None, over))
+    assert wait._watched().pod is over
+    wait._take(Change("Pod", name, None, running))
+    assert wait._watched().pod is None
 
 
 class Pauses:
@@ -103,6 +117,14 @@ def test_a_log_that_only_repeats_its_last_line_is_asked_for_less_and_less_often(
     wait._follow_log("j-x")
     first_s, most_s = LOG_AGAIN_S
     assert wait._pod_changed.taken == [first_s, 1, 2, 4, 8, most_s, most_s, most_s, first_s, 1]
+
+
+def test_a_log_that_is_not_shown_says_when_the_run_has_ended(capsys):
+    end = b"2026-01-01T00:00:03Z [mlflow-compute] run r has ended m4rk\n"
+    wait = waiting(cluster=Logs([FIRST, end]), mark="m4rk")
+    wait._follow_log("j-x")
+    assert wait._announced and wait._changes.get_nowait().kind == "Log"
+    assert capsys.readouterr().out == ""
 
 
 def test_the_log_of_a_pod_that_was_replaced_is_given_up_without_a_word(capsys):

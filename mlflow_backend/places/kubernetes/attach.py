@@ -13,7 +13,7 @@ from mlflow_backend.places.kubernetes.log import mark_of
 from mlflow_backend.places.kubernetes.look import is_active, look, look_for
 from mlflow_backend.places.kubernetes.objects import labels
 from mlflow_backend.places.kubernetes.ownership import claim_of
-from mlflow_backend.places.kubernetes.wait import SubmittedJob
+from mlflow_backend.places.kubernetes.submitted_job import SubmittedJob
 from mlflow_backend.progress import Progress
 from mlflow_runner.contract.tags import TAG_CLUSTER, TAG_CONTEXT, TAG_NAMESPACE
 

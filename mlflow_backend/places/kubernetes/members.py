@@ -36,10 +36,12 @@ def topology_of(job: Object | None) -> Topology:
 
 
 def by_index(pods: Iterable[Object]) -> dict[int, Object]:
-    """The pod that counts at each index: its latest attempt, as an earlier one is over."""
+    """The pod that counts at each index: its latest attempt, as an earlier one is over. `pods` has
+    one state of each.
+    """
     members: dict[int, Object] = {}
     for pod in pods:
-        index = member_of(pod).index
+        index = member_of(pod).rank
         members[index] = max(members.get(index, pod), pod, key=_age)
     return members
 
@@ -59,7 +61,7 @@ def _age(pod: Object) -> tuple[int, str, str]:
 
 
 def _weight(pod: Object) -> tuple[int, float, int]:
-    index = member_of(pod).index
+    index = member_of(pod).rank
     if model.outcome(pod) == "Failed":
         stamp = model.terminated(pod).get("finishedAt")
         return 0, model.seconds(stamp) if stamp else math.inf, index

@@ -90,7 +90,7 @@ def is_labelled(run_id: str, job: Object) -> bool:
 def is_part_of(claim: Claim, pod: Object) -> bool:
     """Whether the Job of the claim made the pod, and the pod is of the claim's index."""
     is_own = owner_uid(pod) == claim.job_uid
-    return is_own and claim.only_index in (None, member_of(pod).index)
+    return is_own and claim.only_index in (None, member_of(pod).rank)
 
 
 def owner_uid(pod: Object) -> str | None:

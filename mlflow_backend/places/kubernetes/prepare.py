@@ -26,7 +26,7 @@ from mlflow_backend.request.backend_config import BackendConfig
 from mlflow_backend.request.docker_env import DockerEnv
 from mlflow_backend.request.project import Project
 from mlflow_backend.targets import lookup
-from mlflow_backend.targets.lookup import Found
+from mlflow_backend.targets.lookup import NamedTarget
 from mlflow_backend.targets.target import Target
 from mlflow_backend.tracking import settings as mlflow_settings
 from mlflow_backend.tracking import uris, versions
@@ -153,7 +153,7 @@ def prepare(
 
 
 def _target(
-    found: Found, docker: DockerEnv | None, config: BackendConfig, progress: Progress
+    found: NamedTarget, docker: DockerEnv | None, config: BackendConfig, progress: Progress
 ) -> Target:
     """The target with the image and variables of the project's docker_env.
 

@@ -7,7 +7,8 @@ from mlflow_backend.places.kubernetes.client.gone import pods_are_gone
 from mlflow_backend.places.kubernetes.objects import labels
 from mlflow_backend.places.kubernetes.ownership import is_labelled
 from mlflow_backend.places.kubernetes.settle import has_ended
-from mlflow_backend.places.kubernetes.wait import POD_GONE_S, SubmittedJob, Waiting
+from mlflow_backend.places.kubernetes.submitted_job import SubmittedJob
+from mlflow_backend.places.kubernetes.wait import POD_GONE_S, Waiting
 from mlflow_backend.tracking import runs as mlflow_runs
 from mlflow_runner.contract.causes import Cause
 from mlflow_runner.contract.tags import TAG_CAUSE, TAG_MESSAGE

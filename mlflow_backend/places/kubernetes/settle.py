@@ -288,7 +288,7 @@ def _end(seen: Seen) -> Diagnosis | None:
         return end
     if end.status == "FINISHED":
         return None if is_active(seen.job) else end
-    return replace(end, summary=f"{topology.name(member_of(seen.pod).index)}: {end.summary}")
+    return replace(end, summary=f"{topology.name(member_of(seen.pod).rank)}: {end.summary}")
 
 
 def _until_release(seen: Seen) -> float | None:

@@ -17,7 +17,7 @@ from mlflow_backend.places.kubernetes.objects import labels, manifest
 from mlflow_backend.places.kubernetes.ownership import Claim
 from mlflow_backend.places.kubernetes.prepare import CLIENT, PACKAGES, Prepared, prepare
 from mlflow_backend.places.kubernetes.run import ClusterRun
-from mlflow_backend.places.kubernetes.wait import SubmittedJob
+from mlflow_backend.places.kubernetes.submitted_job import SubmittedJob
 from mlflow_backend.plan.plan import UNKNOWN_RUN
 from mlflow_backend.progress import Progress
 from mlflow_backend.request import command_line

@@ -6,21 +6,20 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from mlflow_backend.errors import ClusterError, ClusterUnavailable, TrackingUnavailable
 from mlflow_backend.places.kubernetes import diagnose
-from mlflow_backend.places.kubernetes.client.api import Cluster
-from mlflow_backend.places.kubernetes.client.observe import Change, Observer
+from mlflow_backend.places.kubernetes.client.observe import Change
 from mlflow_backend.places.kubernetes.diagnose import room
 from mlflow_backend.places.kubernetes.log import PodLog, end_line
 from mlflow_backend.places.kubernetes.look import Seen, look, look_for
 from mlflow_backend.places.kubernetes.members import by_index, deciding
-from mlflow_backend.places.kubernetes.ownership import Claim, Known, claim_of, is_part_of
+from mlflow_backend.places.kubernetes.ownership import Known, claim_of, is_part_of
 from mlflow_backend.places.kubernetes.runs import ClientRuns
 from mlflow_backend.places.kubernetes.settle import foresee, has_ended, judge, settle
-from mlflow_backend.progress import Progress
+from mlflow_backend.places.kubernetes.submitted_job import SubmittedJob
 
 Object = Mapping[str, Any]
 EXPLAIN_AFTER_S = 2.0
@@ -30,6 +29,10 @@ each.
 EXPLAIN_AGAIN_S = 300.0
 MAX_BACKOFF_S = 15
 LOG_DRAIN_S = 5.0
+UNSEEN_LOGS = threading.BoundedSemaphore(32)
+"""How many logs a process follows that it does not show: each is a connection to the API server.
+Further runs end when the kubelet says so.
+"""
 LOG_AGAIN_S = (0.5, 15.0)
 """A log that broke off is asked for again after the first, then after twice the time each, at most
 the second.
@@ -44,33 +47,6 @@ on.
 """
 POD_GONE_S = 30.0
 """Beyond its grace period, how long the pod of a deleted Job is waited for."""
-
-
-@dataclass(frozen=True)
-class SubmittedJob:
-    """A run that was submitted as the Job of `claim` to `cluster`. `mark` ends its runner's last
-    line; `stream` shows its output.
-
-    A claim without the Job's uid is of a submit that is under way in another process, or broke off.
-    """
-
-    cluster: Cluster
-    observer: Observer
-    claim: Claim
-    run_id: str
-    mark: str
-    stream: bool
-    grace_period_s: float
-    start_timeout_s: float | None
-    progress: Progress
-
-    @property
-    def job_name(self) -> str:
-        return self.claim.job_name
-
-    def known(self) -> Known:
-        """What MLflow knows of the run now. Raises TrackingError."""
-        return ClientRuns().read(self.run_id)
 
 
 class Waiting:
@@ -110,7 +86,7 @@ class Waiting:
                 if self._explain_at is not None and time.monotonic() >= self._explain_at:
                     self._explain()
             run = self._ended()
-        if self._log and not self._log_is_whole:
+        if self._log and self._submitted.stream and not self._log_is_whole:
             self._log.join(LOG_DRAIN_S)
         return run
 
@@ -178,10 +154,12 @@ class Waiting:
         self._pod = self._pods.get(min(self._pods, default=0))
 
     def _take_pod(self, pod: Object) -> None:
-        self._pods = by_index((*self._pods.values(), pod))
+        name = pod["metadata"]["name"]
+        others = [each for each in self._pods.values() if each["metadata"]["name"] != name]
+        self._pods = by_index((*others, pod))
         if pod is not self._pods[min(self._pods)]:
             return  # another one has replaced it, or it is not the one whose output is shown
-        if self._pod is not None and pod["metadata"]["name"] != self._pod["metadata"]["name"]:
+        if self._pod is not None and name != self._pod["metadata"]["name"]:
             self._pod, self._log, self._events = None, None, ()
         if self._pod is None or _state(pod) != _state(self._pod):
             self._explain_at = time.monotonic() + EXPLAIN_AFTER_S
@@ -192,12 +170,26 @@ class Waiting:
         self._pod_changed.set()
         if diagnose.has_started(pod):
             self._explain_at, self._started = None, True
-            if self._log is None and self._submitted.stream:
-                self._submitted.progress.say(f"running on node {node}")
-                name = pod["metadata"]["name"]
-                self._log = self._submitted.cluster.run_beside(
-                    lambda: self._follow_log(name), f"log-{name}"
-                )
+            if self._log is None:
+                self._begin_log(pod["metadata"]["name"], node)
+
+    def _begin_log(self, name: str, node: str | None) -> None:
+        """Follow the log of a pod that has started, also where it is not shown: its last line says
+        that the run has ended, a second or two before the kubelet does.
+        """
+        submitted = self._submitted
+        if submitted.stream:
+            submitted.progress.say(f"running on node {node}")
+        elif not submitted.mark or not UNSEEN_LOGS.acquire(blocking=False):
+            return
+        self._log = submitted.cluster.run_beside(lambda: self._follow(name), f"log-{name}")
+
+    def _follow(self, name: str) -> None:
+        try:
+            self._follow_log(name)
+        finally:
+            if not self._submitted.stream:
+                UNSEEN_LOGS.release()
 
     def _watched(self) -> Seen:
         """What the watches and the last look at events have shown."""
@@ -326,9 +318,10 @@ class Waiting:
         log = PodLog(end_line(submitted.run_id, submitted.mark))
         while True:
             try:
-                for line in submitted.cluster.follow_log(
-                    pod, log.since_s(submitted.cluster.now_s())
-                ):
+                since_s = log.since_s(submitted.cluster.now_s())
+                if since_s is None and not submitted.stream:
+                    since_s = 1
+                for line in submitted.cluster.follow_log(pod, since_s):
                     text, is_last = log.take(line)
                     # not for a line that was shown before: each attempt begins with some
                     if text or is_last:
@@ -336,12 +329,12 @@ class Waiting:
                     if is_last:
                         self._announced = self._log_is_whole = True
                         self._changes.put(Change("Log", pod, None))
-                    elif text:
+                    elif text and submitted.stream:
                         submitted.progress.output(text.decode(errors="replace"))
             except ClusterUnavailable:
                 pass
             except ClusterError as error:
-                if not self._is_replaced(pod):
+                if submitted.stream and not self._is_replaced(pod):
                     submitted.progress.say(f"the output could not be read: {error}")
                 return
             self._pod_changed.wait(again_s)

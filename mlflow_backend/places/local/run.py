@@ -143,7 +143,7 @@ class LocalRun(SubmittedRun):  # type: ignore[misc]  # mypy does not follow MLfl
                     else None
                 )
                 state = final_state(State.read(str(self._scratch)), code, self._cancelled, why)
-                missing = Log(self._scratch, lambda text: None).missing(
+                missing = Log(os.fspath(self._scratch), lambda text: None).missing(
                     "the runner could not send them"
                 )
                 self._left = _Left(state, outcome, {TAG_LOG: missing} if missing else {})

@@ -102,7 +102,7 @@ def ending(found: RunInfo, state: State) -> Optional[Ending]:
     here. A script that marks its run FAILED and exits with 0 has failed. Writing the same end again
     changes nothing.
     """
-    if not speaks_for(found, state):
+    if state.status is None or not speaks_for(found, state):
         return None
     told, by_hand = found.tags.get(TAG_CAUSE), is_by_hand(found.status, found.tags)
     if state.status == "FINISHED" and is_marked_failed(found.status, found.tags):

@@ -8,16 +8,16 @@ SINGLE, NODES, ARRAY = "single", "nodes", "array"
 
 
 class Member(NamedTuple):
-    """A pod's place in its Job: the completion index, from 0, and which attempt at it this is, from
-    1. Attempts compare only within an index.
+    """A pod's place in its Job: the completion index (`rank`, from 0), and which attempt at it
+    this is, from 1. Attempts compare only within an index.
     """
 
-    index: int = 0
+    rank: int = 0
     attempt: int = 1
 
     def replaces(self, other: "Member") -> bool:
         """Whether this pod came after `other`, at the same index."""
-        return self.index == other.index and self.attempt > other.attempt
+        return self.rank == other.rank and self.attempt > other.attempt
 
 
 class Topology(NamedTuple):
