@@ -18,6 +18,7 @@ from mlflow_backend.places.kubernetes import attach, wait
 from mlflow_backend.places.kubernetes.client.observe import Change
 from mlflow_backend.places.kubernetes.ownership import Claim
 from mlflow_backend.places.kubernetes.run import ClusterRun
+from mlflow_backend.places.kubernetes.submitted_job import SubmittedJob
 from mlflow_backend.progress import Progress
 from mlflow_runner.contract.causes import Cause
 from tests.bed.objects import MemoryNamespace, failed, job, pod, stamp
