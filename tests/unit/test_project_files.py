@@ -59,6 +59,14 @@ def problem(function, *arguments):
     return str(error.value)
 
 
+def problem_or_none(function, *arguments):
+    try:
+        function(*arguments)
+    except EnvironmentSpecError as error:
+        return str(error)
+    return None
+
+
 def test_files_of_the_project_are_followed_from_where_they_are_named(root, read):
     (root / "sub" / "a.txt").write_text("six\n-r ../b.txt\n")
     (root / "b.txt").write_text("-c sub/c.txt\n")
@@ -189,10 +197,7 @@ def test_a_long_line_takes_no_time(root, read):
         "#" * 900_000,
     ):
         (root / "r.txt").write_text(line)
-        try:
-            read("-r r.txt")
-        except EnvironmentSpecError as error:
-            assert len(str(error)) < 1000
+        assert len(problem_or_none(read, "-r r.txt") or "") < 1000
     (root / "conda.yaml").write_text(
         "dependencies:\n- a" + " " * 400_000 + "x\n- b" + " #" * 200_000 + "\n"
     )
@@ -251,21 +256,19 @@ def test_an_empty_python_version_file_is_no_traceback(root):
 @settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.dictionaries(st.sampled_from(KEYS), ANYTHING, max_size=4))
 def test_any_yaml_is_read_or_refused(root, content):
-    text = yaml.safe_dump(content)
+    content = yaml.safe_dump(content)
     for name, read_file in (
         ("conda.yaml", lambda path: conda_yaml.read(path, root, "linux-64")),
         ("python_env.yaml", lambda path: python_env.read(path, root)),
     ):
-        (root / name).write_text(text)
-        try:
-            spec = read_file(root / name)
-            assert all(
-                isinstance(line, str) and len(line.splitlines()) == 1
-                for line in (*spec.pip, *spec.conda, *spec.channels)
-            )
-            assert (
-                all(isinstance(value, str) for value in spec.variables.values())
-                and spec.names is not None
-            )
-        except EnvironmentSpecError as error:
-            assert "\n" not in str(error)
+        (root / name).write_text(content)
+        if (text := problem_or_none(read_file, root / name)) is not None:
+            assert "\n" not in text
+            continue
+        spec = read_file(root / name)
+        assert all(
+            isinstance(line, str) and len(line.splitlines()) == 1
+            for line in (*spec.pip, *spec.conda, *spec.channels)
+        )
+        assert all(isinstance(value, str) for value in spec.variables.values())
+        assert spec.names is not None
