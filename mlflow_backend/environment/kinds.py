@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from mlflow_backend.environment import urls
-from mlflow_backend.environment.asked import conda_yaml, project_files, python_env
-from mlflow_backend.environment.asked.python_versions import python_version
-from mlflow_backend.environment.asked.spec import MLFLOW, Spec, with_mlflow
 from mlflow_backend.environment.checks import quote
 from mlflow_backend.environment.indexes import conda_channels, index_access
 from mlflow_backend.environment.lock_files import conda_lock_file, pylock
 from mlflow_backend.environment.lock_files.lock import CondaPackage, Lock
+from mlflow_backend.environment.parsers import conda_yaml, project_files, python_env
+from mlflow_backend.environment.parsers.python_versions import python_version
+from mlflow_backend.environment.parsers.spec import MLFLOW, Spec, with_mlflow
 from mlflow_backend.environment.permissions import Permissions
 from mlflow_backend.environment.platforms import Platform
 from mlflow_backend.environment.solvers import conda_solver, pip_solver
@@ -112,13 +112,13 @@ class Solved(abc.ABC):
         text = ""
         if spec.pip:
             text = pip_solver.compile_(spec, python, platform, conda, permissions, refresh)
-        urls = settings.urls(spec.channels) if conda else ()
+        channels = settings.urls(spec.channels) if conda else ()
         lock = Lock(
             platform.subdir,
             None if conda else python,
             conda,
             text,
-            tuple(map(conda_channels.without_credentials, urls)),
+            tuple(map(conda_channels.without_credentials, channels)),
             spec.variables,
         )
         return Locked(lock, tuple(warnings))

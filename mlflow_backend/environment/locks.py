@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_backend.environment import cache, kinds, toml_text, urls
-from mlflow_backend.environment.asked.spec import MLFLOW
 from mlflow_backend.environment.cache import cache_dir as cache_dir
 from mlflow_backend.environment.indexes import index_access, index_settings
 from mlflow_backend.environment.lock_files import pylock
 from mlflow_backend.environment.lock_files.lock import Lock
+from mlflow_backend.environment.parsers.spec import MLFLOW
 from mlflow_backend.environment.permissions import Permissions
 from mlflow_backend.environment.platforms import Platform
 from mlflow_backend.errors import EnvironmentSpecError, without_logins
@@ -96,7 +96,7 @@ def obtain(
     ]
     folders = [_folder([*inputs, builds]) for builds in (permissions.builds, True)]
     # a lock that was solved with builds needs none
-    cached = (None if refresh else _load(folder, kind.path) for folder in folders)
+    cached = (None if refresh else _load(path, kind.path) for path in folders)
     lock = next(filter(None, cached), None)
     if lock is None:
         lock = _solve(kind, folders[0], platform, permissions, progress, refresh)

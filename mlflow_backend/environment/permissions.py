@@ -18,20 +18,20 @@ class Permissions:
     builds: bool
     credential_hosts: tuple[str, ...] | None
 
-    def lists(self, asked: Origin) -> bool:
+    def lists(self, origin: Origin) -> bool:
         """Whether `credential_hosts` names the origin: one of HTTP with its port, such as
         `index.example:80`.
         """
         if self.credential_hosts is None:
             return True
-        return any(_names(entry, asked) for entry in self.credential_hosts)
+        return any(_names(entry, origin) for entry in self.credential_hosts)
 
 
-def _names(entry: str, asked: Origin) -> bool:
+def _names(entry: str, origin: Origin) -> bool:
     host, port = host_of(entry)
     if port is None:
-        return asked == ("https", host, PORTS["https"])
-    return (asked.host, asked.port) == (host, port)
+        return origin == ("https", host, PORTS["https"])
+    return (origin.host, origin.port) == (host, port)
 
 
 HERE = Permissions(builds=True, credential_hosts=None)

@@ -3,7 +3,7 @@
 import pytest
 
 from mlflow_backend.environment import kinds
-from mlflow_backend.environment.asked.spec import Spec
+from mlflow_backend.environment.parsers.spec import Spec
 from mlflow_backend.environment.permissions import Permissions
 from mlflow_backend.environment.platforms import Platform
 from mlflow_backend.environment.solvers import conda_solver, uv_process

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_backend.environment.asked import conda_yaml, python_env, python_versions
-from mlflow_backend.environment.asked.spec import with_mlflow
+from mlflow_backend.environment.parsers import conda_yaml, python_env, python_versions
+from mlflow_backend.environment.parsers.spec import with_mlflow
 from mlflow_backend.errors import EnvironmentSpecError
 
 
@@ -176,7 +176,7 @@ def test_the_python_of_a_range_is_this_one_if_it_fits(tmp_path, monkeypatch):
 
 @given(st.text(alphabet="ab=<>!~.1 ;[]#'\"-/@:\\", max_size=30))
 def test_no_line_breaks_the_reader(tmp_path_factory, line):
-    from mlflow_backend.environment.asked import requirements
+    from mlflow_backend.environment.parsers import requirements
 
     root = tmp_path_factory.getbasetemp()
     with contextlib.suppress(EnvironmentSpecError):

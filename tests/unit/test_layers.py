@@ -24,7 +24,7 @@ INSIDE = {
     "mlflow_backend.places.kubernetes": ["client", "objects", "diagnose"],
     "mlflow_backend.environment": [
         "urls", "toml_text", "checks", "cache", "platforms", "permissions",
-        "asked", "indexes", "lock_files", "solvers", "kinds", "locks", "staging",
+        "parsers", "indexes", "lock_files", "solvers", "kinds", "locks", "staging",
     ],
 }  # fmt: skip
 """The order inside of a package; what is not in a list comes after all that is."""

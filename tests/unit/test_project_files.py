@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlflow_backend.environment import kinds
-from mlflow_backend.environment.asked import conda_yaml, python_env
+from mlflow_backend.environment.parsers import conda_yaml, python_env
 from mlflow_backend.environment.permissions import Permissions
 from mlflow_backend.environment.platforms import Platform
 from mlflow_backend.errors import EnvironmentSpecError

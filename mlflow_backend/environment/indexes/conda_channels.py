@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_backend import yaml_files
-from mlflow_backend.environment.asked.spec import entries, load_yaml, scalar
 from mlflow_backend.environment.checks import quote
+from mlflow_backend.environment.parsers.spec import entries, load_yaml, scalar
 from mlflow_backend.environment.urls import expand, without_login
 from mlflow_backend.errors import EnvironmentSpecError
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlflow_backend.environment import checks
-from mlflow_backend.environment.asked.spec import load_yaml
 from mlflow_backend.environment.indexes.conda_channels import without_credentials
 from mlflow_backend.environment.lock_files.lock import CondaPackage
+from mlflow_backend.environment.parsers.spec import load_yaml
 from mlflow_backend.environment.toml_text import Table
 
 SUBDIR = re.compile(r"[a-z0-9]+(-[a-z0-9]+)?")

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mlflow_backend.environment import cache
-from mlflow_backend.environment.asked.spec import Spec, split_entry
 from mlflow_backend.environment.indexes import index_access
 from mlflow_backend.environment.indexes.conda_channels import CondaSettings, without_credentials
 from mlflow_backend.environment.lock_files.lock import CondaPackage
+from mlflow_backend.environment.parsers.spec import Spec, split_entry
 from mlflow_backend.environment.permissions import HERE
 from mlflow_backend.environment.platforms import Platform
 from mlflow_backend.environment.solvers import rattler_solve

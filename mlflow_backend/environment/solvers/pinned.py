@@ -10,8 +10,8 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from mlflow_backend.environment.asked.requirements import split_hashes
 from mlflow_backend.environment.lock_files import pylock
+from mlflow_backend.environment.parsers.requirements import split_hashes
 from mlflow_backend.environment.toml_text import Table
 from mlflow_backend.environment.urls import without_login
 from mlflow_backend.errors import EnvironmentSpecError

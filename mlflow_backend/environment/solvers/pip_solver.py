@@ -8,10 +8,10 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from mlflow_backend.environment import cache
-from mlflow_backend.environment.asked.requirements import split_hashes
-from mlflow_backend.environment.asked.spec import Spec
 from mlflow_backend.environment.lock_files import pylock
 from mlflow_backend.environment.lock_files.lock import CondaPackage
+from mlflow_backend.environment.parsers.requirements import split_hashes
+from mlflow_backend.environment.parsers.spec import Spec
 from mlflow_backend.environment.permissions import Permissions
 from mlflow_backend.environment.platforms import Platform
 from mlflow_backend.environment.solvers import pinned, uv_process

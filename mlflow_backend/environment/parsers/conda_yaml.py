@@ -5,10 +5,16 @@ from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
-from mlflow_backend.environment.asked import project_files
-from mlflow_backend.environment.asked.requirements import Reader
-from mlflow_backend.environment.asked.spec import Spec, check_keys, entries, load_yaml, split_entry
 from mlflow_backend.environment.checks import quote
+from mlflow_backend.environment.parsers import project_files
+from mlflow_backend.environment.parsers.requirements import Reader
+from mlflow_backend.environment.parsers.spec import (
+    Spec,
+    check_keys,
+    entries,
+    load_yaml,
+    split_entry,
+)
 from mlflow_backend.environment.toml_text import Table
 from mlflow_backend.environment.urls import is_plain
 from mlflow_backend.errors import EnvironmentSpecError

@@ -85,14 +85,14 @@ def load_yaml(text: str, path: Path) -> dict[str, Any]:
     return content
 
 
-def check_keys(content: Table, known: Sequence[str], path: Path) -> None:
-    """Raise EnvironmentSpecError for a key of the file `path` that is not in `known`."""
+def check_keys(content: Table, allowed: Sequence[str], path: Path) -> None:
+    """Raise EnvironmentSpecError for a key of the file `path` that is not in `allowed`."""
     for key in content:
-        if key not in known:
+        if key not in allowed:
             raise EnvironmentSpecError(
                 f"{path}: unknown key {quote(key)}",
                 code="UnknownField",
-                hint=nearest(key, known),
+                hint=nearest(key, allowed),
             )
 
 

@@ -12,8 +12,8 @@ from typing import Any
 from packaging.markers import InvalidMarker, Marker
 from packaging.requirements import InvalidRequirement, Requirement
 
-from mlflow_backend.environment.asked import project_files
 from mlflow_backend.environment.checks import HASH_DIGITS, quote
+from mlflow_backend.environment.parsers import project_files
 from mlflow_backend.environment.urls import is_plain
 from mlflow_backend.errors import EnvironmentSpecError
 

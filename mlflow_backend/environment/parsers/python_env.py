@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from mlflow_backend.environment.asked import project_files
-from mlflow_backend.environment.asked.requirements import Reader
-from mlflow_backend.environment.asked.spec import Spec, check_keys, entries, load_yaml, scalar
+from mlflow_backend.environment.parsers import project_files
+from mlflow_backend.environment.parsers.requirements import Reader
+from mlflow_backend.environment.parsers.spec import Spec, check_keys, entries, load_yaml, scalar
 
 KEYS = ("name", "python", "build_dependencies", "dependencies")
 

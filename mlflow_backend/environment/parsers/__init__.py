@@ -1,0 +1,1 @@
+"""Parsers of the files that list packages: each is read as its own tool reads it."""
