@@ -677,7 +677,7 @@ def test_which_nested_runs_have_nothing_else_to_tell_their_end(server, pod):
         nested(parent, **{"compute.target": "local", "compute.node": "pod-1"})
     )
     run = connect(server.uri, parent)
-    end_children(run, run.get(), Outcome("told", "FAILED", "ExitCode", "It failed."), pod)
+    end_children(run, run.get(), Outcome("ended", "FAILED", "ExitCode", "It failed."), pod)
     assert {(Seen(run_id).status, Seen(run_id).cause) for run_id in ended} == {
         ("FAILED", "ExitCode")
     }
@@ -693,7 +693,7 @@ def test_all_nested_runs_end_however_many_and_however_deep(proxy):
     for _ in range(25):
         deep.append(nested(deep[-1]))
     run = connect(proxy.uri, parent)
-    end_children(run, run.get(), Outcome("told", "KILLED", "Cancelled", None), None)
+    end_children(run, run.get(), Outcome("ended", "KILLED", "Cancelled", None), None)
     assert {Seen(run_id).status for run_id in [*many, *deep[1:]]} == {"KILLED"}
     ended = [
         json.loads(call.body)["run_id"] for call in proxy.calls if call.endpoint == "runs/update"
@@ -713,7 +713,7 @@ def test_one_nested_run_that_is_deleted_meanwhile_does_not_keep_the_others(serve
     parent, said = MlflowClient().create_run("0").info.run_id, []
     children = [nested(parent) for _ in range(3)]
     run = Meanwhile(server.uri, parent)
-    end_children(run, run.get(), Outcome("told", "FAILED", "ExitCode", None), None, said.append)
+    end_children(run, run.get(), Outcome("ended", "FAILED", "ExitCode", None), None, said.append)
     assert [Seen(child).status for child in children] == ["FAILED", "RUNNING", "FAILED"]
     assert len(said) == 1 and said[0].startswith(f"could not end nested run {children[1]}: ")
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mlflow_runner.contract.answers import RunInfo
 from mlflow_runner.contract.ending import TERMINAL, end_tags, ending, speaks_for
-from mlflow_runner.contract.outcome import TOLD, Outcome
+from mlflow_runner.contract.outcome import ENDED, Outcome
 from mlflow_runner.contract.state import State
 from mlflow_runner.contract.tags import TAG_ATTEMPT, TAG_CAUSE, TAG_EXIT_CODE, TAG_MESSAGE
 from mlflow_runner.run.termination import MOST_BYTES, format_message
@@ -76,7 +76,7 @@ def test_a_message_is_stored_by_every_database(text):
 
 @given(st.text(max_size=6000))
 def test_a_termination_message_is_whole_json_within_the_kubelets_limit(text):
-    written = format_message(Outcome(TOLD, "FAILED", "ExitCode", text), 3, reported=False)
+    written = format_message(Outcome(ENDED, "FAILED", "ExitCode", text), 3, reported=False)
     told = json.loads(written)
     assert len(written.encode()) <= MOST_BYTES and text.startswith(told.pop("message"))
     assert told == {"status": "FAILED", "exit_code": 3, "cause": "ExitCode", "reported": False}

@@ -1,5 +1,5 @@
-"""Calls through MLflow's own client: bounded, translated, and no login for a web server that is not
-the tracking server.
+"""Calls through MLflow's own client: bounded, with translated errors, and without the login for
+servers other than the tracking server.
 """
 
 import errno

@@ -19,7 +19,7 @@ from mlflow_runner.report.log import MIN_PART_BYTES, PART_BYTES, Log
 class Store:
     """Artifacts by name.
 
-    It takes bodies of at most `limit` bytes, and raises what `faults` yields before it takes one.
+    Accepts bodies of at most `limit` bytes; each upload first raises the next of `faults`, if any.
     """
 
     def __init__(self, limit=PART_BYTES, faults=()):
@@ -46,7 +46,7 @@ class Store:
 
 
 def silent(text):
-    """What the channel says is not looked at."""
+    """Ignore what the channel says."""
 
 
 LINES = st.lists(

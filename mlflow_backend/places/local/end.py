@@ -9,7 +9,7 @@ from mlflow_backend.tracking.answers import ERROR_CODES
 from mlflow_runner.contract.answers import Missing, Refused, Unavailable
 from mlflow_runner.contract.causes import Cause
 from mlflow_runner.contract.ending import describe, is_told
-from mlflow_runner.contract.outcome import DELETED, TOLD, Outcome
+from mlflow_runner.contract.outcome import DELETED, ENDED, Outcome
 from mlflow_runner.contract.state import State
 from mlflow_runner.contract.tags import TAG_CAUSE, TAG_MESSAGE
 from mlflow_runner.report.children import end_children
@@ -69,7 +69,7 @@ def _settle(run: ClientRun, state: State, tags: dict[str, str]) -> Outcome:
     if info.deleted:
         return Outcome(DELETED)
     if is_told(info.status, info.tags):
-        return Outcome(TOLD, info.status, info.tags.get(TAG_CAUSE), info.tags.get(TAG_MESSAGE))
+        return Outcome(ENDED, info.status, info.tags.get(TAG_CAUSE), info.tags.get(TAG_MESSAGE))
     outcome = write_end(run, info, state, tags)
     if outcome.status in ("FAILED", "KILLED"):
         end_children(run, info, outcome, pod=None)

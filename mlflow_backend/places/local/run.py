@@ -18,7 +18,7 @@ from mlflow_backend.progress import Progress
 from mlflow_backend.request.project import Project
 from mlflow_backend.tracking import runs as mlflow_runs
 from mlflow_runner.contract.ending import describe
-from mlflow_runner.contract.outcome import DELETED, TOLD, Outcome
+from mlflow_runner.contract.outcome import DELETED, ENDED, Outcome
 from mlflow_runner.contract.state import State
 from mlflow_runner.contract.tags import TAG_LOG
 from mlflow_runner.report.log import Log
@@ -117,14 +117,14 @@ class LocalRun(SubmittedRun):  # type: ignore[misc]  # mypy does not follow MLfl
             if self._end is None:
                 left = self._collect()
                 outcome = left.outcome
-                if outcome is None or outcome.kind not in (TOLD, DELETED):
+                if outcome is None or outcome.kind not in (ENDED, DELETED):
                     outcome = self._settle(left)
                 self._end = "KILLED" if outcome.kind == DELETED else str(outcome.status)
             return self._end
 
     def _settle(self, left: "_Left") -> Outcome:
         outcome = settle(self._run_id, self._tracking_uri, left.state, left.missing)
-        if self._progress and outcome.kind == TOLD:
+        if self._progress and outcome.kind == ENDED:
             self._progress.say(
                 describe(str(outcome.status), left.state.exit_code, outcome.cause, outcome.message)
             )

@@ -7,13 +7,13 @@ import os
 from typing import NamedTuple, Optional
 
 FILE_NAME = "outcome.json"
-TOLD, REFUSED, DELETED, GAVE_UP = "told", "refused", "deleted", "gave up"
+ENDED, REFUSED, DELETED, GAVE_UP = "ended", "refused", "deleted", "gave up"
 
 
 class Outcome(NamedTuple):
     """How reporting ended.
 
-    `kind` is TOLD: MLflow has the end, with this status and cause (a status that the script set
+    `kind` is ENDED: MLflow has the end, with this status and cause (a status that the script set
     itself is taken into account). REFUSED: the server rejected the run from the beginning, with
     this message. DELETED: the run was deleted in MLflow. GAVE_UP: the server did not answer in
     time, or its answers were not MLflow's.

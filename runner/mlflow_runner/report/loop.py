@@ -253,8 +253,8 @@ class Report:
     def _switch_python(self) -> None:
         """Restart this process under the Python of the run's environment, if it exists."""
         python = self._other_python()
-        if python:
-            os.execv(python, [python, program.ISOLATED, *sys.argv])
+        if python:  # the path is that of the run's own environment
+            os.execv(python, [python, program.ISOLATED, *sys.argv])  # noqa: S606
 
 
 def say(text: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Callable, Dict, Optional, Tuple, TypeVar
 from mlflow_runner.contract.answers import Denied, Missing, Refused, RunInfo, Unavailable
 from mlflow_runner.contract.causes import Cause
 from mlflow_runner.contract.ending import TERMINAL, ending, is_told, speaks_for
-from mlflow_runner.contract.outcome import TOLD, Outcome
+from mlflow_runner.contract.outcome import ENDED, Outcome
 from mlflow_runner.contract.state import State
 from mlflow_runner.contract.tags import (
     END_TAGS,
@@ -144,7 +144,7 @@ def write_end(run: "RunClient", info: RunInfo, state: State, tags: Dict[str, str
     end = ending(info, state)
     if end is None:
         return Outcome(
-            TOLD,
+            ENDED,
             state.status,
             state.cause,
             "Another pod sets the end of this run.",
@@ -162,7 +162,7 @@ def write_end(run: "RunClient", info: RunInfo, state: State, tags: Dict[str, str
         **{tag: info.tags.get(tag) for tag in (TAG_CAUSE, TAG_MESSAGE) if tag not in end.remove},
         **end.tags,
     }
-    return Outcome(TOLD, end.status, result.get(TAG_CAUSE), result.get(TAG_MESSAGE))
+    return Outcome(ENDED, end.status, result.get(TAG_CAUSE), result.get(TAG_MESSAGE))
 
 
 def _end_tags_of(info: RunInfo) -> Dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Optional
 
 from mlflow_runner.contract.causes import Cause
 from mlflow_runner.contract.ending import describe
-from mlflow_runner.contract.outcome import DELETED, REFUSED, TOLD, Outcome
+from mlflow_runner.contract.outcome import DELETED, ENDED, REFUSED, Outcome
 from mlflow_runner.contract.state import State
 from mlflow_runner.contract.submission import Submission
 from mlflow_runner.log.output import Output
@@ -105,7 +105,7 @@ class Closing:
             message,
         )
         # first, because the pod may be killed at any moment
-        self._write_termination_log(Outcome(TOLD, status, cause, message), reported=False)
+        self._write_termination_log(Outcome(ENDED, status, cause, message), reported=False)
         self._output.say(describe(status, exit_code, cause, message))
         state.write(self._submission.scratch_dir)
         outcome = self._reporter.finish(self._submission, self._supervisor)
@@ -117,7 +117,7 @@ class Closing:
 
     def _say_farewell(self, outcome: Outcome) -> None:
         """Log the outcome of reporting; a waiting client looks for the last line."""
-        if outcome.kind == TOLD:
+        if outcome.kind == ENDED:
             self._write_termination_log(outcome, reported=True)
             if outcome.status != self._state.status:
                 self._output.say(

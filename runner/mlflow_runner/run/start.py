@@ -141,7 +141,7 @@ def _begin(submission: Submission, started_s: float) -> "Run":
 
 
 def _write_termination_message(path: str, error: RunnerError) -> None:
-    from mlflow_runner.contract.outcome import TOLD, Outcome
+    from mlflow_runner.contract.outcome import ENDED, Outcome
     from mlflow_runner.run.termination import write_message
 
-    write_message(path, Outcome(TOLD, "FAILED", error.cause, str(error)), 1, reported=False)
+    write_message(path, Outcome(ENDED, "FAILED", error.cause, str(error)), 1, reported=False)
