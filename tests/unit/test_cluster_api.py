@@ -345,7 +345,7 @@ def test_nothing_is_asked_once_the_process_ends(api, cluster):
 
 def test_the_process_ends_although_threads_read(api, kubeconfig):
     code = (
-        "from mlflow_backend.places.kubernetes.client.connect import connect\nc = connect(); c.run_beside(lambda: "
+        "from mlflow_backend.places.kubernetes.client.connect import connect\nc = connect(); c.start_thread(lambda: "
         "list(c.watch_objects('Job', 'a=b', '1', 300)), 'w')\nimport sys; sys.stdin.readline()\n"
     )
     process = subprocess.Popen(

@@ -189,7 +189,7 @@ def test_another_selection_ends_the_watch_and_lists_at_once(api, cluster):
         lambda kind, change, item: delivered.append((change, item["metadata"]["name"])),
         stop=stop,
     )
-    thread = cluster.run_beside(reflector.follow, "follow")
+    thread = cluster.start_thread(reflector.follow, "follow")
     api.until(lambda: api.watching == 1)
     reflector.select("x in (a,b)")
     api.until(lambda: api.count("watch jobs") == 2 and api.watching == 1)

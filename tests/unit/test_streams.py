@@ -75,7 +75,7 @@ def test_a_read_ends_without_an_error_when_its_stop_or_the_one_above_is_set(api,
             list(cluster.watch_objects("Job", "a", "1", 300, stop))
             ended.set()
 
-        thread = cluster.run_beside(watch, "watch")
+        thread = cluster.start_thread(watch, "watch")
         api.until(lambda: api.watching == 1)
         (cluster.closing if last else stop).set()
         thread.join(10)
@@ -101,7 +101,7 @@ def test_who_waits_for_a_repetition_is_woken_when_the_process_ends(api, kubeconf
             cluster.read_job("j")
         raised.append(error)
 
-    thread = cluster.run_beside(read, "read")
+    thread = cluster.start_thread(read, "read")
     api.until(lambda: api.count("get jobs") == 1)
     cluster.close()
     thread.join(10)

@@ -118,13 +118,13 @@ def prepare(
 
     Raises ComputeError.
     """
-    found = lookup.find(
+    named = lookup.find(
         str(config.COMPUTE), config.overrides, shared_targets.load, project.work_dir, progress.say
     )
     docker = docker_env.read(project, os.environ)
-    target = _target(found, docker, config, progress)
+    target = _target(named, docker, config, progress)
     uri = uris.for_pods(
-        target.tracking_uri, client_uri, found.name, manifest.on_host_network(target)
+        target.tracking_uri, client_uri, named.name, manifest.on_host_network(target)
     )
     uri, settings = mlflow_settings.forwarded(os.environ, uri)
     cluster = connect(target.context, target.namespace)
@@ -137,8 +137,8 @@ def prepare(
         plan = Plan(
             Source.of(project),
             Place(
-                found.name,
-                found.source,
+                named.name,
+                named.source,
                 target.model_dump(mode="json", exclude_unset=True),
                 cluster.context,
                 cluster.namespace,
@@ -153,13 +153,13 @@ def prepare(
 
 
 def _target(
-    found: NamedTarget, docker: DockerEnv | None, config: BackendConfig, progress: Progress
+    named: NamedTarget, docker: DockerEnv | None, config: BackendConfig, progress: Progress
 ) -> Target:
     """The target with the image and variables of the project's docker_env.
 
     Raises ConfigError without an image.
     """
-    target = found.target
+    target = named.target
     if docker:
         target = _with_docker(target, docker, config, progress)
     elif config.build_image:
@@ -170,7 +170,7 @@ def _target(
         )
     if not target.image:
         raise ConfigError(
-            f"target '{found.name}' ({found.source}): has no 'image'",
+            f"target '{named.name}' ({named.source}): has no 'image'",
             code="MissingSetting",
             hint="name an image with python3 there, see 'image' in the README",
         )

@@ -182,7 +182,7 @@ class Waiting:
             submitted.progress.say(f"running on node {node}")
         elif not submitted.mark or not UNSEEN_LOGS.acquire(blocking=False):
             return
-        self._log = submitted.cluster.run_beside(lambda: self._follow(name), f"log-{name}")
+        self._log = submitted.cluster.start_thread(lambda: self._follow(name), f"log-{name}")
 
     def _follow(self, name: str) -> None:
         try:

@@ -292,7 +292,7 @@ class Cluster:
         ) as blocks:
             yield from lines(blocks)
 
-    def run_beside(self, target: Callable[[], None], name: str) -> threading.Thread:
+    def start_thread(self, target: Callable[[], None], name: str) -> threading.Thread:
         """Run `target`, which reads from the cluster until `closing` is set, in a daemon thread."""
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         self._threads.append(threading.Thread(target=target, daemon=True, name=name))

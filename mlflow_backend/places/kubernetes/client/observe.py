@@ -133,7 +133,7 @@ class SharedWatch:
             for kind in KINDS
         }
         for kind, reflector in self._reflectors.items():
-            self._cluster.run_beside(reflector.follow, f"watch-{kind}")
+            self._cluster.start_thread(reflector.follow, f"watch-{kind}")
 
     def _end(self) -> None:
         for reflector in self._reflectors.values():
