@@ -21,6 +21,7 @@ Code: TypeAlias = Literal[
     "GitFailed",
     "IndexDenied",
     "IndexUnavailable",
+    "InUse",
     "InvalidCommand",
     "InvalidFile",
     "InvalidKubeconfig",
@@ -101,6 +102,7 @@ EXPLANATIONS: dict[Code, str] = {
         "A package index or channel did not answer. Check its address and your proxy, and repeat "
         "the command."
     ),
+    "InUse": ("A run uses this environment. Wait for the run to end, or cancel it."),
     "InvalidCommand": (
         "The command of an entry point cannot be filled in. Write {name} for a parameter, and {{ "
         "and }} for braces."

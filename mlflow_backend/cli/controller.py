@@ -1,4 +1,4 @@
-"""`mlflow-compute controller`: what the Deployment in k8s/controller runs."""
+"""`mlflow-compute controller`, the command of the Deployment in k8s/controller."""
 
 import os
 
@@ -12,25 +12,26 @@ NAMESPACES = "MLFLOW_COMPUTE_NAMESPACES"
 @click.command()
 @click.option(
     "--namespace", "names", multiple=True, metavar="NAME",
-    help=f"Where runs are settled; may be given several times. Default: {NAMESPACES} "
+    help=f"A namespace whose runs are settled; can be repeated. Default: {NAMESPACES} "
          "(comma-separated), else the controller's own.",
 )  # fmt: skip
 @click.option("--port", default=8080, show_default=True, help="For /metrics, /healthz and /readyz.")
 @report_errors
 def command(names: tuple[str, ...], port: int) -> None:
-    """Settle the runs of one or more namespaces that no client waits for. Runs in the cluster, as a
-    Deployment (k8s/controller).
+    """Settle the runs of one or more namespaces that no client waits for. The command of a
+    Deployment in the cluster (k8s/controller).
 
     Its Lease is in its own namespace: the pod's, or that of the current context.
-    MLFLOW_TRACKING_URI and MLFLOW_TRACKING_USERNAME, _PASSWORD or _TOKEN say where runs are.
+    MLFLOW_TRACKING_URI and MLFLOW_TRACKING_USERNAME, _PASSWORD or _TOKEN set the tracking server
+    and the login.
     """
     from mlflow_backend.controller.serve import log_to_stderr, serve
     from mlflow_backend.places.kubernetes.client.connect import connect
 
     log_to_stderr()
     own = connect()
-    wanted = names or os.environ.get(NAMESPACES, "").split(",")
-    namespaces = list(dict.fromkeys(name.strip() for name in wanted if name.strip())) or [
+    listed = names or os.environ.get(NAMESPACES, "").split(",")
+    namespaces = list(dict.fromkeys(name.strip() for name in listed if name.strip())) or [
         own.namespace
     ]
     clusters = [connect(None, namespace) for namespace in namespaces]

@@ -1,4 +1,4 @@
-"""`mlflow-compute explain WORD`: what an error code or a cause means, and what to do."""
+"""`mlflow-compute explain WORD`: the meaning of an error code or a cause, and what to do."""
 
 import json
 
@@ -12,7 +12,7 @@ from mlflow_backend.cli.output import report_errors
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 @report_errors
 def command(word: str | None, as_json: bool) -> None:
-    """Explain WORD, an error code or a cause; without it, list all of them."""
+    """Explain the error code or cause WORD; without WORD, list all of them."""
     from mlflow_backend.errors import ConfigError, nearest
     from mlflow_backend.explanations import explain, texts
 

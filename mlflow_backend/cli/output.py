@@ -1,10 +1,11 @@
-"""What the commands have in common: tables for people, and errors as one line."""
+"""The output of all commands: tables, and errors as one line."""
 
 import functools
 import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from typing import ParamSpec, TypeVar
 
 import click
 
@@ -13,12 +14,14 @@ from mlflow_backend.plain_text import plain
 log = logging.getLogger(__name__)
 
 UNLIMITED_WIDTH = 10_000
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table as wide as the terminal; where the output is not a terminal, as wide as its texts.
+    """Print a table as wide as the terminal; if the output is not a terminal, as wide as its texts.
 
-    Texts are data, never markup.
+    Texts are data, not markup.
     """
     from rich.console import Console
     from rich.table import Table
@@ -30,16 +33,16 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     Console(width=None if sys.stdout.isatty() else UNLIMITED_WIDTH, highlight=False).print(table)
 
 
-def report_errors(function: Callable) -> Callable:
-    """Show an error that the user can fix as one line on standard error, and exit with 1; a command
-    that was asked for JSON prints the error's fields too, as `{"error": {...}}`.
+def report_errors(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Print an error that the user can fix as one line on standard error, and exit with 1. With
+    `--json` the command also prints the error's fields, as `{"error": {...}}`.
     """
 
     @functools.wraps(function)
-    def call(*arguments, **keywords):
+    def call(*arguments: Parameters.args, **keywords: Parameters.kwargs) -> Result:
         try:
             return function(*arguments, **keywords)
-        except _reported() as error:
+        except _error_classes() as error:
             log.debug("failed", exc_info=error)
             if click.get_current_context().params.get("as_json"):
                 click.echo(json.dumps({"error": fields(error)}, indent=2))
@@ -49,9 +52,8 @@ def report_errors(function: Callable) -> Callable:
 
 
 def readable(error: Exception) -> str:
-    """The error's text as it may be written to a terminal.
-
-    Of MLflow's errors the first line: a traceback may follow it.
+    """The error's text, made safe for a terminal; only the first line of an error of MLflow, as a
+    traceback may follow.
     """
     from mlflow_backend.errors import ComputeError
 
@@ -68,11 +70,10 @@ def fields(error: Exception) -> dict[str, str]:
     return error.fields()
 
 
-def _reported() -> tuple[type[Exception], ...]:
-    """The classes of such errors.
+def _error_classes() -> tuple[type[Exception], ...]:
+    """The classes of errors that the user can fix.
 
-    MLflow's counts where MLflow is loaded: without it nothing raises it, and importing it takes a
-    second.
+    MLflow's own class only if MLflow is loaded, as importing it takes a second.
     """
     from mlflow_backend.errors import ComputeError
 

@@ -1,8 +1,8 @@
-"""`mlflow-compute runs|wait|cancel|logs|settle`: runs that were sent to a cluster, from any machine
+"""`mlflow-compute runs|wait|cancel|logs|settle`: commands for runs on a cluster, from any machine
 that can reach it.
 
-`runs` and `logs` show and change nothing. `runs --settle`, `settle`, `wait` and `cancel` settle: a
-run whose Job has ended or is gone gets its end and its cause.
+`runs` and `logs` change nothing. `runs --settle`, `settle`, `wait` and `cancel` settle: they write
+the end and the cause of a run whose Job has ended or no longer exists.
 """
 
 import json
@@ -28,8 +28,8 @@ from mlflow_runner.contract.tags import (
 
 RUN = click.argument("run_id", metavar="RUN")
 AT_ONCE = 8
-"""Runs that are settled at a time: each costs some round trips to the cluster and to the tracking
-server.
+"""The number of runs that are settled concurrently: each takes some calls to the cluster and the
+tracking server.
 """
 
 
@@ -39,38 +39,36 @@ server.
     "names",
     multiple=True,
     metavar="NAME",
-    help="Only runs of this experiment; may be given several times.",
+    help="Only runs of this experiment; can be repeated.",
 )
-@click.option("--all", "everything", is_flag=True, help="Finished runs too.")
+@click.option("--all", "everything", is_flag=True, help="Include finished runs.")
 @click.option(
     "--settle",
     "is_settled",
     is_flag=True,
-    help="First bring those that have not ended in line with their Jobs.",
+    help="First update unfinished runs from the state of their Jobs.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @report_errors
 def runs(names: tuple[str, ...], everything: bool, is_settled: bool, as_json: bool) -> None:
-    """List the runs that were sent to a cluster and have not ended, as the tracking server knows
-    them.
-    """
+    """List the unfinished runs on clusters, with their state in the tracking server."""
     from mlflow_backend.places.kubernetes import runs as runs_of
 
-    found = list(runs_of.search(runs_of.experiments_of(names), unfinished=not everything))
+    listed = list(runs_of.search(runs_of.experiments_of(names), unfinished=not everything))
     failures = 0
     if is_settled:
-        found, failures = _settle_all(found, ended_too=False)
+        listed, failures = _settle_all(listed, ended_too=False)
     if as_json:
-        click.echo(json.dumps([_summary(run) for run in found], indent=2))
-    elif found:
+        click.echo(json.dumps([_summarize(run) for run in listed], indent=2))
+    elif listed:
         columns = ("run_id", "name", "target", "status", "cause", "job", "started")
         print_table(
             [column.upper().replace("_", " ") for column in columns],
-            [[_summary(run)[key] or "-" for key in columns] for run in found],
+            [[_summarize(run)[key] or "-" for key in columns] for run in listed],
         )
     else:
         click.echo(
-            "No runs." if everything else "No unfinished runs; --all shows the others too.",
+            "No runs." if everything else "No unfinished runs; --all also shows finished ones.",
             err=True,
         )
     sys.exit(1 if failures else 0)
@@ -81,7 +79,7 @@ def runs(names: tuple[str, ...], everything: bool, is_settled: bool, as_json: bo
 @click.option("--no-logs", is_flag=True, help="Do not show the run's output.")
 @report_errors
 def wait(run_id: str, no_logs: bool) -> None:
-    """Wait for RUN and show its output; exit with 1 when it fails."""
+    """Wait for RUN and show its output; exit with 1 if it fails."""
     from mlflow_backend.places.kubernetes import attach
     from mlflow_backend.places.kubernetes import runs as runs_of
     from mlflow_backend.places.kubernetes.run import ClusterRun
@@ -92,10 +90,12 @@ def wait(run_id: str, no_logs: bool) -> None:
         try:
             sys.exit(0 if ClusterRun(attach.attach(run, not no_logs, Progress())).wait() else 1)
         except KeyboardInterrupt:
-            click.echo(f"The run goes on: mlflow-compute cancel {run_id} stops it.", err=True)
+            click.echo(
+                f"The run is still running: mlflow-compute cancel {run_id} stops it.", err=True
+            )
             sys.exit(130)
     run = runs_of.run_of(run_id)
-    click.echo(_ending(run), err=True)
+    click.echo(_describe_end(run), err=True)
     sys.exit(0 if run.info.status == "FINISHED" else 1)
 
 
@@ -103,9 +103,9 @@ def wait(run_id: str, no_logs: bool) -> None:
 @RUN
 @report_errors
 def cancel(run_id: str) -> None:
-    """Stop RUN: it becomes KILLED, and its Job and pod are deleted.
+    """Stop RUN: set its status to KILLED, and delete its Job and pod.
 
-    The Job of a run that has ended or was deleted in MLflow goes too.
+    The Job of a run that has ended or was deleted in MLflow is deleted too.
     """
     from mlflow_backend.places.kubernetes import attach
     from mlflow_backend.places.kubernetes import runs as runs_of
@@ -116,17 +116,15 @@ def cancel(run_id: str) -> None:
     if not runs_of.has_ended(run) or attach.has_active_job(run):
         ClusterRun(attach.attach(run, False, Progress())).cancel()
         run = runs_of.run_of(run_id)
-    click.echo(_ending(run))
+    click.echo(_describe_end(run))
 
 
 @click.command()
 @RUN
-@click.option(
-    "-f", "--follow", is_flag=True, help="Go on showing what the run prints until it ends."
-)
+@click.option("-f", "--follow", is_flag=True, help="Show new output until the run ends.")
 @report_errors
 def logs(run_id: str, follow: bool) -> None:
-    """Show what RUN printed, also after its pod is gone."""
+    """Show the output of RUN, even if its pod no longer exists."""
     from mlflow_backend.places.kubernetes import attach
     from mlflow_backend.places.kubernetes import follow as following
     from mlflow_backend.places.kubernetes import runs as runs_of
@@ -135,12 +133,13 @@ def logs(run_id: str, follow: bool) -> None:
     if follow and not runs_of.has_ended(run):
         following.follow(attach.cluster_of(run), runs_of.known(run), _write)
         return
-    parts = 0
-    for parts, part in enumerate(runs_of.log_parts(run_id), 1):  # noqa: B007
+    is_empty = True
+    for part in runs_of.log_parts(run_id):
         _write(part)
-    if not parts:
+        is_empty = False
+    if is_empty:
         click.echo(
-            f"run {run_id}: nothing is stored of its output yet; --follow shows it as it comes",
+            f"run {run_id}: has no stored output yet; --follow shows it as it is written",
             err=True,
         )
 
@@ -150,57 +149,57 @@ def logs(run_id: str, follow: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
 @report_errors
 def settle(run_ids: tuple[str, ...], as_json: bool) -> None:
-    """Bring runs in line with their Jobs: those named, or all that have not ended and say which
-    cluster they were sent to.
+    """Update runs from the state of their Jobs: the given ones, or all unfinished runs that name
+    their cluster.
     """
     from mlflow_backend.places.kubernetes import runs as runs_of
 
-    wanted = [runs_of.run_of(run_id) for run_id in run_ids] or list(
+    selected = [runs_of.run_of(run_id) for run_id in run_ids] or list(
         runs_of.search(None, unfinished=True, with_tag=TAG_CLUSTER)
     )
-    found, failures = _settle_all(wanted, ended_too=True, asked_for=bool(run_ids))
+    settled, failures = _settle_all(selected, ended_too=True, named=bool(run_ids))
     changed = [
         after
-        for before, after in zip(wanted, found, strict=True)
+        for before, after in zip(selected, settled, strict=True)
         if after.info.status != before.info.status
     ]
     if as_json:
-        click.echo(json.dumps([_summary(run) for run in changed], indent=2))
+        click.echo(json.dumps([_summarize(run) for run in changed], indent=2))
     else:
         for run in changed:
-            click.echo(f"{run.info.run_id} {_ending(run)}")
-        click.echo(f"{len(wanted)} looked at, {len(changed)} settled", err=True)
+            click.echo(f"{run.info.run_id} {_describe_end(run)}")
+        click.echo(f"{len(selected)} checked, {len(changed)} settled", err=True)
     sys.exit(1 if failures else 0)
 
 
 def _settle_all(
-    found: Sequence[Any], ended_too: bool, asked_for: bool = False
+    selected: Sequence[Any], ended_too: bool, named: bool = False
 ) -> tuple[list[Any], int]:
-    """The runs as they are after settling, and how many could not be settled; why is said once for
-    each reason.
+    """The runs after settling, and the number of failures; each reason is printed once.
 
-    `ended_too`: a run that has its end may have left a Job that holds something. A run of a cluster
-    that is not reached from here is left alone, which is a failure only where the user named it
-    (`asked_for`).
+    With `ended_too` runs that have ended are settled too, as their Jobs may still hold resources. A
+    run of a cluster that cannot be reached from here is skipped, which is a failure only if the
+    user named it (`named`).
     """
     from mlflow_backend.errors import ComputeError, UnknownCluster
 
     def settle_one(run: Any) -> tuple[Any, str, str]:
         try:
-            return _settled(run, ended_too), "", ""
+            return _settle(run, ended_too), "", ""
         except ComputeError as error:
-            elsewhere = isinstance(error, UnknownCluster) and not asked_for
-            return run, "left alone" if elsewhere else "not settled", readable(error)
+            is_skipped = isinstance(error, UnknownCluster) and not named
+            return run, "skipped" if is_skipped else "not settled", readable(error)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        outcomes = list(pool.map(settle_one, found))
-    reasons = Counter((what, why) for _, what, why in outcomes if why)
-    for (what, why), count in reasons.items():
-        click.echo(f"{count} {what}: {why}", err=True)
+        outcomes = list(pool.map(settle_one, selected))
+    reasons = Counter((outcome, reason) for _, outcome, reason in outcomes if reason)
+    for (outcome, reason), count in reasons.items():
+        click.echo(f"{count} {outcome}: {reason}", err=True)
     return [run for run, _, _ in outcomes], sum(what == "not settled" for _, what, _ in outcomes)
 
 
-def _settled(run: Any, ended_too: bool) -> Any:
+def _settle(run: Any, ended_too: bool) -> Any:
+    """The run after settling."""
     from mlflow_backend.places.kubernetes import attach
     from mlflow_backend.places.kubernetes import runs as runs_of
 
@@ -214,15 +213,15 @@ def _write(output: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def _ending(run: Any) -> str:
+def _describe_end(run: Any) -> str:
     tags = run.data.tags
     if run.info.lifecycle_stage == "deleted":
         return f"deleted in MLflow, its Job {plain(tags[TAG_JOB])} is deleted too"
-    why = f", {tags[TAG_CAUSE]}: {tags.get(TAG_MESSAGE, '')}" if TAG_CAUSE in tags else ""
-    return plain(f"{run.info.status}{why}")
+    reason = f", {tags[TAG_CAUSE]}: {tags.get(TAG_MESSAGE, '')}" if TAG_CAUSE in tags else ""
+    return plain(f"{run.info.status}{reason}")
 
 
-def _summary(run: Any) -> dict[str, Any]:
+def _summarize(run: Any) -> dict[str, Any]:
     tags = run.data.tags
     return {
         "run_id": run.info.run_id,

@@ -1,11 +1,16 @@
-"""`mlflow-compute targets`."""
+"""`mlflow-compute targets`: list the compute targets, and allow a targets file."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mlflow_backend.cli.output import print_table, report_errors
+
+if TYPE_CHECKING:
+    from mlflow_backend.targets.target import Target
 
 
 @click.group("targets", invoke_without_command=True)
@@ -13,7 +18,7 @@ from mlflow_backend.cli.output import print_table, report_errors
 @click.pass_context
 @report_errors
 def command(context: click.Context, as_json: bool) -> None:
-    """List the compute targets that `mlflow run .` knows here, and where each is defined."""
+    """List the compute targets of `mlflow run .` in this folder, and where each is defined."""
     if context.invoked_subcommand is None:
         _list(as_json)
 
@@ -22,17 +27,15 @@ def command(context: click.Context, as_json: bool) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @report_errors
 def allow(file: Path) -> None:
-    """Use the targets of FILE although a project's author may have written it.
+    """Allow the targets of FILE although a project's author may have written it.
 
-    A change of the file needs a new permission.
+    If the file changes, it must be allowed again.
     """
     from mlflow_backend.targets import targets_file
 
     path = file.absolute()
-    found = targets_file.allow(path)
-    click.echo(
-        f"{path} is used from now on, as it is: {', '.join(found.targets) or 'it has no targets'}"
-    )
+    names = targets_file.allow(path).targets
+    click.echo(f"{path} is allowed until it changes: {', '.join(names) or 'it has no targets'}")
 
 
 def _list(as_json: bool) -> None:
@@ -40,22 +43,22 @@ def _list(as_json: bool) -> None:
     from mlflow_backend.targets.targets_file import load_files, search_path
 
     files = load_files(_project_here())
-    sources, trouble = list(files.sources), None
+    sources, outage = list(files.sources), None
     try:
         from mlflow_backend.places.kubernetes import shared_targets
 
         cluster = shared_targets.load()
         sources += [cluster] if cluster else []
     except ComputeError as error:
-        trouble = str(error)
-    rows = {}
+        outage = str(error)
+    rows: dict[str, tuple[str, Target]] = {}
     for source in sources:
         for name, target in source.targets.items():
             rows.setdefault(name, (source.source, target))
     if as_json:
         listed = [
-            {"name": name, "source": source, **target.model_dump(exclude_unset=True, mode="json")}
-            for name, (source, target) in rows.items()
+            {"name": name, "source": path, **target.model_dump(exclude_unset=True, mode="json")}
+            for name, (path, target) in rows.items()
         ]
         click.echo(json.dumps(listed, indent=2))
     elif not rows:
@@ -67,13 +70,13 @@ def _list(as_json: bool) -> None:
         _print(rows)
     for line in files.refused:
         click.echo(line, err=True)
-    if trouble:
-        click.echo(f"The cluster's own list could not be read: {trouble}", err=True)
+    if outage:
+        click.echo(f"The cluster's own list could not be read: {outage}", err=True)
 
 
 def _project_here() -> Path | None:
-    """The current directory where it is a project or in a git repository: `mlflow run .` takes no
-    targets from there.
+    """The current directory if it is a project or in a git repository, from which `mlflow run .`
+    uses no targets.
     """
     from mlflow_backend.files.git_checkout import work_tree
 
@@ -84,17 +87,18 @@ def _project_here() -> Path | None:
     return here if is_project else None
 
 
-def _print(rows) -> None:
+def _print(rows: "Mapping[str, tuple[str, Target]]") -> None:
     lines = []
     for name, (source, target) in rows.items():
-        resources = ", ".join(
-            f"{key} {value}"
-            for key, value in target.resources.model_dump(exclude_none=True).items()
+        resources = target.resources.model_dump(exclude_none=True)
+        lines.append(
+            (
+                name,
+                target.context or "(current)",
+                target.namespace or "(context's)",
+                target.image or "(missing)",
+                ", ".join(f"{key} {value}" for key, value in resources.items()) or "-",
+                source,
+            )
         )
-        where = (
-            target.context or "(current)",
-            target.namespace or "(context's)",
-            target.image or "(missing)",
-        )
-        lines.append((name, *where, resources or "-", source))
     print_table(("TARGET", "CONTEXT", "NAMESPACE", "IMAGE", "RESOURCES", "DEFINED IN"), lines)

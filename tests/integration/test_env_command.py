@@ -92,9 +92,9 @@ def test_list_and_clean(server, listed, seen):
         and entry["size_bytes"] > 1000
     )
     assert key[:12] in env("list")
-    assert "there is no environment 0000" in env("clean", "0000", code=1)
-    assert "give --size or --all" in env("clean", code=2)
-    assert "--size many: write a number" in env("clean", "--size", "many", code=1)
+    assert "there is no cached environment 0000" in env("clean", "0000", code=1)
+    assert "pass --size or --all" in env("clean", code=2)
+    assert "--size many: is not a size: write a number" in env("clean", "--size", "many", code=1)
     assert env("clean", "--size", "10G") == "0 environments removed, 0 MB freed\n"
     assert (
         env("clean", key[:8]) == f"environment {key[:12]} removed\n"
@@ -102,7 +102,7 @@ def test_list_and_clean(server, listed, seen):
     )
     run(listed, {})
     assert (
-        env("clean", "--all").startswith("1 environments removed")
+        env("clean", "--all").startswith("1 environment removed")
         and json.loads(env("list", "--json")) == []
     )
 

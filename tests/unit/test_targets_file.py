@@ -295,7 +295,7 @@ def test_the_command_that_allows_a_file(folders):
     )
     path.write_text("targets: {mine: {image: x}}")
     assert CliRunner().invoke(command, allow).output == (
-        f"{path} is used from now on, as it is: mine\n"
+        f"{path} is allowed until it changes: mine\n"
     )
     assert refused(folders, path.parent) == ([str(path)], [])
 
