@@ -50,6 +50,7 @@ test-unit: .venv/developing ## what needs neither: seconds
 lint: .venv/developing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 bench: .venv/developing ## the measurements of benchmarks/README.md, some minutes
 	$(BIN)/python -m benchmarks.run

@@ -97,12 +97,14 @@ def counted(access) -> dict:
 
     text = dev.kubectl(access, "get", "--raw", "/metrics")
     watches: Counter[str] = Counter()
-    for labels, value in re.findall(r"^apiserver_longrunning_requests\{(.*?)\} (\d+)", text, re.M):
+    for labels, value in re.findall(
+        r"^apiserver_longrunning_requests\{(.*?)\} (\d+)", text, re.MULTILINE
+    ):
         found = dict(re.findall(r'(\w+)="(.*?)"', labels))
         if found["verb"] == "WATCH":
             watches[found["resource"]] += int(value)
     requests: Counter[str] = Counter()
-    for labels, value in re.findall(r"^apiserver_request_total\{(.*?)\} (\d+)", text, re.M):
+    for labels, value in re.findall(r"^apiserver_request_total\{(.*?)\} (\d+)", text, re.MULTILINE):
         found = dict(re.findall(r'(\w+)="(.*?)"', labels))
         ours = found["resource"] == "jobs" and found["verb"] in (
             "GET",
@@ -198,7 +200,7 @@ def _controller_beside(access) -> dict:
             for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
             if line.startswith("VmHWM")
         )
-        resident = float(re.search(r"^process_resident_memory_bytes (\S+)", text, re.M)[1])
+        resident = float(re.search(r"^process_resident_memory_bytes (\S+)", text, re.MULTILINE)[1])
         return {
             "ready_after_s": round(listed_s, 1),
             "resident_mb": round(resident / 1e6),

@@ -1,10 +1,9 @@
 """From the values that a user wrote to a model, or to one line that names the wrong value."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from mlflow_backend.errors import ConfigError, nearest
 
@@ -48,7 +47,7 @@ def validate(model: type[Model], values: Any, describe: Callable[..., str]) -> M
         ) from None
 
 
-def _describe_input(error: ErrorDetails) -> str:
+def _describe_input(error: Mapping[str, Any]) -> str:
     value = error["input"]
     return "" if isinstance(value, (dict, list)) else f", found {value!r:.100}"
 

@@ -24,7 +24,7 @@ def with_init(item):
 
 
 @pytest.mark.parametrize(
-    "command, end", [("true", ("FINISHED", None)), ("exit 3", ("FAILED", "ExitCode"))]
+    ("command", "end"), [("true", ("FINISHED", None)), ("exit 3", ("FAILED", "ExitCode"))]
 )
 def test_a_sidecar_that_does_not_end(faults, kubectl, command, end):
     """The run's container alone says how the run ended, and nothing of the pod is left

@@ -49,7 +49,7 @@ def test_a_run_here_whose_reporter_is_refused(local, command):
 
 
 def test_a_run_here_whose_reporter_is_killed_again_and_again(local):
-    way, start, check = local
+    _way, start, check = local
     run = start("echo begun; sleep 5; exit 3")
     wait_for(lambda: Seen(run.run_id).status == "RUNNING")
     for _ in range(2):

@@ -147,7 +147,9 @@ def test_each_ends_with_its_cause_and_without_its_job(
     assert not wrong
     for namespace in (dev.NAMESPACE, CONTROLLED):
         left = kubectl("-n", namespace, "get", "jobs", "-o", "name").split()
-        names = {f"job.batch/{watched.run.job_name}" for watched in sum(started.values(), [])}
+        names = {
+            f"job.batch/{watched.run.job_name}" for runs in started.values() for watched in runs
+        }
         assert not names.intersection(left)
     wait_for(lambda: Seen(killed[CONTROLLER]).status == "FAILED", timeout_s=150)
     wait_for(

@@ -83,7 +83,7 @@ def intruder(kubectl, monkeypatch):
     return come_first
 
 
-@pytest.mark.parametrize("kind, content", [
+@pytest.mark.parametrize(("kind", "content"), [
     ("ConfigMap", {"binaryData": {"runner.pyz": ""}, "immutable": False}),
     ("Secret", {"data": {"LD_PRELOAD": ""}}),
 ])  # fmt: skip
@@ -232,7 +232,7 @@ def test_a_run_that_cannot_be_scheduled_says_why(cluster, project, capfd):
 
 
 def test_files_of_parameters_travel_with_the_run(cluster, project, seen, tmp_path):
-    parameters = {name: "path" for name in ("inside", "ignored", "file", "folder", "far")} | {
+    parameters = dict.fromkeys(("inside", "ignored", "file", "folder", "far"), "path") | {
         "uri": "uri"
     }
     root = project("cat {inside} {ignored} {file} {folder}/deep/x.txt {far}; python s.py {uri}", parameters=parameters,

@@ -300,12 +300,12 @@ def test_a_channel_that_is_not_there_is_named(server, project, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("channel", "reason", "advice"),
     [
-        ("http://127.0.0.1:9/x", "Connection refused", "set a mirror in .condarc (channel_alias, "
+        ("http://127.0.0.1:9/x", "Connection refused", ("set a mirror in .condarc (channel_alias, "
                                                        "custom_channels), list the packages below "
                                                        "'pip:', "
-         "or use the active environment with --env-manager local"),
-        ("{closed}", "401 Unauthorized", "set a login for it in .netrc, or in the channel's URL in "
-                                         ".condarc"),
+         "or use the active environment with --env-manager local")),
+        ("{closed}", "401 Unauthorized", ("set a login for it in .netrc, or in the channel's URL in "
+                                         ".condarc")),
     ],
 )  # fmt: skip
 def test_a_channel_that_does_not_answer_is_explained_in_one_line(

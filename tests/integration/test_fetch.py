@@ -83,7 +83,7 @@ def fetched(runner, tmp_path, uri, **keywords):
     return Seen(run_id), out.decode()
 
 
-@pytest.mark.parametrize("scheme, path", [
+@pytest.mark.parametrize(("scheme", "path"), [
     ("http", "/data.csv"),
     ("http", "/api/2.0/mlflow-artifacts/artifacts/data.csv"),
     ("mlflow-artifacts", "/data.csv"),
@@ -182,7 +182,7 @@ def test_a_tracking_server_that_is_in_trouble_for_a_moment_costs_no_snapshot(
         "archive": Archive("0" * 64, None, "code/snapshot.tar.gz"),
         "unpack_dir": str(tmp_path / "work"),
     }
-    run_id, process = runner("true", termination_log=str(tmp_path / "told"), **submission)
+    _run_id, process = runner("true", termination_log=str(tmp_path / "told"), **submission)
     threading.Timer(3, lambda: setattr(proxy, "mode", "open")).start()
     process.communicate(timeout=60)
     asked = [call.endpoint for call in proxy.calls if call.method == "GET"]

@@ -89,8 +89,10 @@ def test_locking_for_a_cluster_runs_no_build(index, lock, tmp_path, static):
     text = problem(lock, "own", "mlflow")
     assert text.splitlines()[-2:] == [
         "own: has no wheel, and packages are not built on this machine for a cluster",
-        "set 'allow_builds: true' in the target, or run mlflow-compute env lock --target NAME "
-        "--allow-builds",
+        (
+            "set 'allow_builds: true' in the target, or run mlflow-compute env lock --target NAME "
+            "--allow-builds"
+        ),
     ]
     assert traces(tmp_path) == []
 
@@ -368,8 +370,8 @@ def test_a_login_for_a_channel_is_in_no_file_and_no_error(
             f"channel_alias: {address.replace('://', '://ada:${P}@')}\n"
         )
         for text in (f"channels: ['{address}']\ndependencies: [python, tool]\n", f"channels: ['{address}']\ndependencies: [python, '{address}::tool']\n",
-                     f"channels: ['{address.replace('://', '://ada:${P}@')}']\ndependencies: "
-                     "[python, tool, alpha]\n"):  # fmt: skip
+                     (f"channels: ['{address.replace('://', '://ada:${P}@')}']\ndependencies: "
+                     "[python, tool, alpha]\n")):  # fmt: skip
             with pytest.raises(EnvironmentSpecError) as error:
                 lock(text.replace("tool", "toll"))
             assert "No candidates were found for toll" in str(error.value) and "sesame" not in str(

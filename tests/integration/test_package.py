@@ -145,8 +145,10 @@ def third_party_imports():
                 modules = [
                     (
                         node.module,
-                        f"from {node.module} import "
-                        f"{', '.join(alias.name for alias in node.names)}",
+                        (
+                            f"from {node.module} import "
+                            f"{', '.join(alias.name for alias in node.names)}"
+                        ),
                     )
                 ]
             else:

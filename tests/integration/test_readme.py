@@ -9,7 +9,6 @@ import yaml
 
 from mlflow_backend.targets.target import Target
 from mlflow_backend.targets.targets_file import parse
-from mlflow_runner.contract.causes import Cause
 from tests.bed.server import BIN
 
 ROOT = Path(__file__).parents[2]
@@ -78,15 +77,6 @@ def test_the_table_of_fields_is_complete():
         for name in re.findall(r"`([a-z_]+)[`:]", row.split("|")[1] if "|" in row else "")
     }
     assert named == set(Target.model_fields) | {"extends"}
-
-
-def test_the_table_of_causes_is_the_enum():
-    table = TEXT[TEXT.index("| `compute.cause`") : TEXT.index("**In the cluster**")]
-    named = re.findall(
-        r"`(\w+)`",
-        "".join(line.split("|")[1] for line in table.splitlines()[2:] if line.startswith("|")),
-    )
-    assert sorted(named) == sorted(cause.value for cause in Cause)
 
 
 def test_the_map_of_the_code_names_what_is_there():

@@ -177,7 +177,7 @@ def test_a_cluster_without_the_namespace_of_the_shared_targets_has_none(
 PAGE = (dev.ROOT / "k8s/README.md").read_text()
 OVERLAYS = [
     text
-    for block in re.findall(r"(?:^    .*\n)+", PAGE, re.M)
+    for block in re.findall(r"(?:^    .*\n)+", PAGE, re.MULTILINE)
     if "resources:" in (text := textwrap.dedent(block))
 ]
 

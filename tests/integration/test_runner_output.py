@@ -71,7 +71,7 @@ def test_a_server_that_goes_away_for_a_while_loses_nothing(own_server, runner, m
     own_server.stop()
     time.sleep(12)
     own_server.start()
-    out, _ = process.communicate(timeout=120)
+    _out, _ = process.communicate(timeout=120)
     found = Seen(run_id)
     assert found.status == "FINISHED"
     assert found.log.startswith(b"before\nduring\nafter\n")
@@ -95,7 +95,7 @@ def test_an_outage_longer_than_the_limit_is_said_and_left_in_the_termination_mes
 ):
     use(own_server.uri, monkeypatch)
     told = tmp_path / "termination"
-    run_id, process = runner("sleep 2; exit 5", report_timeout_s=4.0, termination_log=str(told))
+    _run_id, process = runner("sleep 2; exit 5", report_timeout_s=4.0, termination_log=str(told))
     own_server.stop()
     out, _ = process.communicate(timeout=60)
     assert (

@@ -105,7 +105,7 @@ def test_a_submission_that_was_replaced_is_not_run(start, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, content", [("LD_PRELOAD", b"/evil.so"), ("MLFLOW_TRACKING_TOKEN", b"theirs")]
+    ("name", "content"), [("LD_PRELOAD", b"/evil.so"), ("MLFLOW_TRACKING_TOKEN", b"theirs")]
 )
 def test_a_secret_with_other_or_further_values_is_not_read(start, name, content, tmp_path):
     made = make(

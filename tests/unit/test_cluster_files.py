@@ -127,8 +127,10 @@ def test_what_the_user_names_outside_of_the_project_is_said_with_number_and_size
         "data": f"{UNPACKED}/inputs/data/data", "one": f"{UNPACKED}/inputs/one/key.pem", "key": f"file://{UNPACKED}/inputs/key/id_rsa",
     }  # fmt: skip
     assert lines == [
-        f"parameter 'data': {tmp_path}/data travels with the run (3 files, 2.0 kB); may be secret: "
-        "deep/.env",
+        (
+            f"parameter 'data': {tmp_path}/data travels with the run (3 files, 2.0 kB); may be secret: "
+            "deep/.env"
+        ),
         f"parameter 'one': {tmp_path}/key.pem travels with the run (1 file, 0.0 kB)",
         f"parameter 'key': {tmp_path}/id_rsa travels with the run (1 file, 0.0 kB); may be secret",
     ]
@@ -158,8 +160,10 @@ def test_secrets_and_what_ignore_files_name_are_said(packed, tmp_path):
     contents, _, lines, _ = packed({})
     assert contents == {"project/.gitignore": "*.log\n"}
     assert lines == [
-        "excluded, may be secret: .env, 0.key, 1.key, 10.key, 11.key, 2.key, 3.key, 4.key, 5.key, "
-        "6.key and 4 more (write !NAME in .mlflowignore to send one)",
+        (
+            "excluded, may be secret: .env, 0.key, 1.key, 10.key, 11.key, 2.key, 3.key, 4.key, 5.key, "
+            "6.key and 4 more (write !NAME in .mlflowignore to send one)"
+        ),
         "excluded by .gitignore: 1 file, 0.0 kB (x.log)",
     ]
 

@@ -22,7 +22,7 @@ def invoked(name, *options):
     return found[0]
 
 
-@pytest.mark.parametrize("name, options, expected", [
+@pytest.mark.parametrize(("name", "options", "expected"), [
     ("run", ["run-id", "backend-config"], (True, "its-own")),
     ("run", ["run-id"], (False, None)),
     ("train", ["run-id", "backend-config"], (False, None)),

@@ -106,7 +106,7 @@ def test_git_agrees(repository, lines, paths):
     asked = [path for path in paths if not path.startswith((":", "\\"))]
     theirs = ignored_by_git(repository, patterns, asked) if asked else {}
     ours = verdicts(patterns, asked)
-    assert {path: verdict for path, verdict in ours.items()} == {
+    assert dict(ours.items()) == {
         path: None if not pattern else not pattern.startswith("!")
         for path, pattern in theirs.items()
     }

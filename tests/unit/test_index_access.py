@@ -168,13 +168,13 @@ def test_what_stays_is_said_with_the_entry_that_sends_it(home):
     environ = home(_dot_netrc=NETRC_TEXT) | {"UV_INDEX_URL": "https://corp.example/simple"}
     assert sent(["https://corp.example/x", "https://github.com/a", "https://x.example/"], environ) == (
         {"corp.example": "ada"},
-        ("the login for github.com is not sent, as the project names this host and your own "
-         "index settings do not: add 'github.com' to 'credential_hosts' of the target to send it",),
+        (("the login for github.com is not sent, as the project names this host and your own "
+         "index settings do not: add 'github.com' to 'credential_hosts' of the target to send it"),),
     )  # fmt: skip
     assert sent(["https://corp.example/x", "http://corp.example/y"], environ) == (
         {},
-        ("the login for corp.example is not sent, as HTTP is not encrypted: add "
-         "'corp.example:80' to 'credential_hosts' of the target to send it anyway",),
+        (("the login for corp.example is not sent, as HTTP is not encrypted: add "
+         "'corp.example:80' to 'credential_hosts' of the target to send it anyway"),),
     )  # fmt: skip
     for entry in ("github.com", "github.com:443", "GitHub.com"):
         assert sent(["https://github.com/a"], environ, Permissions(False, (entry,))) == (

@@ -212,19 +212,19 @@ def test_a_plugin_that_is_missing_is_named_with_its_entry(kubeconfig, change):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("sys.exit('first line\\nthe SSO session has expired')", "failed with exit code 1: the SSO "
+        ("sys.exit('first line\\nthe SSO session has expired')", ("failed with exit code 1: the SSO "
                                                                  "session has expired: log in "
-                                                                 "again with it"),
+                                                                 "again with it")),
         ("sys.exit(3)", "failed with exit code 3: log in again with it"),
         ("print('s3cr3t')", "did not print an ExecCredential with a status: check its arguments"),
-        ("print('{\"token\": \"s3cr3t\"}')", "did not print an ExecCredential with a status: check "
-                                             "its arguments"),
+        ("print('{\"token\": \"s3cr3t\"}')", ("did not print an ExecCredential with a status: check "
+                                             "its arguments")),
         (credential(), "returned neither a token nor a client certificate: log in again with it"),
-        (credential(clientCertificateData="s3cr3t"), "did not print an ExecCredential with a "
-                                                     "status: check its arguments"),
+        (credential(clientCertificateData="s3cr3t"), ("did not print an ExecCredential with a "
+                                                     "status: check its arguments")),
         (credential(token="s3cr3t").replace("v1", "v1beta1"),
-         "returned the version client.authentication.k8s.io/v1beta1, but the kubeconfig requires "
-         "client.authentication.k8s.io/v1: update the kubeconfig"),
+         ("returned the version client.authentication.k8s.io/v1beta1, but the kubeconfig requires "
+         "client.authentication.k8s.io/v1: update the kubeconfig")),
     ],
 )  # fmt: skip
 def test_a_plugin_that_fails_is_one_line_without_its_answer(

@@ -181,8 +181,8 @@ def test_a_login_in_an_address_is_not_kept(read, tmp_path):
 @pytest.mark.parametrize(
     ("entry", "words"),
     [({"name": "a", "directory": {"path": "."}}, "a: a path of this machine"), ({"name": "a", "archive": {"path": "x.whl"}}, "a: a path of this machine"),
-     ({"name": "a", "wheels": [{"path": "x.whl", "hashes": {"sha256": SHA}}]}, "a: a path of this "
-                                                                               "machine"), ({"name": "a"}, "a: has no file"),
+     ({"name": "a", "wheels": [{"path": "x.whl", "hashes": {"sha256": SHA}}]}, ("a: a path of this "
+                                                                               "machine")), ({"name": "a"}, "a: has no file"),
      ({"name": "a", "vcs": {"type": "git", "url": "file:///x", "commit-id": "c0"}}, "'url' is 'file:///x'"), ({}, "has no 'name'")],
 )  # fmt: skip
 def test_what_cannot_be_installed_elsewhere_is_refused(read, entry, words):

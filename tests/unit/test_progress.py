@@ -56,7 +56,7 @@ def test_lines_of_several_runs_say_which_run_they_are_of(capsys):
     assert capsys.readouterr().out == "alone\n[one] a\n[one] bc\n[other] d\nalone again\n"
 
 
-@pytest.mark.parametrize("pieces, shown", [
+@pytest.mark.parametrize(("pieces", "shown"), [
     (["a", "b\nc\nd", "e\n"], "[one] ab\n[one] c\n[one] de\n"),
     (["10%", "\r20%", "\r", "30%\r\nend\n"], "[one] 10%\r[one] 20%\r[one] 30%\r\n[one] end\n"),
     (["a\r", "\n", "\n", "b"], "[one] a\r\n[one] \n[one] b"),

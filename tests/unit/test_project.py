@@ -95,8 +95,10 @@ def test_a_name_of_any_type_is_taken_as_text(tmp_path, name, shown):
         ),
         (
             "entry_points:\n  main:\n    parameters:\n      a: 1\n",
-            "line 4, entry_points.main.parameters.a: 1 is not valid: write a type such as float, or "
-            "'type:' and 'default:'",
+            (
+                "line 4, entry_points.main.parameters.a: 1 is not valid: write a type such as float, or "
+                "'type:' and 'default:'"
+            ),
         ),
         ("conda_env: [a]\n", "line 1, conda_env: ['a'] is not valid: write the name of a file"),
         ("docker_env: image\n", "line 1, docker_env: 'image' is not valid: write fields below it"),
@@ -347,13 +349,17 @@ def test_the_name_of_what_is_downloaded_is_a_name(uri, name):
     [
         (
             "x {lr.value}",
-            "the command has {lr.value}: write the name of a declared parameter, and {{ and }} for "
-            "braces",
+            (
+                "the command has {lr.value}: write the name of a declared parameter, and {{ and }} for "
+                "braces"
+            ),
         ),
         (
             "x {lr[0]}",
-            "the command has {lr[0]}: write the name of a declared parameter, and {{ and }} for "
-            "braces",
+            (
+                "the command has {lr[0]}: write the name of a declared parameter, and {{ and }} for "
+                "braces"
+            ),
         ),
         (
             "x {lr:.3f}",
@@ -377,8 +383,10 @@ def test_the_name_of_what_is_downloaded_is_a_name(uri, name):
         ),
         (
             "awk '{print}'",
-            "the command has {print}: write the name of a declared parameter, and {{ and }} for "
-            "braces",
+            (
+                "the command has {print}: write the name of a declared parameter, and {{ and }} for "
+                "braces"
+            ),
         ),
         ("x {", "the command has a single brace: write {{ and }} for braces"),
         ("x }", "the command has a single brace: write {{ and }} for braces"),

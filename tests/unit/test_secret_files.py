@@ -51,8 +51,10 @@ def test_names_that_only_resemble_them(path):
         KUBECONFIG + b"client-key-data: abc",
         b'{"clusters": [], "contexts": [], "users": [{"user": {"token": "abc"}}]}',
         b'{"auths": {"ghcr.io": {"auth": "YWRhOnB3"}}}',
-        b'{"client_id": "x", "client_secret": "y", "refresh_token": "z", "type": '
-        b'"authorized_user"}',
+        (
+            b'{"client_id": "x", "client_secret": "y", "refresh_token": "z", "type": '
+            b'"authorized_user"}'
+        ),
     ],
 )
 def test_contents_of_secrets(head):

@@ -314,7 +314,7 @@ def test_an_earlier_pod_does_not_tell_the_end_of_a_run_that_another_has_taken_ov
     assert ending(same_attempt, State(status="FINISHED", exit_code=0, pod="b")).status == "FINISHED"
 
 
-@pytest.mark.parametrize("status, tags, told", [
+@pytest.mark.parametrize(("status", "tags", "told"), [
     ("KILLED", end_tags("KILLED", "Deleted", "x", None), True),
     ("KILLED", end_tags("KILLED", "Terminated", "x", 143), False),  # its Job may go on
     # between the writes of a retry
@@ -346,7 +346,7 @@ def happened(reason, first_s):
     return {"reason": reason, "firstTimestamp": at(first_s), "message": "m"}
 
 
-@pytest.mark.parametrize("found, events, patience_s", [
+@pytest.mark.parametrize(("found", "events", "patience_s"), [
     (waiting("ErrImagePull", 600), [happened("Failed", 601)], 120),
     (waiting("ErrImagePull", 600), [], 120),
     (waiting("ImagePullBackOff", 600), [happened("Failed", 601), happened("BackOff", 620)], 120),
@@ -405,7 +405,7 @@ def beside(run_state, phase="Running"):
 
 
 @pytest.mark.parametrize(
-    "code, outcome",
+    ("code", "outcome"),
     [(0, ("FINISHED", None)), (3, ("FAILED", "ExitCode")), (137, ("FAILED", "Killed"))],
 )
 def test_the_end_of_the_runs_container_is_the_runs_end_and_its_job_goes_though_a_sidecar_stays(
@@ -448,7 +448,7 @@ def test_an_init_container_whose_image_cannot_be_pulled_is_no_start_that_lasts_f
     assert verdict.end.cause == "ImagePullError" and "container prepare" in verdict.end.message
 
 
-@pytest.mark.parametrize("state, outcome", [
+@pytest.mark.parametrize(("state", "outcome"), [
     (terminated(137, reason="OOMKilled"), ("FAILED", "OOMKilled", 137)),
     (terminated(3), ("FAILED", "ExitCode", 3)),
     (terminated(0), ("FINISHED", None, 0)),
@@ -464,7 +464,7 @@ def of_container(event, path):
     return {**event, "involvedObject": {"fieldPath": path}}
 
 
-@pytest.mark.parametrize("found, events, patience_s", [
+@pytest.mark.parametrize(("found", "events", "patience_s"), [
     (waiting("CreateContainerConfigError", 1), [happened("Failed", 5), happened("Pulled", 30), happened("Failed", 600)], 30),
     (waiting("ErrImagePull", 1), [of_container(happened("Failed", 5), "spec.initContainers{prepare}"),
                                   of_container(happened("Failed", 600), "spec.containers{run}")], 120),

@@ -262,9 +262,11 @@ def test_no_file_that_an_archive_may_hold_beside_its_project_is_used(folders):
     used, lines = refused(folders, project)
     assert used == [str(folders / FILE_NAME)], "an archive is not unpacked over the home folder"
     assert lines == [
-        f"{folders / 'a' / 'b' / FILE_NAME} is not used: it may have come with the project that is "
-        f"run ({project}); to use it: mlflow-compute targets allow "
-        f"{folders / 'a' / 'b' / FILE_NAME}"
+        (
+            f"{folders / 'a' / 'b' / FILE_NAME} is not used: it may have come with the project that is "
+            f"run ({project}); to use it: mlflow-compute targets allow "
+            f"{folders / 'a' / 'b' / FILE_NAME}"
+        )
     ]
 
 

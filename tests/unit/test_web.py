@@ -89,11 +89,11 @@ def test_what_a_status_means(status, kind):
 
 @pytest.mark.parametrize("body", [
     b"[]", b"null", b"7", b"<html>login</html>", b"{}", b'{"run": null}', b'{"run": []}', b'{"run": {"info": null}}', b'{"run": {"info": {}}}',
-    b'{"run": {"info": {"run_id": 7, "status": "RUNNING"}}}', b'{"run": {"info": {"run_id": "r", '
-                                                              b'"status": "RUNNING"}, "data": []}}',
+    b'{"run": {"info": {"run_id": 7, "status": "RUNNING"}}}', (b'{"run": {"info": {"run_id": "r", '
+                                                              b'"status": "RUNNING"}, "data": []}}'),
     b'{"run": {"info": {"run_id": "r", "status": "RUNNING"}, "data": {"tags": {"a": "b"}}}}',
-    b'{"run": {"info": {"run_id": "r", "status": "RUNNING"}, "data": {"tags": [{"key": "a", '
-    b'"value": 1}]}}}',
+    (b'{"run": {"info": {"run_id": "r", "status": "RUNNING"}, "data": {"tags": [{"key": "a", '
+    b'"value": 1}]}}}'),
     b'{"run": {"info": {"run_id": "r", "status": "RUNNING", "start_time": "x"}}}', b"[" * 100_000,
 ])  # fmt: skip
 def test_an_answer_that_is_not_mlflows_is_an_outage_and_no_crash(body):

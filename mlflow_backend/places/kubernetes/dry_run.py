@@ -5,10 +5,10 @@ from typing import Any
 
 import yaml
 
-from mlflow_backend.errors import ComputeError
+from mlflow_backend.places.kubernetes.check import check, objects
 from mlflow_backend.places.kubernetes.client.answers import Object
 from mlflow_backend.places.kubernetes.prepare import Prepared, prepare
-from mlflow_backend.places.kubernetes.submit import objects, validate
+from mlflow_backend.plan.findings import refuse
 from mlflow_backend.progress import Progress
 from mlflow_backend.request.backend_config import BackendConfig
 from mlflow_backend.request.project import Project
@@ -19,16 +19,18 @@ HIDDEN = "***"
 def dry_run(
     config: BackendConfig, project: Project, experiment_id: str, client_uri: str, progress: Progress
 ) -> str:
-    """The objects as YAML documents. Raises ComputeError, after showing them, if one would be
-    rejected.
+    """The objects as YAML documents.
+
+    Raises ComputeError, after showing them and all findings, if the submit would be rejected.
     """
     with prepare(config, project, experiment_id, client_uri, progress) as prepared:
         text = describe(prepared)
-        try:
-            validate(prepared)
-        except ComputeError:
+        findings = list(dict.fromkeys(check(prepared)))
+        if any(finding.level == "error" for finding in findings):
             progress.output(text)
-            raise
+        for finding in findings:
+            progress.say(str(finding))
+        refuse(findings)
         where = f"namespace {prepared.cluster.namespace} (context {prepared.cluster.context})"
         progress.say(f"dry run: the API server accepts this in {where}; nothing is created")
     return text

@@ -23,7 +23,7 @@ class PodLog:
     `end_line` is how the runner's last line ends; empty where that is not known.
     """
 
-    def __init__(self, end_line: bytes = b""):
+    def __init__(self, end_line: bytes = b"") -> None:
         self._end_line = end_line
         self._last = b""
         self._unstamped = b""

@@ -17,16 +17,18 @@ from mlflow_runner.contract.tags import TAG_CAUSE, TAG_MESSAGE
 class ClusterRun(SubmittedRun):  # type: ignore[misc]  # MLflow has no types
     """One run as a Kubernetes Job. `run_id` is the MLflow run's."""
 
-    def __init__(self, submitted: SubmittedJob):
+    def __init__(self, submitted: SubmittedJob) -> None:
         super().__init__()
         self._submitted = submitted
 
     @property
     def run_id(self) -> str:
+        """The MLflow run's id."""
         return self._submitted.run_id
 
     @property
     def job_name(self) -> str:
+        """The name of its Job."""
         return self._submitted.job_name
 
     @as_mlflow_does()

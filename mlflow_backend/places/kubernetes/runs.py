@@ -42,9 +42,11 @@ class ClientRuns:
     """`settle.Runs` through MLflow's client."""
 
     def read(self, run_id: str) -> Known:
+        """The run as MLflow has it now. Raises TrackingError."""
         return known(mlflow_runs.get_run(run_id))
 
     def end(self, run_id: str, end: Diagnosis) -> None:
+        """Write the run's end. Raises TrackingError."""
         mlflow_runs.end(run_id, end.status, end.cause, end.message, end.exit_code)
 
     def children(self, parent: Known) -> Iterator[Known]:

@@ -93,9 +93,13 @@ class Verdict:
 class Runs(Protocol):
     """Where runs are read and written: MLflow, through any client."""
 
-    def read(self, run_id: str) -> Known: ...
+    def read(self, run_id: str) -> Known:
+        """The run as MLflow has it now."""
+        ...
 
-    def end(self, run_id: str, end: Diagnosis) -> None: ...
+    def end(self, run_id: str, end: Diagnosis) -> None:
+        """Write the run's end."""
+        ...
 
     def children(self, parent: Known) -> Iterable[Known]:
         """The nested runs directly below a run, in its experiment, that are RUNNING or
@@ -305,7 +309,7 @@ def _until_release(seen: Seen) -> float | None:
 def _is_in_the_way(run: Known, seen: Seen) -> bool:
     """Whether the Job of a run that has ended is still there and would start or hold something."""
     left = run.is_deleted or run.tags.get(TAG_CAUSE) in JOB_LEFT_BEHIND
-    return left and is_active(seen.job or seen.stray) or _lingers(seen)
+    return (left and is_active(seen.job or seen.stray)) or _lingers(seen)
 
 
 def _lingers(seen: Seen) -> bool:

@@ -5,20 +5,20 @@ objects that the run needs.
 import os
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mlflow_backend.environment import staging
 from mlflow_backend.files.listing import readable
+from mlflow_backend.places.kubernetes.check import check
 from mlflow_backend.places.kubernetes.client.answers import Object
 from mlflow_backend.places.kubernetes.client.observe import Observer
 from mlflow_backend.places.kubernetes.create import Creation
-from mlflow_backend.places.kubernetes.objects import labels, manifest
+from mlflow_backend.places.kubernetes.objects import labels
 from mlflow_backend.places.kubernetes.ownership import Claim
 from mlflow_backend.places.kubernetes.prepare import CLIENT, PACKAGES, Prepared, prepare
 from mlflow_backend.places.kubernetes.run import ClusterRun
 from mlflow_backend.places.kubernetes.submitted_job import SubmittedJob
-from mlflow_backend.plan.plan import UNKNOWN_RUN
+from mlflow_backend.plan.findings import refuse
 from mlflow_backend.progress import Progress
 from mlflow_backend.request import command_line
 from mlflow_backend.request.backend_config import BackendConfig
@@ -40,7 +40,7 @@ def submit(
     FAILED with its cause and the created objects are deleted.
     """
     with prepare(config, project, experiment_id, client_uri, progress) as prepared:
-        check(prepared)
+        _refuse_unless_accepted(prepared)
         run_id = command_line.given_run_id(config.RUN_ID)
         run = mlflow_runs.create_run(project, experiment_id, run_id)
         try:
@@ -52,39 +52,15 @@ def submit(
             raise
 
 
-def check(prepared: Prepared) -> None:
-    """`validate`, unless the API server accepted this target within ACCEPTED_S."""
+def _refuse_unless_accepted(prepared: Prepared) -> None:
+    """Raise Rejected for a plan with errors, unless this target was accepted within ACCEPTED_S."""
     experiment_id = prepared.plan.submission.experiment_id
     has_secret = bool(prepared.credentials)
     fields = prepared.target.model_dump_json()
     kind = (prepared.cluster, fields, has_secret, experiment_id)
     if time.monotonic() > _accepted_until.get(kind, 0.0):
-        validate(prepared)
+        refuse(check(prepared))
         _accepted_until[kind] = time.monotonic() + ACCEPTED_S
-
-
-def validate(prepared: Prepared) -> None:
-    """Have the API server validate the objects, and check that the pods can reach the artifacts.
-
-    Raises ClusterError or TrackingError.
-    """
-    experiment_id = prepared.plan.submission.experiment_id
-    with ThreadPoolExecutor(2) as pool:
-        identified = pool.submit(prepared.cluster.identity)
-        root = pool.submit(mlflow_runs.artifact_root, experiment_id)
-        prepared.cluster.check(objects(prepared))
-        identified.result()
-        # volumes may make a local artifact folder accessible
-        if not (prepared.target.pod_template.get("spec") or {}).get("volumes"):
-            mlflow_runs.check_artifact_root(root.result(), experiment_id)
-
-
-def objects(prepared: Prepared) -> list[dict[str, Any]]:
-    """The objects of a run that does not exist yet: its Job, ConfigMap and Secret, if any."""
-    bundle = prepared.bundle(UNKNOWN_RUN, prepared.plan.submission.experiment_id)
-    job = prepared.job(UNKNOWN_RUN, bundle, None)
-    secret = manifest.secret(job, bundle)
-    return [job, manifest.config_map(job, bundle), *([secret] if secret else [])]
 
 
 def send(

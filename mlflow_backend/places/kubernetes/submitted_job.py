@@ -29,6 +29,7 @@ class SubmittedJob:
 
     @property
     def job_name(self) -> str:
+        """The name of the Job."""
         return self.claim.job_name
 
     def known(self) -> Known:

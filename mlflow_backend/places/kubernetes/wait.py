@@ -55,7 +55,7 @@ class Waiting:
     What becomes of the run is `settle`'s decision.
     """
 
-    def __init__(self, submitted: SubmittedJob, changes: "queue.Queue[Any]"):
+    def __init__(self, submitted: SubmittedJob, changes: "queue.Queue[Any]") -> None:
         self._submitted = submitted
         self._changes = changes
         self._claim = submitted.claim
@@ -340,8 +340,8 @@ class Waiting:
             self._pod_changed.wait(again_s)
             self._pod_changed.clear()
             again_s = min(2 * again_s, LOG_AGAIN_S[1])
-            is_over = (
-                self._is_replaced(pod) or self._pod is not None and diagnose.is_over(self._pod)
+            is_over = self._is_replaced(pod) or (
+                self._pod is not None and diagnose.is_over(self._pod)
             )
             if (
                 submitted.cluster.closing.is_set()

@@ -113,13 +113,13 @@ def ending(found: RunInfo, state: State) -> Optional[Ending]:
     marked = found.status == "KILLED" and (by_hand or ours)  # in MLflow's UI, or by the script
     # whatever the status: RUNNING may have been on its way at that moment
     cancelled = told == Cause.CANCELLED
-    if cancelled or found.status in TERMINAL and told not in (None, Cause.TERMINATED):
+    if cancelled or (found.status in TERMINAL and told not in (None, Cause.TERMINATED)):
         if cancelled or stopped or state.status not in TERMINAL:
             # a script that ends its own run while it is stopped must not hide that it was
             status = "KILLED" if told in (Cause.CANCELLED, Cause.DELETED) else found.status
             return Ending(status, end_tags(status, None, None, state.exit_code))
     elif marked and (
-        state.status in ("FINISHED", "SCHEDULED") or by_hand and state.cause == Cause.TERMINATED
+        state.status in ("FINISHED", "SCHEDULED") or (by_hand and state.cause == Cause.TERMINATED)
     ):
         # a Job must not go on with a further pod
         return _own(state, "KILLED", Cause.CANCELLED, "The run was marked KILLED in MLflow.")

@@ -43,7 +43,7 @@ class State:
         index: int = 0,
         speaks: bool = True,
         phases: Optional[Dict[str, float]] = None,
-    ):
+    ) -> None:
         self.started = started
         self.status = status
         self.exit_code = exit_code

@@ -72,7 +72,7 @@ def ended(
             hint="submit the run again if that was not meant",
         )
     failed = condition(job, "Failed") or condition(job, "FailureTarget")
-    if pod is None or condition(job, "Failed") and outcome(pod) is None:
+    if pod is None or (condition(job, "Failed") and outcome(pod) is None):
         return _of_job(failed, None, events) if failed else None
     if outcome(pod) is None:
         return None
@@ -172,10 +172,9 @@ def _node(pod: Object) -> Diagnosis | None:
         return Diagnosis(
             "FAILED", Cause.PREEMPTED, "A pod of higher priority took the place", words, AGAIN, code
         )
-    if (
-        why == "TerminationByKubelet"
-        and "shutdown" in words.lower()
-        or status.get("reason") in ("NodeShutdown", "Shutdown")
+    if (why == "TerminationByKubelet" and "shutdown" in words.lower()) or status.get("reason") in (
+        "NodeShutdown",
+        "Shutdown",
     ):
         return Diagnosis(
             "FAILED", Cause.NODE_SHUTDOWN, "The node was shut down", words, AGAIN, code

@@ -79,6 +79,7 @@ def last_s(event: Object) -> float | None:
 
 
 def phase(pod: Object) -> str | None:
+    """The pod's phase: Pending, Running, Succeeded, Failed or Unknown; None before it has one."""
     found: str | None = pod.get("status", {}).get("phase")
     return found
 
@@ -159,18 +160,22 @@ def init_failure(status: Object, ended: Object, hint: str) -> Diagnosis:
 
 
 def init_statuses(pod: Object) -> Sequence[Object]:
+    """The statuses of the pod's init containers, native sidecars among them."""
     return pod.get("status", {}).get("initContainerStatuses") or ()
 
 
 def terminated(pod: Object) -> Object:
+    """How the run's container ended; empty while it has not."""
     return (run_container(pod).get("state") or {}).get("terminated") or {}
 
 
 def exit_code(pod: Object) -> int | None:
+    """The exit code of the run's container; None while it has not ended."""
     return terminated(pod).get("exitCode")
 
 
 def condition(job: Object, kind: str) -> Object | None:
+    """The Job's condition of this type, if it is true."""
     conditions = job.get("status", {}).get("conditions") or ()
     return next(
         (item for item in conditions if item["type"] == kind and item["status"] == "True"), None
@@ -178,13 +183,16 @@ def condition(job: Object, kind: str) -> Object | None:
 
 
 def pod_condition(pod: Object, kind: str) -> Object:
+    """The pod's condition of this type; empty where it has none."""
     conditions = pod.get("status", {}).get("conditions") or ()
     return next((item for item in conditions if item["type"] == kind), {})
 
 
 def node_of(pod: Object) -> str:
+    """The pod's node, for people."""
     return f"node {pod.get('spec', {}).get('nodeName')}"
 
 
 def one_line(text: str) -> str:
+    """A text of the cluster as one line that a terminal can show."""
     return plain(" ".join(text.split()))

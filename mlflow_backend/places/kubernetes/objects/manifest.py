@@ -258,7 +258,7 @@ def _volumes(
     volumes = [
         _Volume("bundle", BUNDLE_DIR, {"configMap": {"name": identity.name}}, read_only),
         _Volume("work", WORK_DIR, {"emptyDir": {}}, {}),
-        _Volume("tmp", "/tmp", {"emptyDir": {}}, {}),  # a volume of the pod's own
+        _Volume("tmp", "/tmp", {"emptyDir": {}}, {}),  # noqa: S108  # a volume of the pod
     ]
     if submission.environment:
         user = _label(identity.user) or USER_ID
