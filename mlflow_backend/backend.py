@@ -40,7 +40,7 @@ class ComputeBackend(AbstractBackend):  # type: ignore[misc]  # MLflow has no ty
         waits when it closes.
         """
         from mlflow_backend import debug, scratch
-        from mlflow_backend.errors import as_mlflow_does
+        from mlflow_backend.errors import raise_as_mlflow
         from mlflow_backend.request import command_line
         from mlflow_backend.request import project as projects
         from mlflow_backend.request.backend_config import parse
@@ -51,7 +51,7 @@ class ComputeBackend(AbstractBackend):  # type: ignore[misc]  # MLflow has no ty
         command = command_line.mlflow_run()
         if command:
             scratch.end_in_order()
-        with as_mlflow_does():
+        with raise_as_mlflow():
             config = parse(backend_config)
             project = projects.load(project_uri, version, entry_point, params)
             try:

@@ -115,7 +115,7 @@ class AlreadyExists(ClusterError):
 
 
 @contextlib.contextmanager
-def as_mlflow_does() -> Iterator[None]:
+def raise_as_mlflow() -> Iterator[None]:
     """Raise a ComputeError as MLflow's ExecutionException, with the ComputeError as `__cause__`.
 
     `mlflow run` prints an ExecutionException as one line and exits 1; any other class is a

@@ -46,12 +46,12 @@ def report_errors(function: Callable[Parameters, Result]) -> Callable[Parameters
             log.debug("failed", exc_info=error)
             if click.get_current_context().params.get("as_json"):
                 click.echo(json.dumps({"error": fields(error)}, indent=2))
-            raise click.ClickException(readable(error)) from None
+            raise click.ClickException(format_error(error)) from None
 
     return call
 
 
-def readable(error: Exception) -> str:
+def format_error(error: Exception) -> str:
     """The error's text, made safe for a terminal; only the first line of an error of MLflow, as a
     traceback may follow.
     """
@@ -66,7 +66,7 @@ def fields(error: Exception) -> dict[str, str]:
     from mlflow_backend.errors import ComputeError, TrackingError
 
     if not isinstance(error, ComputeError):  # MLflow's own
-        error = TrackingError(readable(error))
+        error = TrackingError(format_error(error))
     return error.fields()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from mlflow_backend.cli.output import print_table, readable, report_errors
+from mlflow_backend.cli.output import format_error, print_table, report_errors
 from mlflow_backend.plain_text import plain
 from mlflow_runner.contract.tags import (
     TAG_CAUSE,
@@ -188,7 +188,7 @@ def _settle_all(
             return _settle(run, ended_too), "", ""
         except ComputeError as error:
             is_skipped = isinstance(error, UnknownCluster) and not named
-            return run, "skipped" if is_skipped else "not settled", readable(error)
+            return run, "skipped" if is_skipped else "not settled", format_error(error)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         outcomes = list(pool.map(settle_one, selected))

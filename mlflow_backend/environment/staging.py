@@ -22,6 +22,7 @@ from mlflow_backend.environment.locks import CachedLock
 from mlflow_backend.errors import EnvironmentSpecError
 from mlflow_backend.explanations import Code
 from mlflow_backend.progress import Progress
+from mlflow_runner.contract.answers import DENIED_STATUS
 from mlflow_runner.contract.submission import CONDA_LOCK, PYLOCK
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def _download(
 def _code(error: Exception) -> Code:
     response = getattr(error, "response", None)
     status = None if response is None else response.status_code
-    if status in (401, 403):
+    if status in DENIED_STATUS:
         return "IndexDenied"
     return "NotFound" if status == 404 else "IndexUnavailable"
 

@@ -19,8 +19,8 @@ from mlflow_backend.files.listing import (
     Member,
     Walk,
     check_limits,
-    count,
-    readable,
+    format_count,
+    format_size,
 )
 from mlflow_backend.plain_text import plain
 from mlflow_runner.run.unpack import leads_out
@@ -98,10 +98,8 @@ def describe_ignored(directory: Path, listing: Listing) -> str | None:
     if len(listing.ignored) > MOST_NAMED:
         names.append(f"and {len(listing.ignored) - MOST_NAMED} more")
     kinds = " and ".join(sorted(set(listing.ignored.values())))
-    return (
-        f"excluded by {kinds}: {'more than ' * more}{count(files)}, {readable(size_bytes)} "
-        f"({plain(', '.join(names))})"
-    )
+    amount = f"{'more than ' * more}{format_count(files)}, {format_size(size_bytes)}"
+    return f"excluded by {kinds}: {amount} ({plain(', '.join(names))})"
 
 
 def _count(pending: list[Path]) -> tuple[int, int, bool]:
@@ -252,7 +250,7 @@ class _ProjectWalk(Walk[_ProjectFolder]):
             ) from None
         if len(data) > MOST_BYTES:
             raise SnapshotError(
-                f"{name}: is larger than {readable(MOST_BYTES)}",
+                f"{name}: is larger than {format_size(MOST_BYTES)}",
                 code="TooLarge",
                 hint="correct or remove it",
             )

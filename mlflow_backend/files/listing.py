@@ -92,23 +92,23 @@ def check_limits(members: Mapping[str, Member], limits: Limits) -> None:
         return
     largest = sorted(members, key=lambda name: members[name].size_bytes, reverse=True)[:5]
     listed = ", ".join(
-        f"{name.removeprefix('project/')} ({readable(members[name].size_bytes)})"
+        f"{name.removeprefix('project/')} ({format_size(members[name].size_bytes)})"
         for name in largest
     )
     raise SnapshotError(
-        f"{readable(total)} in {count(len(members))} exceeds the limit of "
-        f"{readable(limits.bytes)} in {count(limits.files)}; largest: {listed}",
+        f"{format_size(total)} in {format_count(len(members))} exceeds the limit of "
+        f"{format_size(limits.bytes)} in {format_count(limits.files)}; largest: {listed}",
         code="TooLarge",
         hint=limits.remedy,
     )
 
 
-def count(files: int) -> str:
+def format_count(files: int) -> str:
     """The number of files with the word `file` or `files`."""
     return f"{files} file{'s' * (files != 1)}"
 
 
-def readable(size_bytes: int) -> str:
+def format_size(size_bytes: int) -> str:
     """The size with its unit, kB or MB."""
     return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 100_000 else f"{size_bytes / 1e3:.1f} kB"
 

@@ -17,7 +17,7 @@ from mlflow_backend import mlflow_internals, scratch
 from mlflow_backend.errors import ComputeError, ProjectError, redact
 from mlflow_backend.explanations import Code
 from mlflow_backend.files import secret_files
-from mlflow_backend.files.listing import readable
+from mlflow_backend.files.listing import format_size
 from mlflow_backend.progress import Progress
 from mlflow_backend.request import mlproject
 
@@ -86,7 +86,9 @@ def load(
         with _convert_errors(uri, "NotFound"):
             entry = project.entry
         if entry is None:
-            raise ProjectError(f"{uri}: Databricks Spark projects need the backend 'databricks'")
+            raise ProjectError(
+                f"{uri}: is a Databricks Spark project", hint="use the backend 'databricks'"
+            )
         place = f"{uri}, entry point '{entry_point}'"
         with _convert_errors(place, "InvalidParameter", "pass each with -P NAME=VALUE"):
             mlflow_internals.check_parameters(entry, parameters)
@@ -135,7 +137,7 @@ def _unzip(source: str, folder: Path) -> None:
         entries = archive.infolist()
     if len(entries) > ZIP_FILES or sum(entry.file_size for entry in entries) > ZIP_BYTES:
         raise ProjectError(
-            f"{source}: would unpack to more than {ZIP_FILES} files or {readable(ZIP_BYTES)}",
+            f"{source}: would unpack to more than {ZIP_FILES} files or {format_size(ZIP_BYTES)}",
             code="TooLarge",
         )
     mlflow_internals.unzip(file, str(folder))
@@ -200,15 +202,15 @@ def _remove_credentials(folder: Path) -> None:
 class FileParameter:
     """A parameter of type `path` or `uri` whose value names files.
 
-    `local` is the absolute path on this machine, or None for a remote URI. `given`: the user passed
-    the value, which otherwise is the project's default.
+    `local` is the absolute path on this machine, or None for a remote URI. `is_default`: the value
+    is the project's default, not the user's.
     """
 
     name: str
     type: str
     value: str
     local: Path | None
-    given: bool
+    is_default: bool
 
     def placed(self, path: str) -> str:
         """The parameter's value for files at the absolute `path`; a `uri` stays a URI."""
@@ -225,8 +227,8 @@ def file_parameters(project: Project, confined: bool) -> list[FileParameter]:
     """
     files = []
     for parameter in project.entry.parameters.values():
-        given = parameter.name in project.parameters
-        value = project.parameters[parameter.name] if given else parameter.default
+        is_default = parameter.name not in project.parameters
+        value = parameter.default if is_default else project.parameters[parameter.name]
         if (
             parameter.type not in TYPES_OF_FILES
             or value is None
@@ -241,8 +243,8 @@ def file_parameters(project: Project, confined: bool) -> list[FileParameter]:
                 code="InvalidParameter",
                 hint="choose another name",
             )
-        file = _file_parameter(project, name, parameter.type, str(value), given)
-        if confined and file and file.local and not given:
+        file = _file_parameter(project, name, parameter.type, str(value), is_default)
+        if confined and file and file.local and is_default:
             _check_default(file, file.local, project.work_dir)
         if file:
             files.append(file)
@@ -250,7 +252,7 @@ def file_parameters(project: Project, confined: bool) -> list[FileParameter]:
 
 
 def _file_parameter(
-    project: Project, name: str, kind: str, value: str, given: bool
+    project: Project, name: str, kind: str, value: str, is_default: bool
 ) -> FileParameter | None:
     """None for a URI that is passed on unchanged."""
     try:
@@ -266,28 +268,28 @@ def _file_parameter(
             hint="write file:///ABSOLUTE/PATH for a local file",
         )
     if parts.scheme not in ("", "file"):
-        return FileParameter(name, kind, value, None, given) if kind == "path" else None
+        return FileParameter(name, kind, value, None, is_default) if kind == "path" else None
     if parts.scheme and parts.netloc:
         raise ProjectError(
             f"parameter '{name}': {value!r} names a host",
             code="InvalidParameter",
             hint="write file:///ABSOLUTE/PATH for a local file",
         )
-    folders = [Path.cwd(), project.work_dir] if given else [project.work_dir]
+    folders = [project.work_dir] if is_default else [Path.cwd(), project.work_dir]
     paths = [folder / mlflow_internals.local_path(value) for folder in folders]
     path = next((path for path in paths if os.path.exists(path)), None)
     if path is None:
         place = (
-            "in the current directory or the project"
-            if given
-            else "in the project, where defaults are"
+            "in the project, where defaults are"
+            if is_default
+            else "in the current directory or the project"
         )
         raise ProjectError(
             f"parameter '{name}': there is no file or folder {value!r} {place}",
             code="NotFound",
-            hint="" if given else _pass_hint(name, value),
+            hint=_pass_hint(name, value) if is_default else "",
         )
-    return FileParameter(name, kind, value, Path(os.path.abspath(path)), given)
+    return FileParameter(name, kind, value, Path(os.path.abspath(path)), is_default)
 
 
 def _check_default(file: FileParameter, local: Path, work_dir: Path) -> None:

@@ -48,7 +48,7 @@ def find(
         except ClusterError as error:
             outage = f"; the cluster's list could not be read: {error}"
     if target is None:
-        names = [known for source in sources for known in source.targets]
+        names = [existing for source in sources for existing in source.targets]
         places = ", ".join(source.source for source in sources) or (
             f"{search_path()[0]} and above, {search_path()[-1]}"
         )

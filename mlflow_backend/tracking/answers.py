@@ -11,6 +11,7 @@ from mlflow_backend.errors import TrackingError, TrackingUnavailable
 from mlflow_backend.explanations import Code
 from mlflow_runner.contract.answers import (
     CODES,
+    DENIED_STATUS,
     Denied,
     Missing,
     Refused,
@@ -22,7 +23,6 @@ from mlflow_runner.tracking import login
 log = logging.getLogger(__name__)
 
 ERROR_CODES: Mapping[type[Exception], Code] = {Denied: "TrackingDenied", Missing: "NotFound"}
-DENIED_STATUS = (401, 403)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from mlflow_backend import mlflow_internals
 from mlflow_backend.credentials import has_credential, is_credential_name
 from mlflow_backend.errors import TrackingError
-from mlflow_backend.tracking.uris import split_credentials
+from mlflow_backend.tracking.uris import is_http, split_credentials
 
 FORWARDED = re.compile(
     r"MLFLOW_(TRACKING|HTTP|S3|GCS|ENABLE|ARTIFACT|MULTIPART|ASYNC|SYSTEM_METRICS|LOG|REGISTRY|REQUESTER|TRUNCATE|DISABLE|WORKSPACE)\w*"
@@ -35,7 +35,7 @@ class Settings:
     files: Mapping[str, bytes]
 
 
-def forwarded(environ: Mapping[str, str], tracking_uri: str) -> tuple[str, Settings]:
+def collect(environ: Mapping[str, str], tracking_uri: str) -> tuple[str, Settings]:
     """The tracking URI without credentials, and every MLflow setting of `environ` that a client on
     another machine needs.
 
@@ -68,7 +68,7 @@ def _login(uri: str, secrets: Mapping[str, str]) -> dict[str, str]:
 
     https://mlflow.org/docs/latest/auth/ (credentials file), mlflow#11214.
     """
-    if secrets or not uri.startswith(("http://", "https://")):
+    if secrets or not is_http(uri):
         return {}
     from requests.utils import get_netrc_auth
 

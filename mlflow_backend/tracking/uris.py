@@ -9,6 +9,11 @@ from mlflow_backend import addresses
 from mlflow_backend.errors import TrackingError
 
 
+def is_http(uri: str) -> bool:
+    """Whether the URI is that of a tracking server, not of a file, a database or a provider."""
+    return uri.startswith(("http://", "https://"))
+
+
 def split_credentials(uri: str) -> tuple[str, dict[str, str]]:
     """The URI without user and password, and both as the variables that MLflow's client reads."""
     parsed = urllib.parse.urlsplit(uri)
@@ -21,7 +26,9 @@ def split_credentials(uri: str) -> tuple[str, dict[str, str]]:
     }
 
 
-def for_pods(target_uri: str | None, client_uri: str, target: str, on_host_network: bool) -> str:
+def resolve_for_pods(
+    target_uri: str | None, client_uri: str, target: str, on_host_network: bool
+) -> str:
     """The tracking URI that a pod uses: the target's, else the client's.
 
     Raises TrackingError when a pod cannot reach it: a file, a database of this machine, or
@@ -43,7 +50,7 @@ def for_pods(target_uri: str | None, client_uri: str, target: str, on_host_netwo
     )
 
 
-def for_here(client_uri: str) -> str:
+def make_absolute(client_uri: str) -> str:
     """The tracking URI with an absolute path, as the command runs in another folder: the
     project's.
     """
@@ -57,7 +64,7 @@ def for_here(client_uri: str) -> str:
 
 def run_url(tracking_uri: str, experiment_id: str, run_id: str) -> str | None:
     """The run's page in MLflow's UI; None without a server."""
-    if not tracking_uri.startswith(("http://", "https://")):
+    if not is_http(tracking_uri):
         return None
     server = split_credentials(tracking_uri)[0].rstrip("/")
     return f"{server}/#/experiments/{experiment_id}/runs/{run_id}"

@@ -3,6 +3,7 @@
 import re
 
 from mlflow_backend import mlflow_internals
+from mlflow_backend.tracking.uris import is_http
 
 VERSION_S = 5.0
 """How long to wait for the server's version."""
@@ -16,7 +17,7 @@ def client_warning(version: str | None, uri: str) -> str | None:
     """
     from mlflow.version import VERSION
 
-    if version in (None, VERSION) or not uri.startswith(("http://", "https://")):
+    if version in (None, VERSION) or not is_http(uri):
         return None
     server = _server_version(uri)
     if server is None or _minor(version) <= _minor(server):

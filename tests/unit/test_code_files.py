@@ -408,7 +408,7 @@ def test_empty_folders_count_as_files(tmp_path):
     write(tmp_path, TRAIN)
     for number in range(5):
         (tmp_path / f"d{number}").mkdir()
-    with pytest.raises(SnapshotError, match="in 6 files exceeds the limit of 300.0 MB in 5"):
+    with pytest.raises(SnapshotError, match=r"in 6 files exceeds the limit of 300\.0 MB in 5"):
         names(tmp_path, Limits(files=5))
 
 
@@ -458,7 +458,7 @@ def test_patterns_cannot_make_a_submit_hang(tmp_path, monkeypatch):
     write(tmp_path, {".gitignore": "?a\n" * 50} | {f"f{number}": "" for number in range(10)})
     with pytest.raises(
         SnapshotError,
-        match="its ignore files have too many patterns for so many files: exclude whole folders$",
+        match=r"its ignore files have too many patterns for so many files: exclude whole folders$",
     ):
         names(tmp_path)
 

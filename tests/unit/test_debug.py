@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from mlflow_backend import debug
-from mlflow_backend.errors import ConfigError, as_mlflow_does
+from mlflow_backend.errors import ConfigError, raise_as_mlflow
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_what_is_logged_is_shown_once_and_without_credentials(logger, capsys, mo
 
 def test_an_error_that_a_user_sees_as_one_line_has_its_traceback_here(logger, capsys):
     debug.show_if_asked({debug.VARIABLE: "1"})
-    with pytest.raises(Exception, match="no target"), as_mlflow_does():
+    with pytest.raises(Exception, match="no target"), raise_as_mlflow():
         raise ConfigError("no target")
     shown = capsys.readouterr().err
     assert "Traceback (most recent call last)" in shown and "ConfigError: no target" in shown

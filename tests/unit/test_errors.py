@@ -12,7 +12,7 @@ from mlflow.exceptions import ExecutionException
 
 from mlflow_backend import explanations
 from mlflow_backend.cli import main
-from mlflow_backend.errors import ConfigError, ProjectError, as_mlflow_does, nearest, redact
+from mlflow_backend.errors import ConfigError, ProjectError, nearest, raise_as_mlflow, redact
 from mlflow_runner.contract.causes import Cause
 
 
@@ -89,7 +89,7 @@ def test_an_error_has_fields_that_show_no_credentials():
 
 
 def test_the_fields_reach_who_calls_mlflow():
-    with pytest.raises(ExecutionException) as raised, as_mlflow_does():
+    with pytest.raises(ExecutionException) as raised, raise_as_mlflow():
         raise ProjectError("no", code="NotFound")
     assert raised.value.__cause__.fields()["code"] == "NotFound"
 

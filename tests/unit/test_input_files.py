@@ -86,7 +86,8 @@ def test_a_link_in_a_circle_is_named(tmp_path):
     write(tmp_path, {"data/deep/x": ""})
     (tmp_path / "data/deep/up").symlink_to("..")
     with pytest.raises(
-        SnapshotError, match="^in/deep/up: is a link to a folder that contains it: remove the link$"
+        SnapshotError,
+        match=r"^in/deep/up: is a link to a folder that contains it: remove the link$",
     ):
         input_files(tmp_path / "data", "in")
 
@@ -103,9 +104,9 @@ def test_links_that_multiply_end_at_the_limit(tmp_path):
 
 def test_what_is_no_file_is_refused_where_it_is_named_and_passed_over_elsewhere(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(SnapshotError, match="pipe: is neither a file nor a folder$"):
+    with pytest.raises(SnapshotError, match=r"pipe: is neither a file nor a folder$"):
         input_files(tmp_path / "pipe", "in")
-    with pytest.raises(SnapshotError, match="missing: there is no such file or folder$"):
+    with pytest.raises(SnapshotError, match=r"missing: there is no such file or folder$"):
         input_files(tmp_path / "missing", "in")
     assert listed(tmp_path)[0] == {"in": "folder"}
 
@@ -117,7 +118,7 @@ def test_what_a_project_names_itself_stays_inside_of_it_and_takes_no_secrets(tmp
     write(tmp_path, {"outside": ""})
     for target in (tmp_path / "outside", "../../outside", tmp_path / "missing", "/etc"):
         (root / "data/out").symlink_to(target)
-        with pytest.raises(SnapshotError, match="^in/out: is a link out of the project"):
+        with pytest.raises(SnapshotError, match=r"^in/out: is a link out of the project"):
             input_files(root / "data", "in", within=root)
         assert "in/a" in input_files(root / "data", "in", Limits(files=100_000)).members
         (root / "data/out").unlink()

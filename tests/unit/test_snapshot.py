@@ -145,7 +145,7 @@ def test_a_file_that_was_asked_for_must_be_there(tmp_path):
     root = write(tmp_path, {"train.py": "x", "data.csv": "x"})
     inputs = input_files(root / "data.csv", "inputs/data/data.csv").members
     (root / "data.csv").unlink()
-    with pytest.raises(SnapshotError, match="data.csv: no longer exists"):
+    with pytest.raises(SnapshotError, match=r"data\.csv: no longer exists"):
         snapshot.take(project_files(root), inputs)
 
 
@@ -162,7 +162,7 @@ def test_what_cannot_be_read_is_named_in_one_line():
         (root / "train.py").chmod(0o000)
         with pytest.raises(
             SnapshotError,
-            match="^train.py: cannot be read: Permission denied: exclude it in .mlflowignore$",
+            match=r"^train\.py: cannot be read: Permission denied: exclude it in \.mlflowignore$",
         ):
             project_files(root)
         write(root, {".mlflowignore": "train.py\n"})

@@ -9,9 +9,9 @@ from mlflow_backend.tracking import runs as mlflow_runs
 from mlflow_backend.tracking.answers import one_line
 from mlflow_backend.tracking.runs import check_artifact_root
 from mlflow_backend.tracking.settings import Settings
-from mlflow_backend.tracking.settings import forwarded as settings
-from mlflow_backend.tracking.uris import for_here as uri_for_here
-from mlflow_backend.tracking.uris import for_pods as uri_for_pods
+from mlflow_backend.tracking.settings import collect as settings
+from mlflow_backend.tracking.uris import make_absolute as uri_for_here
+from mlflow_backend.tracking.uris import resolve_for_pods as uri_for_pods
 from mlflow_backend.tracking.uris import run_url
 from mlflow_runner.tracking import login
 from tests.bed.odd import OddServer
@@ -60,7 +60,7 @@ def test_credentials_in_the_tracking_uri_become_secret_settings():
 
 def test_an_unreadable_certificate_is_named():
     with pytest.raises(
-        TrackingError, match="MLFLOW_TRACKING_SERVER_CERT_PATH: /no/ca.pem cannot be read"
+        TrackingError, match=r"MLFLOW_TRACKING_SERVER_CERT_PATH: /no/ca\.pem cannot be read"
     ):
         settings({"MLFLOW_TRACKING_SERVER_CERT_PATH": "/no/ca.pem"}, "http://x")
 
@@ -151,7 +151,7 @@ def test_a_netrc_login_travels_for_its_host_alone(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("uri", ["/tmp/x", "file:///tmp/x", "relative"])
 def test_a_folder_is_no_place_for_the_artifacts_of_pods(uri):
-    with pytest.raises(TrackingError, match="^experiment 7: stores artifacts in the folder"):
+    with pytest.raises(TrackingError, match=r"^experiment 7: stores artifacts in the folder"):
         check_artifact_root(uri, "7")
 
 

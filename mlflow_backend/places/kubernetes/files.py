@@ -13,7 +13,7 @@ from mlflow_backend.errors import ProjectError
 from mlflow_backend.files import snapshot
 from mlflow_backend.files.code_files import describe_ignored, project_files
 from mlflow_backend.files.input_files import input_files
-from mlflow_backend.files.listing import Limits, Listing, Member, count, readable
+from mlflow_backend.files.listing import Limits, Listing, Member, format_count, format_size
 from mlflow_backend.places.kubernetes.objects import manifest
 from mlflow_backend.plain_text import plain
 from mlflow_backend.progress import Progress
@@ -56,7 +56,7 @@ def pack(
             path = posixpath.normpath(f"{manifest.PROJECT_DIR}/{inside}")
         else:
             name = f"inputs/{parameter.name}/{parameter.local.name or 'data'}"
-            within = None if parameter.given else project.work_dir
+            within = project.work_dir if parameter.is_default else None
             files = input_files(parameter.local, name, limits, within)
             _show_input(parameter, name, files, progress)
             inputs |= files.members
@@ -77,8 +77,8 @@ def _show_input(parameter: FileParameter, name: str, listing: Listing, progress:
     secrets = _join(
         [secret.removeprefix(f"{name}/") for secret in listing.secrets if secret != name]
     )
-    if parameter.given:
-        amount = f"{count(listing.files)}, {readable(listing.size_bytes)}"
+    if not parameter.is_default:
+        amount = f"{format_count(listing.files)}, {format_size(listing.size_bytes)}"
         warning = "; may be secret" * bool(listing.secrets) + f": {secrets}" * bool(secrets)
         progress.say(
             f"parameter '{parameter.name}': {plain(str(parameter.local))} travels with the run "

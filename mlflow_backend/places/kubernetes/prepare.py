@@ -123,10 +123,10 @@ def prepare(
     )
     docker = docker_env.read(project, os.environ)
     target = _target(named, docker, config, progress)
-    uri = uris.for_pods(
+    uri = uris.resolve_for_pods(
         target.tracking_uri, client_uri, named.name, manifest.on_host_network(target)
     )
-    uri, settings = mlflow_settings.forwarded(os.environ, uri)
+    uri, settings = mlflow_settings.collect(os.environ, uri)
     cluster = connect(target.context, target.namespace)
     lock = None if docker else _lock(project, target, client_uri, progress)
     limits = Limits(target.snapshot_files, target.snapshot_bytes)

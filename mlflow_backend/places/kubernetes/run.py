@@ -2,7 +2,7 @@
 
 from mlflow.projects.submitted_run import SubmittedRun
 
-from mlflow_backend.errors import ClusterError, TrackingError, as_mlflow_does
+from mlflow_backend.errors import ClusterError, TrackingError, raise_as_mlflow
 from mlflow_backend.places.kubernetes.client.gone import pods_are_gone
 from mlflow_backend.places.kubernetes.objects import labels
 from mlflow_backend.places.kubernetes.ownership import is_labelled
@@ -31,7 +31,7 @@ class ClusterRun(SubmittedRun):  # type: ignore[misc]  # MLflow has no types
         """The name of its Job."""
         return self._submitted.job_name
 
-    @as_mlflow_does()
+    @raise_as_mlflow()
     def wait(self) -> bool:
         """Wait for the run's end, showing its output if the run streams; True if it FINISHED.
 
@@ -55,12 +55,12 @@ class ClusterRun(SubmittedRun):  # type: ignore[misc]  # MLflow has no types
             )
         return run.status == "FINISHED"
 
-    @as_mlflow_does()
+    @raise_as_mlflow()
     def get_status(self) -> str:
         """The run's status in MLflow: SCHEDULED, RUNNING, FINISHED, FAILED or KILLED."""
         return self._submitted.known().status
 
-    @as_mlflow_does()
+    @raise_as_mlflow()
     def cancel(self) -> None:
         """Mark the run KILLED, delete its Job, and wait until its pod is gone.
 

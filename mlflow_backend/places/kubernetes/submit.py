@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlflow_backend.environment import staging
-from mlflow_backend.files.listing import readable
+from mlflow_backend.files.listing import format_size
 from mlflow_backend.places.kubernetes.check import check
 from mlflow_backend.places.kubernetes.client.answers import Object
 from mlflow_backend.places.kubernetes.client.observe import Observer
@@ -129,7 +129,7 @@ def _upload(prepared: Prepared, run_id: str, progress: Progress) -> None:
     """Upload what is too large for a ConfigMap."""
     archive = prepared.plan.submission.archive
     if archive and archive.artifact:
-        progress.waiting(f"uploading the snapshot ({readable(prepared.archive.size_bytes)})")
+        progress.waiting(f"uploading the snapshot ({format_size(prepared.archive.size_bytes)})")
         mlflow_runs.upload(run_id, prepared.archive.path, os.path.dirname(archive.artifact))
     if prepared.lock and prepared.target.stage_packages:
         with staging.stage(prepared.lock, progress) as packages:

@@ -78,7 +78,7 @@ def _prepare(
 ) -> Prepared:
     docker = docker_env.read(project, os.environ)
     placed, downloads = _place_inputs(project, scratch, confined=docker is not None)
-    tracking_uri, login = uris.split_credentials(uris.for_here(client_uri))
+    tracking_uri, login = uris.split_credentials(uris.make_absolute(client_uri))
     command = projects.command(project, placed)
     lock = None
     if config.builds_environment and not docker:

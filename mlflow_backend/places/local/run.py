@@ -12,7 +12,7 @@ from typing import NamedTuple
 from mlflow.projects.submitted_run import SubmittedRun
 
 from mlflow_backend import scratch as scratch_folders
-from mlflow_backend.errors import as_mlflow_does
+from mlflow_backend.errors import raise_as_mlflow
 from mlflow_backend.places.local.end import WhyNotStarted, final_state, settle
 from mlflow_backend.progress import Progress
 from mlflow_backend.request.project import Project
@@ -74,7 +74,7 @@ class LocalRun(SubmittedRun):  # type: ignore[misc]  # mypy does not follow MLfl
         """The id of the run in MLflow."""
         return self._run_id
 
-    @as_mlflow_does()
+    @raise_as_mlflow()
     def wait(self) -> bool:
         """Wait for the run's end; True if it FINISHED.
 
@@ -84,12 +84,12 @@ class LocalRun(SubmittedRun):  # type: ignore[misc]  # mypy does not follow MLfl
         self._process.wait()
         return self._settled() == "FINISHED"
 
-    @as_mlflow_does()
+    @raise_as_mlflow()
     def get_status(self) -> str:
         """The run's status in MLflow: SCHEDULED, RUNNING, FINISHED, FAILED or KILLED."""
         return str(mlflow_runs.get_run(self._run_id).info.status)
 
-    @as_mlflow_does()
+    @raise_as_mlflow()
     def cancel(self) -> None:
         """Stop the command and wait until the run is KILLED in MLflow; a run that has ended does
         not change.

@@ -48,7 +48,7 @@ def in_container(
         for parameter in projects.file_parameters(project, confined=True)
         if parameter.local
     ]
-    settings = mlflow_settings.forwarded(os.environ, submission.tracking_uri)[1]
+    settings = mlflow_settings.collect(os.environ, submission.tracking_uri)[1]
     scratch = Path(submission.scratch_dir)
     files = {
         name: _private_file(scratch / name.lower(), content)

@@ -71,6 +71,7 @@ CODES: Dict[str, Type[Exception]] = {
 """What MLflow's error codes mean (mlflow/protos/databricks.proto). The runner repeats a call that
 fails with another code; the client, where a user waits, does not.
 """
+DENIED_STATUS = (401, 403)
 TRANSIENT_STATUS = (408, 425, 429)
 """HTTP statuses, in addition to 5xx: https://www.rfc-editor.org/rfc/rfc9110#section-15"""
 

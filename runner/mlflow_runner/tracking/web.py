@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from mlflow_runner import VERSION
 from mlflow_runner.contract.answers import (
+    DENIED_STATUS,
     NOT_THERE,
     TRANSIENT_STATUS,
     Denied,
@@ -146,7 +147,7 @@ def _translate_answer(what: str, error: urllib.error.HTTPError) -> Exception:
     )
     if code >= 500 or code in TRANSIENT_STATUS:
         return Unavailable(message)
-    if code in (401, 403):
+    if code in DENIED_STATUS:
         return Denied(message, BAD_LOGIN)
     if code == 404:
         missing = Missing(message, BAD_ADDRESS)
