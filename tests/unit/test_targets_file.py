@@ -185,6 +185,26 @@ def test_an_error_names_file_line_key_and_what_to_do(text, words):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "code", "hint"),
+    [
+        ("targets: {a: {imag: x}}", "UnknownField", "did you mean 'image'?"),
+        (
+            "targets: {a: {retry_on: [75]}}",
+            "InvalidValue",
+            "write how often, for example retries: 3",
+        ),
+        ("targets: {a: {grace_period: 3}}", "InvalidValue", ""),
+        ("targets: {a: {extends: b}}", "UnknownTarget", "known: a"),
+        ("targets: [", "InvalidFile", "correct the YAML"),
+    ],
+)
+def test_an_error_has_a_code_and_a_hint_of_its_own(text, code, hint):
+    with pytest.raises(ConfigError) as error:
+        parse(text, "file")
+    assert (error.value.code, error.value.hint) == (code, hint)
+
+
 def test_an_empty_file_defines_nothing():
     assert parse("", "file").targets == {}
 

@@ -170,30 +170,31 @@ def test_a_store_that_pods_may_reach_is_accepted(uri):
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "kind"),
+    ("status", "body", "code"),
     [
-        (403, b'{"message": "Forbidden"}', TrackingError),
-        (403, b"<html>no</html>", TrackingError),
-        (404, b'{"error": "no route"}', TrackingError),
-        (404, b"nothing here", TrackingError),
-        (401, b"{}", TrackingError),
-        (400, b'{"error_code": "INVALID_PARAMETER_VALUE", "message": "x"}', TrackingError),
-        (404, b'{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "x"}', TrackingError),
-        (403, b'{"error_code": "A_NEW_ONE", "message": "x"}', TrackingError),
-        (503, b'{"message": "Service Unavailable"}', TrackingUnavailable),
-        (500, b'{"error_code": "INTERNAL_ERROR", "message": "x"}', TrackingUnavailable),
-        (429, b'{"error_code": "REQUEST_LIMIT_EXCEEDED", "message": "x"}', TrackingUnavailable),
-        (429, b"slow down", TrackingUnavailable),
-        (200, b"<html>a login page</html>", TrackingUnavailable),
+        (403, b'{"message": "Forbidden"}', "TrackingDenied"),
+        (403, b"<html>no</html>", "TrackingDenied"),
+        (404, b'{"error": "no route"}', "TrackingRefused"),
+        (404, b"nothing here", "TrackingRefused"),
+        (401, b"{}", "TrackingDenied"),
+        (400, b'{"error_code": "INVALID_PARAMETER_VALUE", "message": "x"}', "TrackingRefused"),
+        (404, b'{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "x"}', "NotFound"),
+        (403, b'{"error_code": "A_NEW_ONE", "message": "x"}', "TrackingDenied"),
+        (503, b'{"message": "Service Unavailable"}', "TrackingUnavailable"),
+        (500, b'{"error_code": "INTERNAL_ERROR", "message": "x"}', "TrackingUnavailable"),
+        (429, b'{"error_code": "REQUEST_LIMIT_EXCEEDED", "message": "x"}', "TrackingUnavailable"),
+        (429, b"slow down", "TrackingUnavailable"),
+        (200, b"<html>a login page</html>", "TrackingUnavailable"),
     ],
 )
-def test_an_answer_that_will_be_the_same_next_time_is_no_outage(status, body, kind, monkeypatch):
+def test_an_answer_that_will_be_the_same_next_time_is_no_outage(status, body, code, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with OddServer(body, status) as server:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
         with pytest.raises(TrackingError) as error:
             mlflow_runs.get_run("r")
-    assert type(error.value) is kind and "\n" not in str(error.value)
+    assert error.value.code == code and "\n" not in str(error.value)
+    assert isinstance(error.value, TrackingUnavailable) == (code == "TrackingUnavailable")
 
 
 @pytest.mark.parametrize("value", ["s3cr3t\nx-token", "s3cr3t\rtoken"])
