@@ -5,11 +5,13 @@ Each is a process of its own that loads its own code; they take turns, so that a
 machine meets both.
 """
 
+import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.measure import header, show, summary
@@ -45,20 +47,11 @@ def main(revision: str) -> None:
     from tests.cluster.dev import NAMESPACE
 
     cluster = connect(None, NAMESPACE)
-    # they refuse names of earlier revisions
-    _kubectl("delete", *_kubectl("get", "validatingadmissionpolicybinding", "-o", "name").split())
-    with tempfile.TemporaryDirectory() as directory:
-        earlier = Path(directory) / "earlier"
-        subprocess.run(
-            ["git", "worktree", "add", "--quiet", "--detach", str(earlier), revision],
-            cwd=ROOT,
-            check=True,
-        )
+    measured: dict[str, list[dict]] = {"before": [], "after": []}
+    with tempfile.TemporaryDirectory() as directory, at_revision(Path(directory), revision) as tree:
+        project = _project(Path(directory))
+        children = {"before": _start(tree, project), "after": _start(ROOT, project)}
         try:
-            project = _project(Path(directory))
-            trees = {"before": earlier, "after": ROOT}
-            children = {name: _start(tree, project) for name, tree in trees.items()}
-            measured: dict[str, list[dict]] = {name: [] for name in trees}
             for turn in range(REPETITIONS + 1):
                 for name, child in children.items():
                     found = _once(mlflow, cluster, NAMESPACE, child)
@@ -68,13 +61,9 @@ def main(revision: str) -> None:
             for child in children.values():
                 child.stdin.close()
                 child.wait(30)
-            subprocess.run(
-                ["git", "worktree", "remove", "--force", str(earlier)], cwd=ROOT, check=True
-            )
-            use_cluster()  # which brings the admission policies back
     results = {**header(REPETITIONS), "revision": revision}
     for key in ("submit_s", "first_line_s", "runner_start_s"):
-        before, after = (summary([found[key] for found in measured[name]]) for name in trees)
+        before, after = (summary([found[key] for found in runs]) for runs in measured.values())
         results[key] = {
             "before": before,
             "after": after,
@@ -84,7 +73,24 @@ def main(revision: str) -> None:
     print(show(results))
 
 
-def _kubectl(*arguments: str) -> str:
+@contextlib.contextmanager
+def at_revision(folder: Path, revision: str) -> Iterator[Path]:
+    """A work tree of the revision below `folder`, while the cluster has no admission policies: they
+    reject the names of earlier revisions.
+    """
+    bindings = kubectl("get", "validatingadmissionpolicybinding", "-o", "name").split()
+    kubectl("delete", *bindings)
+    tree = folder / "earlier"
+    add = ["git", "worktree", "add", "--quiet", "--detach", str(tree), revision]
+    subprocess.run(add, cwd=ROOT, check=True)
+    try:
+        yield tree
+    finally:
+        subprocess.run(["git", "worktree", "remove", "--force", str(tree)], cwd=ROOT, check=True)
+        use_cluster()  # which brings the admission policies back
+
+
+def kubectl(*arguments: str) -> str:
     return subprocess.run(
         ["kubectl", *arguments], check=True, capture_output=True, text=True
     ).stdout
@@ -107,7 +113,7 @@ def _once(mlflow, cluster, namespace, child) -> dict:
     found["first_line_s"] = first_line_at(cluster, found["job"]) - found["started"]
     found["runner_start_s"] = metrics["compute/unpack_s"] + metrics["compute/start_s"]
     cluster.delete_job(found["job"], cluster.read_job(found["job"])["metadata"]["uid"])
-    _kubectl(
+    kubectl(
         "wait",
         "--for=delete",
         "pod",
