@@ -131,7 +131,7 @@ def logs(run_id: str, follow: bool) -> None:
 
     run = runs_of.run_of(run_id)
     if follow and not runs_of.has_ended(run):
-        following.follow(attach.cluster_of(run), runs_of.known(run), _write)
+        following.follow(attach.cluster_of(run), runs_of.record_of(run), _write)
         return
     is_empty = True
     for part in runs_of.log_parts(run_id):

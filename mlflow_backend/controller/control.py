@@ -16,10 +16,11 @@ from mlflow_backend.controller.runs import ServerRuns
 from mlflow_backend.controller.work import WorkQueue
 from mlflow_backend.errors import ClusterError
 from mlflow_backend.places.kubernetes.client.api import Cluster
-from mlflow_backend.places.kubernetes.diagnose import Diagnosis
-from mlflow_backend.places.kubernetes.look import Seen, is_active, look_for
-from mlflow_backend.places.kubernetes.ownership import Claim, Known, claim_of
-from mlflow_backend.places.kubernetes.settle import foresee, has_ended, settle
+from mlflow_backend.places.kubernetes.look import Observation, is_active, look_for
+from mlflow_backend.places.kubernetes.ownership import Claim, claim_of
+from mlflow_backend.places.kubernetes.settle import foresee, settle
+from mlflow_backend.supervision.diagnosis import Diagnosis
+from mlflow_backend.supervision.record import RunRecord, has_ended
 from mlflow_runner.contract.answers import Missing, Refused, Unavailable
 
 log = logging.getLogger("mlflow_compute")
@@ -196,7 +197,7 @@ class Controller:
 
         Raises Unavailable or Refused.
         """
-        runs: dict[str, tuple[Key, Known]] = {}
+        runs: dict[str, tuple[Key, RunRecord]] = {}
         for namespace in self.namespaces.values():
             runs |= namespace.runs()
         for run in self._runs.stopped([run for _, run in runs.values()]):
@@ -238,7 +239,7 @@ class Controller:
         else:
             self._look_later(namespace, key, seen, foresee(seen).look_again_s)
 
-    def _settle(self, namespace: Namespace, key: Key, run: Known, seen: Seen) -> None:
+    def _settle(self, namespace: Namespace, key: Key, run: RunRecord, seen: Observation) -> None:
         verdict = settle(self._runs, namespace.cluster, run, seen)
         self._suspects.discard(key)
         if not verdict.ended:
@@ -253,7 +254,9 @@ class Controller:
         else:
             namespace.close(key, seen.job)
 
-    def _is_own(self, namespace: Namespace, key: Key, claim: Claim, run: Known, seen: Seen) -> bool:
+    def _is_own(
+        self, namespace: Namespace, key: Key, claim: Claim, run: RunRecord, seen: Observation
+    ) -> bool:
         """Whether the run names this Job.
 
         A run that names none yet is looked at again; any other is ignored.
@@ -277,22 +280,22 @@ class Controller:
                 namespace.close(key, seen.job)
         return False
 
-    def _ignore(self, namespace: Namespace, key: Key, seen: Seen, why: str) -> None:
+    def _ignore(self, namespace: Namespace, key: Key, seen: Observation, why: str) -> None:
         if seen.job:
             log.info("%s: %s, ignored", key, why)
         self._suspects.discard(key)
         namespace.close(key, seen.job)
 
-    def _read(self, namespace: Namespace, key: Key, claim: Claim) -> Seen:
+    def _read(self, namespace: Namespace, key: Key, claim: Claim) -> Observation:
         """The current state on the API server; the last state of a pod that no longer exists."""
         seen, last = look_for(namespace.cluster, key.run_id, claim), namespace.cached(key).pod
         return replace(seen, pod=last) if seen.pod is None and last and pod_is_over(last) else seen
 
-    def _is_to_identify(self, namespace: Namespace, key: Key, seen: Seen) -> bool:
+    def _is_to_identify(self, namespace: Namespace, key: Key, seen: Observation) -> bool:
         return namespace.needs_run(key) and pace.age_s(seen) >= IDENTIFY_AFTER_S
 
     def _look_later(
-        self, namespace: Namespace, key: Key, seen: Seen, after_s: float | None
+        self, namespace: Namespace, key: Key, seen: Observation, after_s: float | None
     ) -> None:
         identify_s = (
             max(0.0, IDENTIFY_AFTER_S - pace.age_s(seen)) if namespace.needs_run(key) else None
@@ -301,14 +304,14 @@ class Controller:
         if after_s is not None:
             self._queue.add(key, after_s + 0.1)
 
-    def _note(self, key: Key, seen: Seen, end: Diagnosis) -> None:
+    def _note(self, key: Key, seen: Observation, end: Diagnosis) -> None:
         log.info("%s: %s, %s: %s", key, end.status, end.cause, end.message)
         self.metrics.settled.labels(end.status, end.cause or "", key.namespace).inc()
         if over_s := pace.ended_s(seen):
             self.metrics.settle_seconds.labels(key.namespace).observe(max(0.0, seen.now_s - over_s))
 
 
-def _requires_action(seen: Seen) -> bool:
+def _requires_action(seen: Observation) -> bool:
     """Whether this state ends a run that is RUNNING in MLflow, or requires its pod to be
     released.
     """

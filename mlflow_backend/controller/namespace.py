@@ -10,10 +10,10 @@ from mlflow_backend.errors import ClusterError
 from mlflow_backend.places.kubernetes.client.answers import Object
 from mlflow_backend.places.kubernetes.client.api import Cluster
 from mlflow_backend.places.kubernetes.client.reflector import Reflector, job_of
-from mlflow_backend.places.kubernetes.look import Seen, is_active
+from mlflow_backend.places.kubernetes.look import Observation, is_active
 from mlflow_backend.places.kubernetes.members import deciding
 from mlflow_backend.places.kubernetes.objects import labels
-from mlflow_backend.places.kubernetes.ownership import Known
+from mlflow_backend.supervision.record import RunRecord
 
 log = logging.getLogger("mlflow_compute")
 
@@ -51,7 +51,7 @@ class Entry:
     key: Key
     job: Object | None = None
     pods: dict[str, Object] = field(default_factory=dict)
-    run: Known | None = None
+    run: RunRecord | None = None
     ended: bool = False
     closed: bool = False
 
@@ -141,16 +141,16 @@ class Namespace:
         with self._lock:
             return [entry for entry in self._entries.values() if entry.job]
 
-    def runs(self) -> dict[str, tuple[Key, Known]]:
+    def runs(self) -> dict[str, tuple[Key, RunRecord]]:
         """Key and run of each active Job with a confirmed run, by the Job's uid."""
         return {entry.key.uid: (entry.key, entry.run) for entry in self.active() if entry.run}
 
-    def cached(self, key: Key) -> Seen:
+    def cached(self, key: Key) -> Observation:
         """The cached state of the Job and its newest pod."""
         with self._lock:
             entry = self._entries.get(key.uid)
             job, pods = (entry.job, list(entry.pods.values())) if entry else (None, [])
-        return Seen(job, deciding(pods), (), self.cluster.now_s())
+        return Observation(job, deciding(pods), (), self.cluster.now_s())
 
     def needs_run(self, key: Key) -> bool:
         """Whether the run of an active Job is not confirmed yet."""
@@ -163,7 +163,7 @@ class Namespace:
                 and not entry.ended
             )
 
-    def adopt(self, key: Key, run: Known) -> None:
+    def adopt(self, key: Key, run: RunRecord) -> None:
         """Note that the run's own tags name this Job."""
         with self._lock:
             if entry := self._entries.get(key.uid):

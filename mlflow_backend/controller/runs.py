@@ -7,9 +7,8 @@ Unavailable, with one sentence, and never an exception that ends a thread.
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from mlflow_backend.places.kubernetes.diagnose import Diagnosis
-from mlflow_backend.places.kubernetes.ownership import Known
-from mlflow_backend.places.kubernetes.settle import UNFINISHED, unfinished_below
+from mlflow_backend.supervision.diagnosis import Diagnosis
+from mlflow_backend.supervision.record import UNFINISHED, RunRecord, unfinished_below
 from mlflow_runner.contract.answers import Unavailable
 from mlflow_runner.contract.ending import end_tags
 from mlflow_runner.contract.tags import END_TAGS, TAG_CLUSTER
@@ -25,7 +24,7 @@ T = TypeVar("T")
 
 
 class ServerRuns:
-    """`settle.Runs` over REST, and the searches of the controller. Every method raises Unavailable
+    """`Runs` over REST, and the searches of the controller. Every method raises Unavailable
     or Refused.
 
     `on_call` is called with the endpoint of every call.
@@ -37,10 +36,10 @@ class ServerRuns:
         self._server = RestServer(tracking_uri)
         self._on_call = on_call
 
-    def read(self, run_id: str) -> Known:
+    def read(self, run_id: str) -> RunRecord:
         """The run of this id."""
         self._on_call("runs/get")
-        run = _known(self._server.get_run(run_id))
+        run = _record_of(self._server.get_run(run_id))
         if run.run_id != run_id:
             raise Unavailable(f"GET runs/get: run {run.run_id} instead of {run_id}: {UNLIKE}")
         return run
@@ -58,14 +57,14 @@ class ServerRuns:
         self._on_call("runs/update")
         self._server.set_status(run_id, end.status, ended=True)
 
-    def children(self, parent: Known) -> Iterator[Known]:
+    def children(self, parent: RunRecord) -> Iterator[RunRecord]:
         """The nested runs directly below a run, in its experiment, that are RUNNING or
         SCHEDULED.
         """
         for wanted in unfinished_below(parent):
             yield from self._search([parent.experiment_id], wanted)
 
-    def unfinished(self, cluster_id: str) -> Iterator[Known]:
+    def unfinished(self, cluster_id: str) -> Iterator[RunRecord]:
         """Every run that was sent to this namespace (its uid) and has no final state."""
         experiments = list(self._experiments())
         for wanted in UNFINISHED:
@@ -73,7 +72,7 @@ class ServerRuns:
                 experiments, f"{wanted} AND tags.`{TAG_CLUSTER}` = '{cluster_id}'"
             )
 
-    def stopped(self, runs: Collection[Known]) -> Iterator[Known]:
+    def stopped(self, runs: Collection[RunRecord]) -> Iterator[RunRecord]:
         """Those of the runs that are now KILLED or deleted in MLflow: two calls for some hundred.
 
         The ids of experiments must come from MLflow: it rejects a search that names an unknown one.
@@ -89,7 +88,7 @@ class ServerRuns:
 
     def _search(
         self, experiments: Sequence[str], wanted: str, view: str = "ACTIVE_ONLY"
-    ) -> Iterator[Known]:
+    ) -> Iterator[RunRecord]:
         for part in _parts(experiments, EXPERIMENTS_OF_A_CALL):
             query = {
                 "experiment_ids": part,
@@ -97,7 +96,7 @@ class ServerRuns:
                 "max_results": PAGE,
                 "run_view_type": view,
             }
-            yield from map(_known, self._pages("runs/search", query, "runs"))
+            yield from map(_record_of, self._pages("runs/search", query, "runs"))
 
     def _experiments(self) -> Iterator[str]:
         query = {"max_results": PAGE, "view_type": "ACTIVE_ONLY"}
@@ -123,7 +122,7 @@ class ServerRuns:
         raise Unavailable(f"POST {endpoint}: {UNLIKE}")
 
 
-def _known(run: Any) -> Known:
+def _record_of(run: Any) -> RunRecord:
     """A run as the API returns it. Raises Unavailable for anything else."""
     run = check_run(run)
     info = run["info"]
@@ -132,7 +131,7 @@ def _known(run: Any) -> Known:
     except OverflowError:
         raise Unavailable(f"a run's start_time: {UNLIKE}") from None
     is_deleted = info.get("lifecycle_stage") == "deleted"
-    return Known(
+    return RunRecord(
         info["run_id"],
         info["status"],
         tags_of(run),

@@ -21,6 +21,7 @@ from mlflow_backend.places.kubernetes import attach, runs, settle
 from mlflow_backend.places.kubernetes.client.connect import connect
 from mlflow_backend.places.kubernetes.look import look
 from mlflow_backend.places.kubernetes.run import ClusterRun
+from mlflow_backend.supervision.record import has_ended
 from tests.bed.runs import Seen
 from tests.bed.server import BIN
 
@@ -164,7 +165,7 @@ def finish(watched: Watched, timeout_s: float) -> Seen:
         assert not watched.waiting.is_alive(), "the client still waits"
     elif watched.watcher == COMMAND:
         _settle_when_over(watched, deadline)
-    while not settle.has_ended(runs.known(MlflowClient().get_run(watched.id))):
+    while not has_ended(runs.record_of(MlflowClient().get_run(watched.id))):
         assert time.monotonic() < deadline, (
             f"{watched.watcher}: the run is {Seen(watched.id).status}, {Seen(watched.id).cause}"
         )
@@ -180,7 +181,7 @@ def _settle_when_over(watched: Watched, deadline: float) -> None:
     run = MlflowClient().get_run(watched.id)
     while True:
         with contextlib.suppress(Exception):
-            verdict = settle.judge(runs.known(run), look(cluster, runs.known(run)))
+            verdict = settle.judge(runs.record_of(run), look(cluster, runs.record_of(run)))
             if verdict.ended:
                 break
         assert time.monotonic() < deadline, "nothing in the cluster says that the run is over"

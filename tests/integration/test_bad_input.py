@@ -150,7 +150,7 @@ def test_what_only_kubernetes_can_refuse_is_refused_by_it_before_anything_exists
 def test_a_target_without_an_image(refused, project, cluster):
     cluster(image=None)
     line = refused(project("true"))
-    assert "'dev-cluster'" in line and "'image'" in line and "runner/Dockerfile" in line
+    assert "'dev-cluster'" in line and "'image'" in line and "name an image" in line
 
 
 def test_a_namespace_that_does_not_exist(refused, project):
@@ -272,7 +272,7 @@ def test_a_submit_that_breaks_half_way_leaves_a_failed_run_with_its_cause_and_no
     assert set(kubectl("get", "configmaps", "-o", "name").split()) <= set(before)
 
 
-@pytest.mark.parametrize("moment", ["_upload", "_created"])
+@pytest.mark.parametrize("moment", ["Creation", "_created"])
 def test_a_submit_that_is_interrupted_leaves_no_run_without_an_end_and_no_job(
     cluster, project, last_run, kubectl, monkeypatch, moment
 ):

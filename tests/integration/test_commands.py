@@ -18,7 +18,7 @@ from mlflow_backend.cli import COMMANDS, main
 from mlflow_backend.controller import serve
 from mlflow_backend.controller.runs import ServerRuns
 from mlflow_backend.places.kubernetes import runs
-from mlflow_backend.places.kubernetes.diagnose import Diagnosis
+from mlflow_backend.supervision.diagnosis import Diagnosis
 from mlflow_runner.contract.tags import END_TAGS
 from tests.bed.server import BIN, use
 
@@ -324,7 +324,7 @@ def test_children_are_the_nested_runs_directly_below_that_have_not_ended(
     client.set_terminated(client.create_run("0", tags=nested).info.run_id, "FINISHED")
     client.delete_run(client.create_run("0", tags=nested).info.run_id)
     client.create_run("0", tags={"mlflow.parentRunId": min(unfinished)})
-    known = runs.known(client.get_run(parent))
+    known = runs.record_of(client.get_run(parent))
     assert {run.run_id for run in make(server.uri).children(known)} == unfinished
 
 

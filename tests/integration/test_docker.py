@@ -225,7 +225,7 @@ def test_build_image_needs_a_repository_and_a_docker_env(
     cluster, docker_project, project, mlflow_run
 ):
     for root, config, words in (
-        (docker_project("true"), THERE, "'repository' in the target"),
+        (docker_project("true"), THERE, "the target has no 'repository'"),
         (
             project("true", name="plain"),
             {**THERE, "repository": REPOSITORY},

@@ -4,13 +4,8 @@ import json
 
 import pytest
 
-from mlflow_backend.places.kubernetes.diagnose import (
-    Diagnosis,
-    cannot_start,
-    ended,
-    not_started,
-    waiting_for,
-)
+from mlflow_backend.places.kubernetes.diagnose import cannot_start, ended, not_started, waiting_for
+from mlflow_backend.supervision.diagnosis import Diagnosis
 from mlflow_runner.contract.causes import Cause
 
 JOB = {"status": {}}

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_backend.places.kubernetes import diagnose
-from mlflow_backend.places.kubernetes.look import Seen
+from mlflow_backend.places.kubernetes.look import Observation
 from mlflow_backend.places.kubernetes.ownership import Claim
 from mlflow_backend.places.kubernetes.settle import foresee
+from mlflow_backend.timestamps import seconds
 from mlflow_runner.contract.causes import Cause
 
 RECORDED = json.loads((Path(__file__).parent / "data/objects.json").read_text())
@@ -21,9 +22,7 @@ JOBS = [item for item in RECORDED["objects"] if item["kind"] == "Job"]
 PODS = [item for item in RECORDED["objects"] if item["kind"] == "Pod"]
 REQUIRED = {"name", "uid", "creationTimestamp", "type", "status", "metadata", "state", "kind"}
 """What the API always sends, or what gives its neighbours their meaning."""
-CLOCK_S = st.floats(
-    diagnose.seconds("2026-01-01T00:00:00Z"), diagnose.seconds("2027-12-31T00:00:00Z")
-)
+CLOCK_S = st.floats(seconds("2026-01-01T00:00:00Z"), seconds("2027-12-31T00:00:00Z"))
 
 
 def paths(value, path=()):
@@ -64,7 +63,7 @@ def damaged(draw, items):
 @given(job=st.none() | st.just({}) | damaged(JOBS), pod=st.none() | damaged(PODS),
        events=st.lists(damaged([{"metadata": {}, **event} for event in RECORDED["events"]]), max_size=5), now_s=CLOCK_S)  # fmt: skip
 def test_a_diagnosis_comes_out_and_never_an_exception(job, pod, events, now_s):
-    verdict = foresee(Seen(job, pod, events, now_s, claim=Claim("j", "u", "c")))
+    verdict = foresee(Observation(job, pod, events, now_s, claim=Claim("j", "u", "c")))
     assert verdict.look_again_s is None or verdict.look_again_s >= 0
     if verdict.end:
         assert verdict.end.status in ("FINISHED", "FAILED", "KILLED") and verdict.end.cause in (

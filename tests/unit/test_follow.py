@@ -4,10 +4,10 @@ import pytest
 
 from mlflow_backend.errors import ClusterError, ClusterUnavailable
 from mlflow_backend.places.kubernetes.follow import follow
-from mlflow_backend.places.kubernetes.ownership import Known
+from mlflow_backend.supervision.record import RunRecord
 from tests.bed.objects import MemoryNamespace, failed, job, pod
 
-RUN = Known(
+RUN = RunRecord(
     "r",
     "RUNNING",
     {"compute.job": "j", "compute.job_uid": "uid-of-j", "compute.cluster": "uid-of-n"},

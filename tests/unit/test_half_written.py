@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from mlflow_backend.places.kubernetes.ownership import Known
-from mlflow_backend.places.kubernetes.settle import has_ended, judge
+from mlflow_backend.places.kubernetes.settle import judge
+from mlflow_backend.supervision.record import RunRecord, has_ended
 from mlflow_runner.contract.answers import RunInfo, Unavailable
 from mlflow_runner.contract.ending import end_tags
 from mlflow_runner.contract.state import State
@@ -99,7 +99,7 @@ class Server:
         self.stood.append(self.known())
 
     def known(self):
-        return Known("r", self.status, dict(self.tags), NOW_S - 60)
+        return RunRecord("r", self.status, dict(self.tags), NOW_S - 60)
 
     def _request(self):
         self.requests += 1

@@ -12,9 +12,9 @@ RUNNER = [
     "contract", "log", "processes", "tracking", "environment", "report", "fetch", "run", "__main__",
 ]  # fmt: skip
 BACKEND = [
-    "mlflow_internals", "addresses", "plain_text", "explanations", "errors", "debug", "credentials", "scratch", "progress",
+    "mlflow_internals", "addresses", "plain_text", "timestamps", "explanations", "errors", "debug", "credentials", "scratch", "progress",
     "yaml_files",
-    "files", "targets", "request", "environment", "plan", "tracking", "places", "controller", "cli",
+    "files", "targets", "request", "environment", "plan", "tracking", "supervision", "places", "controller", "cli",
     "backend",
 ]  # fmt: skip
 """From the lowest to the highest. What is in a list may import what comes before it."""

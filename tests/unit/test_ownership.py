@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_backend.places.kubernetes.look import Seen, look
+from mlflow_backend.places.kubernetes.look import Observation, look
 from mlflow_backend.places.kubernetes.members import deciding
 from mlflow_backend.places.kubernetes.objects import labels
-from mlflow_backend.places.kubernetes.ownership import Claim, Known, claim_of
-from mlflow_backend.places.kubernetes.settle import has_ended, judge, settle
+from mlflow_backend.places.kubernetes.ownership import Claim, claim_of
+from mlflow_backend.places.kubernetes.settle import judge, settle
+from mlflow_backend.supervision.record import RunRecord, has_ended
 from mlflow_runner.contract.ending import end_tags
 from mlflow_runner.contract.tags import TAG_CLUSTER, TAG_JOB, TAG_JOB_UID, TAG_SUBMITTED
 
@@ -107,11 +108,11 @@ class Store:
 
 
 def known(status="RUNNING", **tags):
-    return Known(RUN, status, {**TAGS, **tags}, NOW_S)
+    return RunRecord(RUN, status, {**TAGS, **tags}, NOW_S)
 
 
 def without(*names, status="RUNNING"):
-    return Known(
+    return RunRecord(
         RUN, status, {name: value for name, value in TAGS.items() if name not in names}, NOW_S
     )
 
@@ -220,7 +221,7 @@ def test_the_latest_attempt_counts_whatever_the_order_of_creation():
 
 
 def test_the_earlier_job_of_a_continued_run_tells_nothing():
-    earlier = Seen(None, None, (), NOW_S + 3600, claim=Claim("j", "earlier", "c"))
+    earlier = Observation(None, None, (), NOW_S + 3600, claim=Claim("j", "earlier", "c"))
     assert not judge(known(), earlier).ended
     store, namespace = Store(known()), Namespace(job())
     assert not settle(store, namespace, known(**{TAG_JOB_UID: "earlier"}), earlier).ended, (
@@ -236,7 +237,9 @@ def test_a_submit_that_broke_off_is_ended_and_its_job_deleted_by_uid():
 
 
 def test_the_job_of_a_submit_under_way_tells_nothing():
-    young = Seen(None, None, (), NOW_S + 59, claim=Claim("j", None, "c"), stray=job(status=FAILED))
+    young = Observation(
+        None, None, (), NOW_S + 59, claim=Claim("j", None, "c"), stray=job(status=FAILED)
+    )
     verdict = judge(without(TAG_JOB_UID), young)
     assert (verdict.ended, verdict.look_again_s, verdict.remove_job) == (
         False,
@@ -247,14 +250,14 @@ def test_the_job_of_a_submit_under_way_tells_nothing():
 
 @pytest.mark.parametrize("cause", ["Cancelled", "SubmitError"])
 def test_the_job_of_a_submit_that_was_given_up_is_deleted_also_when_the_end_is_known(cause):
-    run = Known(
+    run = RunRecord(
         RUN, "FAILED", {**without(TAG_JOB_UID).tags, **end_tags("FAILED", cause, "x", None)}, NOW_S
     )
     assert settled(run, Namespace(job())) == (True, [], [("j", "u")])
 
 
 def test_a_run_deleted_in_mlflow_is_a_cancelled_one():
-    run = Known(RUN, "RUNNING", TAGS, NOW_S, is_deleted=True)
+    run = RunRecord(RUN, "RUNNING", TAGS, NOW_S, is_deleted=True)
     assert has_ended(run)
     assert settled(run, Namespace(job())) == (True, [], [("j", "u")])
     assert settled(run, Namespace(job(uid="v"))) == (True, [], [])
@@ -262,7 +265,7 @@ def test_a_run_deleted_in_mlflow_is_a_cancelled_one():
 
 @pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED"])
 def test_a_run_that_ended_before_is_never_rewritten_by_a_forged_job(status):
-    ended = Known(RUN, status, {**TAGS, **end_tags(status, None, None, 0)}, NOW_S)
+    ended = RunRecord(RUN, status, {**TAGS, **end_tags(status, None, None, 0)}, NOW_S)
     assert settled(
         ended,
         Namespace(
@@ -276,7 +279,7 @@ def test_a_run_that_ended_before_is_never_rewritten_by_a_forged_job(status):
 
 
 def test_a_run_that_was_never_sent_anywhere_is_not_touched():
-    plain = Known(RUN, "RUNNING", {}, NOW_S)
+    plain = RunRecord(RUN, "RUNNING", {}, NOW_S)
     assert claim_of(plain) is None
     assert settled(plain, Namespace(job(status=FAILED))) == (False, [], [])
 
@@ -285,6 +288,6 @@ def test_an_end_that_is_written_by_half_is_not_taken_for_a_cancel():
     """The second attempt has written the tags of its end, its status comes next; the status is
     still the first attempt's.
     """
-    torn = Known(RUN, "KILLED", {**TAGS, **end_tags("FINISHED", None, None, 0)}, NOW_S)
+    torn = RunRecord(RUN, "KILLED", {**TAGS, **end_tags("FINISHED", None, None, 0)}, NOW_S)
     namespace = Namespace(job(), pods=[pod("b")])
     assert settled(torn, namespace) == (False, [], [])

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlflow_backend.controller.runs import UNLIKE, ServerRuns, _known
-from mlflow_backend.places.kubernetes.ownership import Known
+from mlflow_backend.controller.runs import UNLIKE, ServerRuns, _record_of
+from mlflow_backend.supervision.record import RunRecord
 from mlflow_runner.contract.answers import Unavailable
 from tests.bed.odd import OddServer
 
@@ -23,7 +23,7 @@ RUN = {
     },
     "data": {"tags": [{"key": "compute.job", "value": "j"}]},
 }
-MINE = Known("r", "RUNNING", {"compute.job": "j"}, 2.0, "7")
+MINE = RunRecord("r", "RUNNING", {"compute.job": "j"}, 2.0, "7")
 SEARCHES = {
     "stopped": ("runs/search", lambda runs: list(runs.stopped([MINE]))),
     "unfinished": ("experiments/search", lambda runs: list(runs.unfinished("uid"))),
@@ -43,7 +43,7 @@ def with_value(path, value):
 def test_a_run_is_read_as_the_api_gives_it():
     with OddServer(json.dumps({"run": RUN}).encode()) as server:
         assert ServerRuns(server.uri).read("r") == MINE
-    assert _known(with_value(["info", "lifecycle_stage"], "deleted")).is_deleted
+    assert _record_of(with_value(["info", "lifecycle_stage"], "deleted")).is_deleted
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_server_that_gives_the_same_page_for_ever_is_asked_twice(search):
     ["info", "data", "tags", "key", "value", "run_id", "status", "experiment_id", "start_time", "lifecycle_stage"]), of)))  # fmt: skip
 def test_any_json_is_a_run_or_an_outage(answer):
     try:
-        known = _known(answer)
+        known = _record_of(answer)
     except Unavailable:
         return
     assert all(

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from mlflow_backend.errors import ClusterUnavailable, TrackingError, TrackingUnavailable
 from mlflow_backend.places.kubernetes import diagnose
-from mlflow_backend.places.kubernetes import settle as settling
-from mlflow_backend.places.kubernetes.diagnose import Diagnosis
-from mlflow_backend.places.kubernetes.look import Seen, look_for
-from mlflow_backend.places.kubernetes.ownership import Claim, Known
-from mlflow_backend.places.kubernetes.settle import foresee, has_ended, judge, settle
+from mlflow_backend.places.kubernetes.look import Observation, look_for
+from mlflow_backend.places.kubernetes.ownership import Claim
+from mlflow_backend.places.kubernetes.settle import foresee, judge, settle
+from mlflow_backend.supervision import children
+from mlflow_backend.supervision.diagnosis import Diagnosis
+from mlflow_backend.supervision.record import RunRecord, has_ended
+from mlflow_backend.timestamps import seconds
 from mlflow_runner.contract.answers import Refused, RunInfo
 from mlflow_runner.contract.ending import end_tags, ending
 from mlflow_runner.contract.state import State
@@ -50,7 +52,7 @@ class Store:
         self.status, self.tags = status, {**SENT, **(tags or {})}
 
     def read(self, run_id):
-        return Known(run_id, self.status, dict(self.tags), NOW_S - 60)
+        return RunRecord(run_id, self.status, dict(self.tags), NOW_S - 60)
 
     def end(self, run_id, end: Diagnosis):
         self.status = end.status
@@ -104,7 +106,7 @@ def metadata(item, **more):
 
 
 def seen(job, pod_, now_s=NOW_S, **more):
-    return Seen(
+    return Observation(
         metadata(job) if job else job, metadata(pod_), (), now_s, **{"claim": CLAIM, **more}
     )
 
@@ -209,7 +211,7 @@ def test_an_end_that_was_told_is_never_changed_by_a_settler(first, second):
 
 
 def test_a_run_marked_killed_between_two_attempts_is_cancelled():
-    known = Known("r", "KILLED", {**SENT, **end_tags("SCHEDULED", None, None, 75)}, NOW_S - 60)
+    known = RunRecord("r", "KILLED", {**SENT, **end_tags("SCHEDULED", None, None, 75)}, NOW_S - 60)
     assert judge(known, RUNNING).end.cause == "Cancelled"
 
 
@@ -218,13 +220,15 @@ def test_a_run_marked_killed_between_two_attempts_is_cancelled():
     (terminated(3), ("KILLED", "Deleted")),
 ])  # fmt: skip
 def test_the_last_words_of_an_attempt_after_a_stopped_one_are_believed(state_, end):
-    known = Known("r", "KILLED", {**SENT, **end_tags("KILLED", "Terminated", "x", 143)}, NOW_S - 60)
+    known = RunRecord(
+        "r", "KILLED", {**SENT, **end_tags("KILLED", "Terminated", "x", 143)}, NOW_S - 60
+    )
     verdict = judge(known, seen(job_failed("x"), pod(state=state_)))
     assert (verdict.end.status, verdict.end.cause) == end
 
 
 def test_a_run_marked_killed_in_mlflow_is_cancelled_and_loses_its_job():
-    verdict = judge(Known("r", "KILLED", SENT, 0), RUNNING)
+    verdict = judge(RunRecord("r", "KILLED", SENT, 0), RUNNING)
     assert (verdict.end.status, verdict.end.cause, verdict.remove_job) == (
         "KILLED",
         "Cancelled",
@@ -250,15 +254,15 @@ def test_a_script_that_marks_its_run_failed_and_exits_with_0_has_failed_for_ever
     shown = seen(
         job, pod("Failed" if code else "Succeeded", state=terminated(code, message=message))
     )
-    verdict = judge(Known("r", "FAILED", SENT, 0), shown)
+    verdict = judge(RunRecord("r", "FAILED", SENT, 0), shown)
     assert (verdict.end.status, verdict.end.cause) == end and verdict.end.exit_code == code
-    assert judge(Known("r", "RUNNING", SENT, 0), shown).end.status == (
+    assert judge(RunRecord("r", "RUNNING", SENT, 0), shown).end.status == (
         "FAILED" if code else "FINISHED"
     )
 
 
 def test_a_cancelled_run_whose_job_is_still_there_loses_it():
-    known = Known("r", "KILLED", {**SENT, **end_tags("KILLED", "Cancelled", "x", None)}, 0)
+    known = RunRecord("r", "KILLED", {**SENT, **end_tags("KILLED", "Cancelled", "x", None)}, 0)
     assert judge(known, RUNNING).remove_job and not judge(known, seen(None, None)).remove_job
 
 
@@ -266,7 +270,7 @@ def test_a_cancelled_run_whose_job_is_still_there_loses_it():
 def test_a_submit_without_a_job_has_broken_off_after_a_minute_however_old_its_run_is(
     after_s, ended
 ):
-    taken_up_again = Known("r", "RUNNING", {**UNDER_WAY, TAG_SUBMITTED: BORN}, NOW_S - 86400)
+    taken_up_again = RunRecord("r", "RUNNING", {**UNDER_WAY, TAG_SUBMITTED: BORN}, NOW_S - 86400)
     verdict = judge(
         taken_up_again, seen(None, None, NOW_S - 60 + after_s, claim=Claim("j", None, "c"))
     )
@@ -281,7 +285,7 @@ def test_a_pod_that_should_be_gone_means_a_lost_node_only_after_its_patience():
         pod("Running", conditions=[disrupted("DeletionByTaintManager")]), deletionTimestamp=BORN
     )
     early, late = (
-        judge(Known("r", "RUNNING", SENT, 0), seen(JOB, leaving, NOW_S - 60 + after))
+        judge(RunRecord("r", "RUNNING", SENT, 0), seen(JOB, leaving, NOW_S - 60 + after))
         for after in (29, 31)
     )
     assert not early.ended and early.look_again_s == pytest.approx(1)
@@ -293,7 +297,7 @@ def test_with_retries_a_pod_on_a_lost_node_is_released_and_the_run_goes_on():
         pod("Running", conditions=[disrupted("DeletionByTaintManager")]), deletionTimestamp=BORN
     )
     verdict = judge(
-        Known("r", "RUNNING", SENT, 0),
+        RunRecord("r", "RUNNING", SENT, 0),
         seen({"spec": {"backoffLimitPerIndex": 2}, "status": {}}, leaving),
     )
     assert (verdict.ended, verdict.end, verdict.release_pod) == (False, None, True)
@@ -324,7 +328,7 @@ def test_an_earlier_pod_does_not_tell_the_end_of_a_run_that_another_has_taken_ov
     ("RUNNING", end_tags("FINISHED", None, None, 0), False),
 ])  # fmt: skip
 def test_an_end_is_believed_only_where_its_tags_and_its_status_agree(status, tags, told):
-    assert has_ended(Known("r", status, tags, 0)) is told
+    assert has_ended(RunRecord("r", status, tags, 0)) is told
 
 
 def at(seconds_after_birth):
@@ -364,7 +368,7 @@ def test_the_patience_with_a_trouble_counts_from_its_beginning_and_not_from_the_
         [
             600,
             *(
-                diagnose.seconds(item.get("firstTimestamp") or item["eventTime"]) - NOW_S + 60
+                seconds(item.get("firstTimestamp") or item["eventTime"]) - NOW_S + 60
                 for item in events[-1:]
                 if patience_s != 120
             ),
@@ -372,7 +376,9 @@ def test_the_patience_with_a_trouble_counts_from_its_beginning_and_not_from_the_
     )
 
     def look(after_s):
-        return Seen(metadata(JOB), metadata(found), events, NOW_S - 60 + after_s, claim=CLAIM)
+        return Observation(
+            metadata(JOB), metadata(found), events, NOW_S - 60 + after_s, claim=CLAIM
+        )
 
     young, old = foresee(look(began_s + 1)), foresee(look(began_s + patience_s + 2))
     assert not young.ended and young.look_again_s == pytest.approx(patience_s, abs=3)
@@ -388,7 +394,7 @@ def test_a_later_look_never_has_more_patience(after_s, scheduled_s, reason):
     found = waiting(reason, scheduled_s)
     looks = [
         foresee(
-            Seen(
+            Observation(
                 metadata(JOB), metadata(found), [], NOW_S - 60 + scheduled_s + passed_s, claim=CLAIM
             )
         )
@@ -444,7 +450,9 @@ def test_an_init_container_whose_image_cannot_be_pulled_is_no_start_that_lasts_f
             {"name": "prepare", "state": {"waiting": {"reason": "ImagePullBackOff"}}}
         ],
     )
-    verdict = foresee(Seen(metadata(JOB), metadata(found), [], NOW_S - 60 + 121, claim=CLAIM))
+    verdict = foresee(
+        Observation(metadata(JOB), metadata(found), [], NOW_S - 60 + 121, claim=CLAIM)
+    )
     assert verdict.end.cause == "ImagePullError" and "container prepare" in verdict.end.message
 
 
@@ -474,7 +482,9 @@ def test_a_trouble_that_is_over_takes_nothing_from_the_patience_with_the_next(
 ):
     young, old = (
         foresee(
-            Seen(metadata(JOB), metadata(found), events, NOW_S - 60 + 600 + after_s, claim=CLAIM)
+            Observation(
+                metadata(JOB), metadata(found), events, NOW_S - 60 + 600 + after_s, claim=CLAIM
+            )
         )
         for after_s in (1, patience_s + 1)
     )
@@ -538,7 +548,7 @@ class Family(Store):
 
     def _unfinished(self, parent_id):
         return [
-            Known(run_id, status, tags, 0)
+            RunRecord(run_id, status, tags, 0)
             for run_id, (parent, status, tags) in self.below.items()
             if parent == parent_id
             and run_id not in self.ended
@@ -604,7 +614,7 @@ def test_a_run_that_names_a_run_below_it_as_its_parent_is_no_endless_search():
 def test_more_nested_runs_than_end_at_once_are_told_and_a_second_settle_ends_them(
     monkeypatch, caplog
 ):
-    monkeypatch.setattr(settling, "CHILDREN", 4)
+    monkeypatch.setattr(children, "CHILDREN", 4)
     runs = Family(
         {f"a{number}": ("r", "RUNNING", {}) for number in range(6)} | {"b": ("a5", "RUNNING", {})}
     )

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_backend.places.kubernetes.look import Seen
+from mlflow_backend.places.kubernetes.look import Observation
 from mlflow_backend.places.kubernetes.members import by_index, deciding, member_of, topology_of
 from mlflow_backend.places.kubernetes.objects import labels
-from mlflow_backend.places.kubernetes.ownership import Claim, Known, claim_of, is_part_of
+from mlflow_backend.places.kubernetes.ownership import Claim, claim_of, is_part_of
 from mlflow_backend.places.kubernetes.settle import foresee
+from mlflow_backend.supervision.record import RunRecord
 from mlflow_runner.contract.answers import RunInfo
 from mlflow_runner.contract.ending import ending, speaks_for
 from mlflow_runner.contract.state import State
@@ -55,7 +56,7 @@ def pod(index, attempt=1, phase="Running", code=None, ended="2026-01-01T00:00:30
 
 
 def seen(job, pods):
-    return Seen(job, deciding(pods), (), NOW_S, claim=Claim("j", "u", "c"))
+    return Observation(job, deciding(pods), (), NOW_S, claim=Claim("j", "u", "c"))
 
 
 @given(TOPOLOGIES)
@@ -146,7 +147,7 @@ def test_a_node_that_has_finished_does_not_end_the_run_of_the_others():
 @given(st.none() | INDEXES, INDEXES)
 def test_a_run_of_an_array_sees_the_pods_of_its_index_only(own, index):
     tags = {**SENT, **({} if own is None else {TAG_INDEX: str(own)})}
-    claim = claim_of(Known("r", "RUNNING", tags, NOW_S))
+    claim = claim_of(RunRecord("r", "RUNNING", tags, NOW_S))
     assert claim == Claim("j", "u", "c", own)
     assert is_part_of(claim, pod(index)) == (own in (None, index))
     assert not is_part_of(claim._replace(job_uid="other"), pod(index))

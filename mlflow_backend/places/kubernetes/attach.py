@@ -25,22 +25,22 @@ def attach(run: Any, stream: bool, progress: Progress) -> SubmittedJob:
 
     Raises ClusterError.
     """
-    cluster, known = cluster_of(run), runs.known(run)
-    claim = claim_of(known)
+    cluster, record = cluster_of(run), runs.record_of(run)
+    claim = claim_of(record)
     if claim is None:
         raise ClusterError(
-            f"run {known.run_id}: its tags name no cluster that it was sent to", code="NotFound"
+            f"run {record.run_id}: its tags name no cluster that it was sent to", code="NotFound"
         )
-    seen = look_for(cluster, known.run_id, claim)
+    seen = look_for(cluster, record.run_id, claim)
     job = seen.job or seen.stray or {}
     pod = job.get("spec", {}).get("template", {}).get("spec", {})
     grace_s = float(pod.get("terminationGracePeriodSeconds", GRACE_PERIOD_S))
-    observer = Observer(cluster, labels.RUN, known.run_id)
+    observer = Observer(cluster, labels.RUN, record.run_id)
     return SubmittedJob(
         cluster,
         observer,
         claim,
-        known.run_id,
+        record.run_id,
         mark_of(job),
         stream,
         grace_s,
@@ -55,14 +55,14 @@ def settle_now(run: Any) -> bool:
 
     Of a run that has its end already, a Job that still holds something is deleted.
     """
-    known = runs.known(run)
+    record = runs.record_of(run)
     cluster = cluster_of(run)
-    return settle.settle(runs.ClientRuns(), cluster, known, look(cluster, known)).ended
+    return settle.settle(runs.ClientRuns(), cluster, record, look(cluster, record)).ended
 
 
 def has_active_job(run: Any) -> bool:
     """Whether the run's own Job is there and may still run something. Raises ClusterError."""
-    seen = look(cluster_of(run), runs.known(run))
+    seen = look(cluster_of(run), runs.record_of(run))
     return is_active(seen.job or seen.stray)
 
 

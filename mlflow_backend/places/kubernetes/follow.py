@@ -9,12 +9,12 @@ from mlflow_backend.places.kubernetes import diagnose
 from mlflow_backend.places.kubernetes.client.api import Cluster
 from mlflow_backend.places.kubernetes.log import PodLog, end_line, mark_of
 from mlflow_backend.places.kubernetes.look import is_active, look
-from mlflow_backend.places.kubernetes.ownership import Known
+from mlflow_backend.supervision.record import RunRecord
 
 LOOK_EVERY_S = 2.0
 
 
-def follow(cluster: Cluster, run: Known, write: Callable[[bytes], None]) -> None:
+def follow(cluster: Cluster, run: RunRecord, write: Callable[[bytes], None]) -> None:
     """Write the output of the run's pods, one after the other, until its Job has ended or is gone.
 
     An outage of the cluster is waited for once the run has been seen. Raises ClusterError.

@@ -11,18 +11,18 @@ from mlflow_backend.places.kubernetes.members import deciding
 from mlflow_backend.places.kubernetes.objects import labels
 from mlflow_backend.places.kubernetes.ownership import (
     Claim,
-    Known,
     claim_of,
     is_claimed,
     is_labelled,
     is_part_of,
 )
+from mlflow_backend.supervision.record import RunRecord
 
 Object = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observation:
     """What the cluster shows of the Job of `claim` at `now_s`, its own time: the Job, the pod that
     decides how the run is (`members.deciding`), None when there is none, and events.
 
@@ -40,7 +40,7 @@ class Seen:
     stray: Object | None = None
 
 
-def look(cluster: Any, run: Known) -> Seen:
+def look(cluster: Any, run: RunRecord) -> Observation:
     """What the cluster shows of the run now. `claim` is None where the run does not say that it was
     sent to this namespace.
 
@@ -49,16 +49,16 @@ def look(cluster: Any, run: Known) -> Seen:
     return look_for(cluster, run.run_id, claim_of(run))
 
 
-def look_for(cluster: Any, run_id: str, claim: Claim | None) -> Seen:
+def look_for(cluster: Any, run_id: str, claim: Claim | None) -> Observation:
     """`look` for callers that know the claim already, as one that has just submitted the run.
 
     Raises ClusterError.
     """
     if claim is None or claim.cluster_id != cluster.identity():
-        return Seen(None, None, (), cluster.now_s())
+        return Observation(None, None, (), cluster.now_s())
     job = cluster.read_job(claim.job_name)
     if claim.job_uid is None:
-        return Seen(
+        return Observation(
             None,
             None,
             (),
@@ -69,7 +69,7 @@ def look_for(cluster: Any, run_id: str, claim: Claim | None) -> Seen:
     job = job if job and is_claimed(claim, run_id, job) else None
     pods, _ = cluster.list_objects("Pod", f"{labels.RUN}={run_id}")
     pod = deciding(item for item in pods if is_part_of(claim, item))
-    return Seen(job, pod, _events(cluster, claim, job, pod), cluster.now_s(), claim=claim)
+    return Observation(job, pod, _events(cluster, claim, job, pod), cluster.now_s(), claim=claim)
 
 
 def needs_events(job: Object | None, pod: Object | None) -> bool:

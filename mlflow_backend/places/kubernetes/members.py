@@ -11,6 +11,7 @@ from typing import Any
 
 from mlflow_backend.places.kubernetes.diagnose import model
 from mlflow_backend.places.kubernetes.objects import labels
+from mlflow_backend.timestamps import seconds
 from mlflow_runner.contract.topology import Member, Topology, number
 
 Object = Mapping[str, Any]
@@ -64,5 +65,5 @@ def _weight(pod: Object) -> tuple[int, float, int]:
     index = member_of(pod).rank
     if model.outcome(pod) == "Failed":
         stamp = model.terminated(pod).get("finishedAt")
-        return 0, model.seconds(stamp) if stamp else math.inf, index
+        return 0, seconds(stamp) if stamp else math.inf, index
     return 2 if model.has_started(pod) else 1, 0.0, index

@@ -4,47 +4,20 @@ uid for the same reason).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from mlflow_backend.places.kubernetes import diagnose
 from mlflow_backend.places.kubernetes.members import member_of
 from mlflow_backend.places.kubernetes.objects import labels
+from mlflow_backend.supervision.record import RunRecord
 from mlflow_runner.contract.tags import (
     TAG_CLUSTER,
     TAG_INDEX,
     TAG_JOB,
     TAG_JOB_UID,
-    TAG_SUBMITTED,
 )
 from mlflow_runner.contract.topology import number
 
 Object = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Known:
-    """What MLflow knows of a run; `started_s` is when it was created, in seconds since the epoch.
-
-    A deleted run is a cancelled one.
-    """
-
-    run_id: str
-    status: str
-    tags: Mapping[str, str]
-    started_s: float
-    experiment_id: str = ""
-    is_deleted: bool = False
-
-    @property
-    def submitted_s(self) -> float:
-        """When it was last sent to a cluster, which may be long after it was created
-        (`--run-id`).
-        """
-        try:
-            return diagnose.seconds(self.tags[TAG_SUBMITTED])
-        except (KeyError, ValueError):
-            return self.started_s
 
 
 class Claim(NamedTuple):
@@ -58,7 +31,7 @@ class Claim(NamedTuple):
     only_index: int | None = None
 
 
-def claim_of(run: Known) -> Claim | None:
+def claim_of(run: RunRecord) -> Claim | None:
     """The Job that the run's tags name.
 
     None where they do not say in which cluster: such a run is never settled.

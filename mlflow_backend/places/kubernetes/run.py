@@ -6,9 +6,9 @@ from mlflow_backend.errors import ClusterError, TrackingError, raise_as_mlflow
 from mlflow_backend.places.kubernetes.client.gone import pods_are_gone
 from mlflow_backend.places.kubernetes.objects import labels
 from mlflow_backend.places.kubernetes.ownership import is_labelled
-from mlflow_backend.places.kubernetes.settle import has_ended
 from mlflow_backend.places.kubernetes.submitted_job import SubmittedJob
 from mlflow_backend.places.kubernetes.wait import POD_GONE_S, Waiting
+from mlflow_backend.supervision.record import has_ended
 from mlflow_backend.tracking import runs as mlflow_runs
 from mlflow_runner.contract.causes import Cause
 from mlflow_runner.contract.tags import TAG_CAUSE, TAG_MESSAGE
@@ -58,7 +58,7 @@ class ClusterRun(SubmittedRun):  # type: ignore[misc]  # MLflow has no types
     @raise_as_mlflow()
     def get_status(self) -> str:
         """The run's status in MLflow: SCHEDULED, RUNNING, FINISHED, FAILED or KILLED."""
-        return self._submitted.known().status
+        return self._submitted.read().status
 
     @raise_as_mlflow()
     def cancel(self) -> None:
@@ -85,7 +85,7 @@ class ClusterRun(SubmittedRun):  # type: ignore[misc]  # MLflow has no types
         it.
         """
         try:
-            run = self._submitted.known()
+            run = self._submitted.read()
             if run.is_deleted:
                 self._submitted.progress.say(
                     f"run {self.run_id} is deleted in MLflow: deleting its Job {self.job_name}"

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_backend.errors import TrackingError, nearest
-from mlflow_backend.places.kubernetes import settle
-from mlflow_backend.places.kubernetes.diagnose import Diagnosis
-from mlflow_backend.places.kubernetes.ownership import Known
+from mlflow_backend.supervision import record
+from mlflow_backend.supervision.diagnosis import Diagnosis
+from mlflow_backend.supervision.record import UNFINISHED, RunRecord, unfinished_below
 from mlflow_backend.tracking import runs as mlflow_runs
 from mlflow_backend.tracking.answers import one_line
 from mlflow_runner.contract.tags import TAG_JOB
@@ -20,10 +20,10 @@ LOGS = "logs"
 """The folder of the run's artifacts that holds what it printed."""
 
 
-def known(run: Any) -> Known:
+def record_of(run: Any) -> RunRecord:
     """An mlflow.entities.Run as `settle` takes it."""
     info = run.info
-    return Known(
+    return RunRecord(
         info.run_id,
         info.status,
         run.data.tags,
@@ -35,26 +35,26 @@ def known(run: Any) -> Known:
 
 def has_ended(run: Any) -> bool:
     """Whether an mlflow.entities.Run has its final end, or is deleted."""
-    return settle.has_ended(known(run))
+    return record.has_ended(record_of(run))
 
 
 class ClientRuns:
-    """`settle.Runs` through MLflow's client."""
+    """`Runs` through MLflow's client."""
 
-    def read(self, run_id: str) -> Known:
+    def read(self, run_id: str) -> RunRecord:
         """The run as MLflow has it now. Raises TrackingError."""
-        return known(mlflow_runs.get_run(run_id))
+        return record_of(mlflow_runs.get_run(run_id))
 
     def end(self, run_id: str, end: Diagnosis) -> None:
         """Write the run's end. Raises TrackingError."""
         mlflow_runs.end(run_id, end.status, end.cause, end.message, end.exit_code)
 
-    def children(self, parent: Known) -> Iterator[Known]:
+    def children(self, parent: RunRecord) -> Iterator[RunRecord]:
         """The nested runs directly below a run, in its experiment, that are RUNNING or
         SCHEDULED.
         """
-        for wanted in settle.unfinished_below(parent):
-            yield from map(known, _pages([parent.experiment_id], wanted))
+        for wanted in unfinished_below(parent):
+            yield from map(record_of, _pages([parent.experiment_id], wanted))
 
 
 def run_of(run_id: str) -> Any:
@@ -84,9 +84,7 @@ def search(
         for start in range(0, len(ids), EXPERIMENTS_OF_A_CALL)
     ]
     with_job = f"tags.`{with_tag}` LIKE '%'"
-    filters = (
-        [f"{wanted} AND {with_job}" for wanted in settle.UNFINISHED] if unfinished else [with_job]
-    )
+    filters = [f"{wanted} AND {with_job}" for wanted in UNFINISHED] if unfinished else [with_job]
     found = [_pages(part, wanted) for part in parts for wanted in filters]
     given = set()
     for run in heapq.merge(*found, key=lambda run: -run.info.start_time):

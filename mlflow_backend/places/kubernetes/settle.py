@@ -7,54 +7,37 @@ commands all come through here.
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
-from mlflow_backend.errors import TrackingError, TrackingUnavailable
 from mlflow_backend.places.kubernetes import diagnose
-from mlflow_backend.places.kubernetes.diagnose import Diagnosis, room
-from mlflow_backend.places.kubernetes.look import Seen, is_active, needs_events
+from mlflow_backend.places.kubernetes.diagnose import room
+from mlflow_backend.places.kubernetes.look import Observation, is_active, needs_events
 from mlflow_backend.places.kubernetes.members import member_of, topology_of
 from mlflow_backend.places.kubernetes.objects import labels
-from mlflow_backend.places.kubernetes.ownership import Known, claim_of
-from mlflow_runner.contract.answers import Refused
+from mlflow_backend.places.kubernetes.ownership import claim_of
+from mlflow_backend.supervision.children import end_children
+from mlflow_backend.supervision.diagnosis import Diagnosis
+from mlflow_backend.supervision.record import RunRecord, Runs, has_ended
+from mlflow_backend.timestamps import seconds
 from mlflow_runner.contract.causes import Cause
 from mlflow_runner.contract.ending import (
-    ends_with_parent,
     is_by_hand,
     is_marked_failed,
-    is_told,
     marked_failed,
 )
 from mlflow_runner.contract.tags import (
     TAG_CAUSE,
-    TAG_MESSAGE,
-    TAG_PARENT,
-    TAG_POD,
-    TAG_STATUS,
 )
 from mlflow_runner.contract.topology import NODES
 
 log = logging.getLogger("mlflow_compute")
 decisions = logging.getLogger(__name__)
 
-CHILDREN = 10_000
-"""So many nested runs end with one run, theirs included."""
 SUBMIT_S = 60
 """A submit tags its run before it creates the Job, and names the Job's uid after that: both within
 this time.
-"""
-UNFINISHED = (
-    "attributes.status = 'RUNNING'",
-    "attributes.status = 'SCHEDULED'",
-    f"attributes.status = 'KILLED' AND tags.`{TAG_CAUSE}` = '{Cause.TERMINATED}'",
-    f"attributes.status = 'KILLED' AND tags.`{TAG_STATUS}` != 'KILLED'",
-)
-"""Filters that find the runs without a final state in MLflow, one search each: a filter has no
-`or`. The last two are runs whose pod was stopped: nothing followed yet, or what followed died
-between the two writes of its end.
 """
 JOB_LEFT_BEHIND = {
     Cause.CANCELLED,
@@ -90,34 +73,7 @@ class Verdict:
     look_again_s: float | None = None
 
 
-class Runs(Protocol):
-    """Where runs are read and written: MLflow, through any client."""
-
-    def read(self, run_id: str) -> Known:
-        """The run as MLflow has it now."""
-        ...
-
-    def end(self, run_id: str, end: Diagnosis) -> None:
-        """Write the run's end."""
-        ...
-
-    def children(self, parent: Known) -> Iterable[Known]:
-        """The nested runs directly below a run, in its experiment, that are RUNNING or
-        SCHEDULED.
-        """
-        ...
-
-
-def has_ended(run: Known) -> bool:
-    """Whether a run has its final status, told by the runner or a settler and not by the user's
-    script alone.
-
-    Nothing can be written to a deleted run: it has ended too, whatever its status.
-    """
-    return run.is_deleted or is_told(run.status, run.tags)
-
-
-def judge(run: Known, seen: Seen) -> Verdict:
+def judge(run: RunRecord, seen: Observation) -> Verdict:
     """What the run's state should become. Pure: the same things seen give the same verdict in every
     process.
 
@@ -145,14 +101,14 @@ def judge(run: Known, seen: Seen) -> Verdict:
     return verdict
 
 
-def foresee(seen: Seen) -> Verdict:
+def foresee(seen: Observation) -> Verdict:
     """The verdict on a run that MLflow holds RUNNING, without asking MLflow: whether asking it is
     worth a call.
     """
     return _judge_job(seen, was_stopped=False)
 
 
-def settle(runs: Runs, cluster: Any, run: Known, seen: Seen) -> Verdict:
+def settle(runs: Runs, cluster: Any, run: RunRecord, seen: Observation) -> Verdict:
     """Do what `judge` says of the run, as MLflow knows it at this moment. Raises what `runs` and
     `cluster` raise.
 
@@ -182,91 +138,13 @@ def settle(runs: Runs, cluster: Any, run: Known, seen: Seen) -> Verdict:
     return verdict
 
 
-def unfinished_below(parent: Known) -> list[str]:
-    """Filters that find the unfinished nested runs directly below a run, one search each."""
-    return [
-        f"tags.`{TAG_PARENT}` = '{parent.run_id}' AND attributes.status = '{status}'"
-        for status in ("RUNNING", "SCHEDULED")
-    ]
-
-
-def end_children(runs: Runs, parent: Known, end: Diagnosis | None) -> int:
-    """End the nested runs that a run which ended FAILED or KILLED left unfinished, as nothing else
-    tells their end; how many there were.
-
-    `end` is the parent's where it is still to be written; else its tags say how it ended.
-    """
-    status = end.status if end else parent.status
-    if status not in ("FAILED", "KILLED") or parent.is_deleted:
-        return 0
-    cause = end.cause if end else _cause_of(parent)
-    told = end.message if end else parent.tags.get(TAG_MESSAGE, "")
-    count = 0
-    for child, parent_id in _below(runs, parent):
-        if count == CHILDREN:
-            log.warning(
-                "run %s: more than %d of its nested runs have not ended: settle it again to end "
-                "the others",
-                parent.run_id,
-                CHILDREN,
-            )
-            break
-        count += 1
-        try:
-            runs.end(
-                child.run_id, Diagnosis(status, cause, f"Its parent run {parent_id} ended", told)
-            )
-        except TrackingUnavailable:
-            raise
-        except (TrackingError, Refused) as error:
-            # deleted meanwhile, or another user's: no reason to leave the parent without its end
-            log.warning(
-                "run %s: its nested run %s could not be ended: %s",
-                parent.run_id,
-                child.run_id,
-                error,
-            )
-    return count
-
-
-def _cause_of(run: Known) -> Cause | None:
-    """The cause in the run's tags, which everyone may write; None for a word that is not one."""
-    word = run.tags.get(TAG_CAUSE)
-    return Cause(word) if word in [*Cause] else None
-
-
-def _below(runs: Runs, root: Known) -> Iterator[tuple[Known, str]]:
-    """The runs that end with `root`, each with its parent's id and after all below it: an
-    unfinished one is found by the next settler.
-
-    The children of a run are all known before the first is given, as each that ends moves the pages
-    of the search.
-    """
-    known, stack = {root.run_id}, [(root, "", False)]
-    while stack:
-        run, parent_id, is_complete = stack.pop()
-        if is_complete:
-            yield run, parent_id
-            continue
-        if run is not root:
-            stack.append((run, parent_id, True))
-        children = islice(runs.children(run), CHILDREN + 1)
-        found = {
-            child.run_id: child
-            for child in children
-            if child.run_id not in known and ends_with_parent(child.tags, root.tags.get(TAG_POD))
-        }
-        known.update(found)
-        stack += [(child, run.run_id, False) for child in reversed(found.values())]
-
-
 def start_timeout_s(job: Mapping[str, Any] | None) -> float | None:
     """The `start_timeout` of the run's target, in seconds, as its Job says."""
     text = (job or {}).get("metadata", {}).get("annotations", {}).get(labels.START_TIMEOUT)
     return float(text) if text else None
 
 
-def _judge_job(seen: Seen, was_stopped: bool) -> Verdict:
+def _judge_job(seen: Observation, was_stopped: bool) -> Verdict:
     end = _end(seen)
     if end:
         is_vague = end.cause in (Cause.UNKNOWN, Cause.EXIT_CODE) and not (
@@ -283,7 +161,7 @@ def _judge_job(seen: Seen, was_stopped: bool) -> Verdict:
     return Verdict(False, look_again_s=left_s if math.isfinite(left_s) else None)
 
 
-def _end(seen: Seen) -> Diagnosis | None:
+def _end(seen: Observation) -> Diagnosis | None:
     """The end that Job and pod show. Of several nodes the failed one is named, and a node that
     finished ends nothing while others run.
     """
@@ -295,7 +173,7 @@ def _end(seen: Seen) -> Diagnosis | None:
     return replace(end, summary=f"{topology.name(member_of(seen.pod).rank)}: {end.summary}")
 
 
-def _until_release(seen: Seen) -> float | None:
+def _until_release(seen: Observation) -> float | None:
     """In how many seconds the pod has to be deleted for its Job to go on; None where that is not in
     the pod's way.
 
@@ -306,20 +184,20 @@ def _until_release(seen: Seen) -> float | None:
     return diagnose.left_over_s(seen.pod, seen.now_s)
 
 
-def _is_in_the_way(run: Known, seen: Seen) -> bool:
+def _is_in_the_way(run: RunRecord, seen: Observation) -> bool:
     """Whether the Job of a run that has ended is still there and would start or hold something."""
     left = run.is_deleted or run.tags.get(TAG_CAUSE) in JOB_LEFT_BEHIND
     return (left and is_active(seen.job or seen.stray)) or _lingers(seen)
 
 
-def _lingers(seen: Seen) -> bool:
+def _lingers(seen: Observation) -> bool:
     """Whether a sidecar keeps the pod, and all that it holds, although the run's container has
     ended.
     """
     return is_active(seen.job) and diagnose.lingers(seen.pod)
 
 
-def _trouble(seen: Seen) -> tuple[Diagnosis | None, float]:
+def _trouble(seen: Observation) -> tuple[Diagnosis | None, float]:
     """The end of a run that cannot go on, and in how many seconds that is certain; infinitely many
     when nothing says so.
     """
@@ -349,10 +227,10 @@ def _or_forever(patience_s: float | None) -> float:
 
 
 def _created_s(item: Mapping[str, Any]) -> float:
-    return diagnose.seconds(item["metadata"]["creationTimestamp"])
+    return seconds(item["metadata"]["creationTimestamp"])
 
 
-def _broken_submit(run: Known, seen: Seen) -> Verdict:
+def _broken_submit(run: RunRecord, seen: Observation) -> Verdict:
     left_s = run.submitted_s + SUBMIT_S - seen.now_s
     if left_s > 0:
         return Verdict(False, look_again_s=left_s)

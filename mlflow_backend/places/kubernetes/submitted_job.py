@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 from mlflow_backend.places.kubernetes.client.api import Cluster
 from mlflow_backend.places.kubernetes.client.observe import Observer
-from mlflow_backend.places.kubernetes.ownership import Claim, Known
+from mlflow_backend.places.kubernetes.ownership import Claim
 from mlflow_backend.places.kubernetes.runs import ClientRuns
 from mlflow_backend.progress import Progress
+from mlflow_backend.supervision.record import RunRecord
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,6 @@ class SubmittedJob:
         """The name of the Job."""
         return self.claim.job_name
 
-    def known(self) -> Known:
+    def read(self) -> RunRecord:
         """What MLflow knows of the run now. Raises TrackingError."""
         return ClientRuns().read(self.run_id)

@@ -14,12 +14,13 @@ from mlflow_backend.places.kubernetes import diagnose
 from mlflow_backend.places.kubernetes.client.observe import Change
 from mlflow_backend.places.kubernetes.diagnose import room
 from mlflow_backend.places.kubernetes.log import PodLog, end_line
-from mlflow_backend.places.kubernetes.look import Seen, look, look_for
+from mlflow_backend.places.kubernetes.look import Observation, look, look_for
 from mlflow_backend.places.kubernetes.members import by_index, deciding
-from mlflow_backend.places.kubernetes.ownership import Known, claim_of, is_part_of
+from mlflow_backend.places.kubernetes.ownership import claim_of, is_part_of
 from mlflow_backend.places.kubernetes.runs import ClientRuns
-from mlflow_backend.places.kubernetes.settle import foresee, has_ended, judge, settle
+from mlflow_backend.places.kubernetes.settle import foresee, judge, settle
 from mlflow_backend.places.kubernetes.submitted_job import SubmittedJob
+from mlflow_backend.supervision.record import RunRecord, has_ended
 
 Object = Mapping[str, Any]
 EXPLAIN_AFTER_S = 2.0
@@ -73,7 +74,7 @@ class Waiting:
         self._started = False
         self._room = ""
 
-    def until_end(self) -> Known:
+    def until_end(self) -> RunRecord:
         """The run as MLflow knows it once it has ended.
 
         Raises TrackingError, ClusterError, and what has ended the watches.
@@ -90,7 +91,7 @@ class Waiting:
             self._log.join(LOG_DRAIN_S)
         return run
 
-    def _named(self) -> Known | None:
+    def _named(self) -> RunRecord | None:
         """Wait until the run names its Job's uid, which tells which changes are its own; the run,
         if it has ended before that.
         """
@@ -102,8 +103,8 @@ class Waiting:
                 self._submitted.cluster.closing.wait(SETTLE_AGAIN_S)
         return None
 
-    def _settle_submit(self) -> Known | None:
-        run = self._submitted.known()
+    def _settle_submit(self) -> RunRecord | None:
+        run = self._submitted.read()
         claim = claim_of(run)
         if claim and claim._replace(job_uid=None) == self._claim:
             self._claim = claim
@@ -111,9 +112,9 @@ class Waiting:
         has_ended_now = settle(
             ClientRuns(), self._submitted.cluster, run, look(self._submitted.cluster, run)
         ).ended
-        return self._submitted.known() if has_ended_now else None
+        return self._submitted.read() if has_ended_now else None
 
-    def _check_goes_on_here(self, run: Known) -> None:
+    def _check_goes_on_here(self, run: RunRecord) -> None:
         """Raises ClusterError for a run that another submit has taken up (`--run-id`, `RUN_ID`):
         what becomes of it is not told by this Job.
         """
@@ -191,10 +192,10 @@ class Waiting:
             if not self._submitted.stream:
                 UNSEEN_LOGS.release()
 
-    def _watched(self) -> Seen:
+    def _watched(self) -> Observation:
         """What the watches and the last look at events have shown."""
         submitted = self._submitted
-        return Seen(
+        return Observation(
             self._job,
             deciding(self._pods.values()),
             self._events,
@@ -248,7 +249,7 @@ class Waiting:
                 EXPLAIN_AGAIN_S, max(EXPLAIN_AFTER_S, time.monotonic() - self._began)
             )
 
-    def _ended(self) -> Known | None:
+    def _ended(self) -> RunRecord | None:
         """The run if it has ended; MLflow is only asked when there is reason to think so."""
         verdict = foresee(self._watched())
         if (
@@ -259,18 +260,18 @@ class Waiting:
         self._settle_at = time.monotonic() + SETTLE_AGAIN_S
         return self._with_patience(self._settle)
 
-    def _settle(self) -> Known | None:
+    def _settle(self) -> RunRecord | None:
         submitted = self._submitted
-        run = submitted.known()
+        run = submitted.read()
         self._check_goes_on_here(run)
         if not settle(ClientRuns(), submitted.cluster, run, self._fresh()).ended:
             self._announced = False
             return None
         if self._announced and _may_linger(self._pod):
             self._remove_what_lingers()
-        return submitted.known()
+        return submitted.read()
 
-    def _fresh(self) -> Seen:
+    def _fresh(self) -> Observation:
         """As the API server has it now; of a pod that is gone already, how it ended."""
         seen = look_for(self._submitted.cluster, self._submitted.run_id, self._claim)
         return (
@@ -286,7 +287,7 @@ class Waiting:
         until = time.monotonic() + SIDECAR_S
         while (left_s := until - time.monotonic()) > 0:
             seen = self._fresh()
-            verdict = judge(self._submitted.known(), seen)
+            verdict = judge(self._submitted.read(), seen)
             if verdict.remove_job and seen.job:
                 self._submitted.cluster.delete_job(
                     seen.job["metadata"]["name"], seen.job["metadata"]["uid"]
@@ -295,7 +296,7 @@ class Waiting:
                 return
             self._submitted.cluster.closing.wait(min(1.0, left_s))
 
-    def _with_patience(self, ask: Callable[[], Known | None]) -> Known | None:
+    def _with_patience(self, ask: Callable[[], RunRecord | None]) -> RunRecord | None:
         """A tracking server or cluster that does not answer for a while is no reason to leave the
         run alone; a refusal is.
         """

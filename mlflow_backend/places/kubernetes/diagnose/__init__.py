@@ -11,12 +11,10 @@ from mlflow_backend.places.kubernetes.diagnose.end import left_over_s as left_ov
 from mlflow_backend.places.kubernetes.diagnose.end import may_retry as may_retry
 from mlflow_backend.places.kubernetes.diagnose.end import overdue as overdue
 from mlflow_backend.places.kubernetes.diagnose.end import told_by_runner as told_by_runner
-from mlflow_backend.places.kubernetes.diagnose.model import Diagnosis as Diagnosis
 from mlflow_backend.places.kubernetes.diagnose.model import Trouble as Trouble
 from mlflow_backend.places.kubernetes.diagnose.model import has_started as has_started
 from mlflow_backend.places.kubernetes.diagnose.model import is_over as is_over
 from mlflow_backend.places.kubernetes.diagnose.model import lingers as lingers
-from mlflow_backend.places.kubernetes.diagnose.model import seconds as seconds
 from mlflow_backend.places.kubernetes.diagnose.start import cannot_start as cannot_start
 from mlflow_backend.places.kubernetes.diagnose.start import not_started as not_started
 from mlflow_backend.places.kubernetes.diagnose.start import waiting_for as waiting_for

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mlflow_backend.places.kubernetes.diagnose.model import (
-    Diagnosis,
     Object,
     Trouble,
     condition,
@@ -19,9 +18,10 @@ from mlflow_backend.places.kubernetes.diagnose.model import (
     outcome,
     pod_condition,
     run_spec,
-    seconds,
     terminated,
 )
+from mlflow_backend.supervision.diagnosis import Diagnosis
+from mlflow_backend.timestamps import seconds
 from mlflow_runner.contract.causes import Cause
 from mlflow_runner.contract.ending import TERMINAL
 

@@ -2,41 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-from mlflow_backend.plain_text import plain
+from mlflow_backend.supervision.diagnosis import Diagnosis
+from mlflow_backend.timestamps import seconds
 from mlflow_runner.contract.causes import Cause
 
 Object = Mapping[str, Any]
 CONTAINER = "run"
 """The container of the run; all others of the pod serve it, and do not say how the run ended."""
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """A run's end as the cluster shows it: what happened in a few words, the cluster's own words,
-    and what to do.
-    """
-
-    status: str
-    cause: Cause | None
-    summary: str
-    detail: str = ""
-    hint: str = ""
-    exit_code: int | None = None
-
-    @property
-    def message(self) -> str:
-        """All of it as one line, for the tag `compute.message`."""
-        what = (
-            f"{self.summary.rstrip('.')}: {one_line(self.detail)}" if self.detail else self.summary
-        )
-        return (
-            f"{what.rstrip('.')}. {self.hint[:1].upper()}{self.hint[1:].rstrip('.')}."
-            if self.hint
-            else f"{what.rstrip('.')}."
-        )
 
 
 @dataclass(frozen=True)
@@ -51,11 +25,6 @@ class Trouble:
     diagnosis: Diagnosis
     patience_s: float | None
     since_s: float | None = None
-
-
-def seconds(stamp: str) -> float:
-    """A time of the API (RFC 3339) as seconds since the epoch."""
-    return datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
 
 
 def event_s(event: Object) -> float | None:
@@ -191,8 +160,3 @@ def pod_condition(pod: Object, kind: str) -> Object:
 def node_of(pod: Object) -> str:
     """The pod's node, for people."""
     return f"node {pod.get('spec', {}).get('nodeName')}"
-
-
-def one_line(text: str) -> str:
-    """A text of the cluster as one line that a terminal can show."""
-    return plain(" ".join(text.split()))

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable, Sequence
 
 from mlflow_backend.places.kubernetes.diagnose.model import (
-    Diagnosis,
     Object,
     Trouble,
     event_s,
@@ -12,13 +11,13 @@ from mlflow_backend.places.kubernetes.diagnose.model import (
     init_failure,
     init_statuses,
     last_s,
-    one_line,
     pod_condition,
     run_container,
     run_spec,
-    seconds,
 )
 from mlflow_backend.places.kubernetes.diagnose.room import short_of
+from mlflow_backend.supervision.diagnosis import Diagnosis, one_line
+from mlflow_backend.timestamps import seconds
 from mlflow_runner.contract.causes import Cause
 
 CANNOT_START = {
