@@ -36,7 +36,6 @@ Code: TypeAlias = Literal[
     "NotFound",
     "SecretFile",
     "SolverFailed",
-    "StaleLock",
     "TooLarge",
     "TrackingDenied",
     "TrackingRefused",
@@ -157,10 +156,6 @@ EXPLANATIONS: dict[Code, str] = {
     "SolverFailed": (
         "The solver ended for another reason than conflicting requirements. The message is its "
         "last line; MLFLOW_COMPUTE_DEBUG=1 shows all of its output."
-    ),
-    "StaleLock": (
-        "A lock file does not match the environment file it was made from. Write it again with "
-        "`mlflow-compute env lock`."
     ),
     "TooLarge": (
         "A file or archive exceeds a limit. The message names the largest parts; exclude what the "
