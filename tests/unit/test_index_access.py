@@ -248,13 +248,14 @@ def test_every_login_survives_the_way_to_the_runner(user, password):
     assert json.loads(files[RATTLER_AUTH])["a.example"] == {
         "BasicHTTP": {"username": user, "password": password}
     }
+    if sys.version_info < (3, 11):
+        return  # its netrc module cannot read quoted words, which uv can
     with tempfile.NamedTemporaryFile() as file:
         file.write(files[NETRC])
         file.flush()
         hosts = netrc.netrc(file.name).hosts
     assert hosts["b.example"] == ("x", "", "y")
-    if sys.version_info >= (3, 11):  # earlier versions do not read quoted words
-        assert hosts["a.example"] == (user, "", password)
+    assert hosts["a.example"] == (user, "", password)
 
 
 def test_variables_are_filled_in_for_hosts_that_a_login_may_go_to(home):

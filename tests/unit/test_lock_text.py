@@ -1,8 +1,7 @@
 """Locks with the index that names uv's cache, and with the paths of staged files."""
 
-import tomllib
-
 from mlflow_backend.environment.lock_files.lock import CondaPackage, conda_lock
+from mlflow_backend.environment.toml_text import load
 from mlflow_runner.environment.lock_text import staged_conda, staged_python, with_index
 
 A = "https://a.example/simple"
@@ -38,7 +37,7 @@ name = "x"
 
 
 def test_every_package_of_an_index_names_one_and_nothing_else_changes():
-    before, after = tomllib.loads(LOCK), tomllib.loads(with_index(LOCK, "https://a.example/simple"))
+    before, after = load(LOCK), load(with_index(LOCK, "https://a.example/simple"))
     assert [package.pop("index", None) for package in after["packages"]] == [
         A,
         "https://own.example/simple",
@@ -55,7 +54,7 @@ def test_a_lock_without_packages_stays_as_it_is():
 
 
 def test_staged_files_take_the_place_of_addresses():
-    wheels = tomllib.loads(staged_python(LOCK, "/there"))["packages"][0]["wheels"]
+    wheels = load(staged_python(LOCK, "/there"))["packages"][0]["wheels"]
     assert wheels == [{"path": "/there/python/a.whl", "hashes": {"sha256": "aa"}}]
     local = (
         'wheels = [{ url = "https://a.example/torch-2.4.0%2Bcu121-py3-none-any.whl#x", hashes '
