@@ -136,7 +136,7 @@ def test_each_ends_with_its_cause_and_without_its_job(
     """Those of clients that were killed come last, as they are believed to be on their way for a
     minute.
     """
-    assert {Seen(run_id).status for run_id in killed.values()} == {"RUNNING"}
+    assert {Seen(run_id).status for run_id in killed.values()} == {"SCHEDULED"}
     started = {fault: faults.start("true", **fields) for fault, (fields, _) in FAULTS.items()}
     wrong = []
     for fault, (_, cause) in FAULTS.items():
